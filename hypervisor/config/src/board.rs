@@ -1,0 +1,100 @@
+//! The typed, validated description of one board.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// One blade and the guests on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Board {
+    /// The board's name, for people: 1 to [`Board::NAME_MAX`] characters of `[a-z0-9-]`.
+    pub name: String,
+    /// Processors the board must have, 1 to [`Board::CPUS_MAX`]. More may be there; they idle.
+    pub cpus: u32,
+    /// What the board does once no guest runs any more.
+    pub when_all_off: WhenAllOff,
+    /// The guests, 1 to [`Board::GUESTS_MAX`], in the order of the file. Names are unique.
+    pub guests: Vec<Guest>,
+}
+
+impl Board {
+    /// Longest name of a board or a guest, in characters.
+    pub const NAME_MAX: usize = 15;
+    /// Most processors that a board may name.
+    pub const CPUS_MAX: u32 = 64;
+    /// Most guests on one board.
+    pub const GUESTS_MAX: usize = 8;
+}
+
+/// What the board does once every guest is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhenAllOff {
+    /// Stay up and wait for the operator (`"stay"`).
+    Stay,
+    /// Power the board off (`"power-off"`).
+    PowerOff,
+}
+
+/// One guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// The guest's name: 1 to [`Board::NAME_MAX`] characters of `[a-z0-9-]`, unique on the board.
+    pub name: String,
+    /// How the image is to be loaded.
+    pub format: ImageFormat,
+    /// The boot module that holds the image.
+    pub image: u16,
+    /// Guest RAM in bytes: a multiple of 2 MiB, 2 MiB to 3 GiB.
+    pub memory: u64,
+    /// The physical processor that runs the guest's vCPU, below [`Board::cpus`].
+    pub cpu: u32,
+    /// Fixed scheduling priority on that processor, 0 (lowest) to 255. No two guests that share a
+    /// processor have the same one.
+    pub priority: u8,
+    /// The kernel's command line, without the image's name. No NUL, at most 2047 bytes.
+    pub command_line: String,
+    /// Modules handed to the kernel, in order.
+    pub modules: Vec<GuestModule>,
+    /// Optional devices of the virtual PC.
+    pub devices: Vec<Device>,
+    /// Whether the guest starts with the board.
+    pub autostart: bool,
+    /// What happens when the guest crashes.
+    pub on_crash: OnCrash,
+}
+
+/// A file handed to a guest's kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestModule {
+    /// The boot module that holds it.
+    pub image: u16,
+    /// Its command line, as the multiboot module string.
+    pub command_line: String,
+}
+
+/// The protocols by which kernels are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageFormat {
+    /// Multiboot 0.6.96, ELF32 or address fields (`"multiboot"`).
+    Multiboot,
+}
+
+/// Devices that a virtual PC may lack. Interrupt controllers and the timer are always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A 16550 at 0x3F8, IRQ 4: the guest's console (`"com1"`).
+    Com1,
+    /// The MC146818 clock and CMOS memory, IRQ 8 (`"rtc"`).
+    Rtc,
+    /// PCI configuration mechanism 1 with an i440FX host bridge (`"pci"`).
+    Pci,
+}
+
+/// What happens when a guest crashes (triple fault, impossible access, unknown instruction).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnCrash {
+    /// The guest stays stopped, its memory kept for a look (`"stop"`).
+    Stop,
+    /// The guest is loaded and started again, at a bounded rate (`"restart"`).
+    Restart,
+}

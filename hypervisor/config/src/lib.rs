@@ -1,0 +1,13 @@
+//! The board description: which guests a blade carries and what each of them gets.
+//!
+//! A person writes it as TOML (`host` feature, [`toml`]); the host tool validates it and carries
+//! it to the board as a compact blob ([`blob`]), so the hypervisor never parses text.
+
+#![cfg_attr(target_os = "none", no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod board;
+
+pub use board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
