@@ -26,6 +26,19 @@ impl Board {
     pub const GUESTS_MAX: usize = 8;
 }
 
+impl Guest {
+    /// Guest RAM comes in units of this many bytes.
+    pub const MEMORY_UNIT: u64 = 2 << 20;
+    /// Least RAM of a guest.
+    pub const MEMORY_MIN: u64 = 2 << 20;
+    /// Most RAM of a guest: what lies above belongs to devices on an old PC.
+    pub const MEMORY_MAX: u64 = 3 << 30;
+    /// Longest command line of a kernel or module, in bytes.
+    pub const COMMAND_LINE_MAX: usize = 2047;
+    /// Most modules of a guest.
+    pub const MODULES_MAX: usize = 16;
+}
+
 /// What the board does once every guest is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhenAllOff {
@@ -44,18 +57,20 @@ pub struct Guest {
     pub format: ImageFormat,
     /// The boot module that holds the image.
     pub image: u16,
-    /// Guest RAM in bytes: a multiple of 2 MiB, 2 MiB to 3 GiB.
+    /// Guest RAM in bytes: a multiple of [`Guest::MEMORY_UNIT`], from [`Guest::MEMORY_MIN`] to
+    /// [`Guest::MEMORY_MAX`].
     pub memory: u64,
     /// The physical processor that runs the guest's vCPU, below [`Board::cpus`].
     pub cpu: u32,
     /// Fixed scheduling priority on that processor, 0 (lowest) to 255. No two guests that share a
     /// processor have the same one.
     pub priority: u8,
-    /// The kernel's command line, without the image's name. No NUL, at most 2047 bytes.
+    /// The kernel's command line, without the image's name. No NUL, at most
+    /// [`Guest::COMMAND_LINE_MAX`] bytes.
     pub command_line: String,
-    /// Modules handed to the kernel, in order.
+    /// Modules handed to the kernel, in order: at most [`Guest::MODULES_MAX`].
     pub modules: Vec<GuestModule>,
-    /// Optional devices of the virtual PC.
+    /// Optional devices of the virtual PC, each at most once.
     pub devices: Vec<Device>,
     /// Whether the guest starts with the board.
     pub autostart: bool,
@@ -68,7 +83,7 @@ pub struct Guest {
 pub struct GuestModule {
     /// The boot module that holds it.
     pub image: u16,
-    /// Its command line, as the multiboot module string.
+    /// Its command line, as the multiboot module string; the limits of the kernel's hold.
     pub command_line: String,
 }
 

@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+pub mod blob;
 pub mod board;
+pub mod validate;
 
 pub use board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};

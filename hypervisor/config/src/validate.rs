@@ -1,0 +1,230 @@
+//! The limits of a board, checked in one place for the text form and the binary form.
+//!
+//! [`Board::problems`] lists everything that is wrong, each with the [`Place`] it is at, so that
+//! the reader of a board file can name the line. The hypervisor asks [`Board::validate`], because
+//! a blob is as much outside input as a file is.
+
+use crate::board::{Board, Guest};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// One key of the board table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardKey {
+    /// [`Board::name`].
+    Name,
+    /// [`Board::cpus`].
+    Cpus,
+    /// [`Board::guests`] as a whole.
+    Guests,
+}
+
+/// One key of a guest table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestKey {
+    /// [`Guest::name`].
+    Name,
+    /// [`Guest::memory`].
+    Memory,
+    /// [`Guest::cpu`].
+    Cpu,
+    /// [`Guest::priority`].
+    Priority,
+    /// [`Guest::command_line`].
+    CommandLine,
+    /// [`Guest::modules`] as a whole.
+    Modules,
+    /// The command line of one of [`Guest::modules`], by index.
+    ModuleCommandLine(usize),
+    /// [`Guest::devices`].
+    Devices,
+}
+
+/// Where in a board a problem lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A key of the board itself.
+    Board(BoardKey),
+    /// A key of the guest with this index.
+    Guest(usize, GuestKey),
+}
+
+/// One rule that a board breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// What is wrong and what would be right, as a sentence without its full stop.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl core::error::Error for Problem {}
+
+impl Board {
+    /// Checks every limit that the types document.
+    ///
+    /// # Errors
+    ///
+    /// The first problem, in the order of the file.
+    pub fn validate(&self) -> Result<(), Problem> {
+        match self.problems().into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that is wrong with this board, in the order of the file; empty when it is sound.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut board = |key, reason| {
+            problems.push(Problem {
+                place: Place::Board(key),
+                reason,
+            });
+        };
+        if let Some(reason) = name_problem("the board's name", &self.name) {
+            board(BoardKey::Name, reason);
+        }
+        if self.cpus == 0 || self.cpus > Board::CPUS_MAX {
+            board(
+                BoardKey::Cpus,
+                format!("cpus = {} is outside 1 to {}", self.cpus, Board::CPUS_MAX),
+            );
+        }
+        if self.guests.is_empty() {
+            board(
+                BoardKey::Guests,
+                "a board needs at least one [[guest]]".into(),
+            );
+        }
+        if self.guests.len() > Board::GUESTS_MAX {
+            board(
+                BoardKey::Guests,
+                format!(
+                    "{} guests are more than the {} that a board can carry",
+                    self.guests.len(),
+                    Board::GUESTS_MAX
+                ),
+            );
+        }
+        for (index, guest) in self.guests.iter().take(Board::GUESTS_MAX).enumerate() {
+            self.guest_problems(index, guest, &mut problems);
+        }
+        problems
+    }
+
+    fn guest_problems(&self, index: usize, guest: &Guest, problems: &mut Vec<Problem>) {
+        let earlier = &self.guests[..index];
+        let mut add = |key, reason| {
+            problems.push(Problem {
+                place: Place::Guest(index, key),
+                reason,
+            });
+        };
+        if let Some(reason) = name_problem("a guest's name", &guest.name) {
+            add(GuestKey::Name, reason);
+        } else if earlier.iter().any(|other| other.name == guest.name) {
+            add(
+                GuestKey::Name,
+                format!(
+                    "there is already a guest named \"{}\"; names must differ",
+                    guest.name
+                ),
+            );
+        }
+        if let Some(reason) = memory_problem(guest.memory) {
+            add(GuestKey::Memory, reason);
+        }
+        if guest.cpu >= self.cpus {
+            add(
+                GuestKey::Cpu,
+                format!(
+                    "cpu = {} is not on this board: with cpus = {} the processors are 0 to {}",
+                    guest.cpu,
+                    self.cpus,
+                    self.cpus.saturating_sub(1)
+                ),
+            );
+        }
+        let rival = |other: &&Guest| other.cpu == guest.cpu && other.priority == guest.priority;
+        if let Some(other) = earlier.iter().find(rival) {
+            add(
+                GuestKey::Priority,
+                format!(
+                    "guests \"{}\" and \"{}\" share processor {} and priority {}; give one of them \
+                     another priority (the higher number runs first)",
+                    other.name, guest.name, guest.cpu, guest.priority
+                ),
+            );
+        }
+        if let Some(reason) = command_line_problem(&guest.command_line) {
+            add(GuestKey::CommandLine, reason);
+        }
+        if guest.modules.len() > Guest::MODULES_MAX {
+            add(
+                GuestKey::Modules,
+                format!(
+                    "{} modules are more than the {} that a guest can have",
+                    guest.modules.len(),
+                    Guest::MODULES_MAX
+                ),
+            );
+        }
+        for (at, module) in guest.modules.iter().take(Guest::MODULES_MAX).enumerate() {
+            if let Some(reason) = command_line_problem(&module.command_line) {
+                add(GuestKey::ModuleCommandLine(at), reason);
+            }
+        }
+        let doubled = |(at, device)| guest.devices[..at].contains(device);
+        if guest.devices.iter().enumerate().any(doubled) {
+            add(GuestKey::Devices, "the same device is named twice".into());
+        }
+    }
+}
+
+fn name_problem(what: &str, name: &str) -> Option<String> {
+    if name.is_empty() || name.len() > Board::NAME_MAX {
+        return Some(format!(
+            "{what} has {} characters; it needs 1 to {}",
+            name.chars().count(),
+            Board::NAME_MAX
+        ));
+    }
+    let bad = name
+        .chars()
+        .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-'))?;
+    Some(format!(
+        "{what} holds {bad:?}; only the letters a to z, digits and '-' may stand in it"
+    ))
+}
+
+fn memory_problem(memory: u64) -> Option<String> {
+    if !(Guest::MEMORY_MIN..=Guest::MEMORY_MAX).contains(&memory) {
+        return Some(format!(
+            "memory of {memory} bytes is outside 2 MiB to 3 GiB; write it like \"16M\" or \"1 GiB\""
+        ));
+    }
+    (!memory.is_multiple_of(Guest::MEMORY_UNIT))
+        .then(|| format!("memory of {memory} bytes is not a multiple of 2 MiB"))
+}
+
+fn command_line_problem(text: &str) -> Option<String> {
+    if text.len() > Guest::COMMAND_LINE_MAX {
+        return Some(format!(
+            "the command line has {} bytes; at most {} fit",
+            text.len(),
+            Guest::COMMAND_LINE_MAX
+        ));
+    }
+    text.contains('\0')
+        .then(|| "the command line holds a NUL character, which would end it".into())
+}

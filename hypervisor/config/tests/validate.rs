@@ -1,0 +1,143 @@
+//! Every limit of the board types is enforced, and told with its place.
+
+use config::validate::{BoardKey, GuestKey, Place};
+use config::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+
+fn guest(name: &str) -> Guest {
+    Guest {
+        name: name.into(),
+        format: ImageFormat::Multiboot,
+        image: 0,
+        memory: 2 << 20,
+        cpu: 0,
+        priority: 1,
+        command_line: String::new(),
+        modules: Vec::new(),
+        devices: Vec::new(),
+        autostart: true,
+        on_crash: OnCrash::Restart,
+    }
+}
+
+fn board() -> Board {
+    Board {
+        name: "b".into(),
+        cpus: 1,
+        when_all_off: WhenAllOff::Stay,
+        guests: vec![guest("a")],
+    }
+}
+
+/// The places of the problems after `change`.
+fn places(change: impl FnOnce(&mut Board)) -> Vec<Place> {
+    let mut board = board();
+    change(&mut board);
+    let problems = board.problems();
+    assert_eq!(board.validate().err(), problems.first().cloned());
+    problems.into_iter().map(|problem| problem.place).collect()
+}
+
+fn guest_places(change: impl FnOnce(&mut Guest)) -> Vec<Place> {
+    places(|board| change(&mut board.guests[0]))
+}
+
+const fn first(key: GuestKey) -> Place {
+    Place::Guest(0, key)
+}
+
+#[test]
+fn the_plain_board_is_sound() {
+    assert_eq!(places(|_| ()), []);
+}
+
+#[test]
+fn board_limits() {
+    let name = [Place::Board(BoardKey::Name)];
+    assert_eq!(places(|b| b.name.clear()), name);
+    assert_eq!(places(|b| b.name = "sixteen-letters-".into()), name);
+    assert_eq!(places(|b| b.name = "fifteen-letters".into()), []);
+    assert_eq!(places(|b| b.name = "Upper".into()), name);
+    assert_eq!(places(|b| b.name = "é".into()), name);
+    assert_eq!(places(|b| b.cpus = 65), [Place::Board(BoardKey::Cpus)]);
+    assert_eq!(places(|b| b.cpus = 64), []);
+    assert_eq!(
+        places(|b| b.cpus = 0),
+        [Place::Board(BoardKey::Cpus), first(GuestKey::Cpu)]
+    );
+    assert_eq!(
+        places(|b| b.guests.clear()),
+        [Place::Board(BoardKey::Guests)]
+    );
+    let many = |count: u8| {
+        move |b: &mut Board| {
+            b.guests = (0..count)
+                .map(|at| Guest {
+                    priority: at,
+                    ..guest(&format!("g{at}"))
+                })
+                .collect();
+        }
+    };
+    assert_eq!(places(many(8)), []);
+    assert_eq!(places(many(9)), [Place::Board(BoardKey::Guests)]);
+}
+
+#[test]
+fn guest_limits() {
+    for memory in [0, 1 << 20, 3 << 20, (3 << 30) + (2 << 20), u64::MAX] {
+        assert_eq!(
+            guest_places(|g| g.memory = memory),
+            [first(GuestKey::Memory)]
+        );
+    }
+    assert_eq!(guest_places(|g| g.memory = 3 << 30), []);
+    assert_eq!(guest_places(|g| g.cpu = 1), [first(GuestKey::Cpu)]);
+    let line = [first(GuestKey::CommandLine)];
+    assert_eq!(guest_places(|g| g.command_line = "x".repeat(2048)), line);
+    assert_eq!(guest_places(|g| g.command_line = "x".repeat(2047)), []);
+    assert_eq!(guest_places(|g| g.command_line = "a\0b".into()), line);
+    assert_eq!(
+        guest_places(|g| g.devices = vec![Device::Com1, Device::Rtc, Device::Com1]),
+        [first(GuestKey::Devices)]
+    );
+    let module = |text: &str| GuestModule {
+        image: 1,
+        command_line: text.into(),
+    };
+    assert_eq!(
+        guest_places(|g| g.modules = vec![module(""), module("\0")]),
+        [first(GuestKey::ModuleCommandLine(1))]
+    );
+    assert_eq!(
+        guest_places(|g| g.modules = vec![module(""); 17]),
+        [first(GuestKey::Modules)]
+    );
+}
+
+#[test]
+fn guests_must_differ_in_name_and_in_priority_where_they_share_a_processor() {
+    assert_eq!(
+        places(|b| b.guests.push(guest("a"))),
+        [
+            Place::Guest(1, GuestKey::Name),
+            Place::Guest(1, GuestKey::Priority)
+        ]
+    );
+    assert_eq!(
+        places(|b| {
+            b.cpus = 2;
+            b.guests.push(Guest {
+                cpu: 1,
+                ..guest("c")
+            });
+        }),
+        []
+    );
+    assert_eq!(
+        places(|b| b.guests.push(Guest {
+            priority: 2,
+            ..guest("c")
+        })),
+        []
+    );
+}
