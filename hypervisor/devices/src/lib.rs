@@ -1,3 +1,15 @@
-//! Stub.
+//! The virtual PC: device models as plain structs.
+//!
+//! Register accesses go in together with the guest's time; effects on the world outside come out through
+//! [`Effects`]. No device keeps a hidden clock, allocates on a common access or can be made to panic by a guest.
+
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod pc;
+pub mod time;
+
+pub use pc::{Effects, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width};
+pub use time::{Rate, Ticks};
