@@ -10,6 +10,8 @@ extern crate alloc;
 
 pub mod blob;
 pub mod board;
+#[cfg(feature = "host")]
+pub mod toml;
 pub mod validate;
 
 pub use board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};

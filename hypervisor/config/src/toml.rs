@@ -1,0 +1,398 @@
+//! Board files: the text form of a board, read strictly.
+//!
+//! ```toml
+//! [board]
+//! name = "blade"
+//! cpus = 2
+//! when_all_off = "power-off"      # or "stay", the default
+//!
+//! [[guest]]
+//! name = "rtos"
+//! image = "@rtos"                 # made by the build tool; or a path beside this file
+//! format = "multiboot"            # the default
+//! memory = "16M"
+//! cpu = 1
+//! priority = 100                  # the default; the higher number runs first
+//! command_line = "selftest"       # default: empty
+//! modules = [{ image = "data.bin", command_line = "data" }]
+//! devices = ["com1", "rtc", "pci"] # the default: all of them
+//! autostart = true                # the default
+//! on_crash = "stop"               # the default; or "restart"
+//! ```
+//!
+//! A key that is not known is an error, not a comment. All errors are reported at once, each with
+//! its line. Whether the files exist is for the caller to see: [`ModuleSource`] keeps the line.
+
+mod reader;
+mod size;
+
+use crate::board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use crate::validate::{BoardKey, GuestKey, Place, Problem};
+use ::toml::de::{DeTable, DeValue};
+use reader::{Notes, Table};
+use std::fmt;
+use std::path::PathBuf;
+
+pub use size::parse_size;
+
+/// The priority of a guest whose table names none.
+pub const PRIORITY_DEFAULT: u8 = 100;
+
+const TOP_KEYS: &[&str] = &["board", "guest"];
+const BOARD_KEYS: &[&str] = &["name", "cpus", "when_all_off"];
+const GUEST_KEYS: &[&str] = &[
+    "name",
+    "image",
+    "format",
+    "memory",
+    "cpu",
+    "priority",
+    "command_line",
+    "modules",
+    "devices",
+    "autostart",
+    "on_crash",
+];
+const MODULE_KEYS: &[&str] = &["image", "command_line"];
+
+/// A file that a board file names; its position in the list is its boot module's number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleSource {
+    /// Where its bytes come from.
+    pub origin: Origin,
+    /// The line of the board file that names it first.
+    pub line: usize,
+    /// What it is to the board, for messages: `image of guest "rtos"`.
+    pub purpose: String,
+}
+
+/// Where a boot module's bytes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file; a relative path starts at the board file's folder.
+    File(PathBuf),
+    /// One of this project's own guests, which the build tool makes.
+    Built(BuiltImage),
+}
+
+/// The guests that the build tool makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltImage {
+    /// `@rtos`: the legacy real-time system.
+    Rtos,
+    /// `@probes`: the small guests that probe the hypervisor.
+    Probes,
+}
+
+impl BuiltImage {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Rtos, Self::Probes];
+
+    /// The name behind the `@`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rtos => "rtos",
+            Self::Probes => "probes",
+        }
+    }
+}
+
+/// One error in a board file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+/// Everything that is wrong with a board file, by line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The file's name, as given.
+    pub file: String,
+    /// The errors: at least one.
+    pub errors: Vec<ConfigError>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.errors.iter().enumerate() {
+            let newline = if at == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}:{}: {}", self.file, error.line, error.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Reads a board file.
+///
+/// # Errors
+///
+/// Every error that can be found at once, each with its line in `file_name`.
+pub fn parse(text: &str, file_name: &str) -> Result<(Board, Vec<ModuleSource>), ConfigErrors> {
+    let mut notes = Notes::new(text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let at = error.span().map_or(0, |span| span.start);
+        notes.error(at, error.message().replace('\n', ", "));
+    }
+    let mut result = None;
+    // With broken syntax the recovered tree misses keys; complaining about those would mislead.
+    if syntax.is_empty() {
+        let mut file = File {
+            notes: &mut notes,
+            sources: Vec::new(),
+            bad: Vec::new(),
+        };
+        let board = file.board(document.get_ref());
+        result = Some((board, file.sources));
+    }
+    match (result, notes.into_errors()) {
+        (Some(result), errors) if errors.is_empty() => Ok(result),
+        (_, errors) => Err(ConfigErrors {
+            file: file_name.to_owned(),
+            errors,
+        }),
+    }
+}
+
+/// What is gathered while a file is read.
+struct File<'n, 't> {
+    notes: &'n mut Notes<'t>,
+    sources: Vec<ModuleSource>,
+    /// Places that have an error already: no rule is checked on the stand-in values there.
+    bad: Vec<Place>,
+}
+
+impl File<'_, '_> {
+    fn board(&mut self, document: &DeTable<'_>) -> Board {
+        let top = Table::new(document, 0, "the file", TOP_KEYS, self.notes);
+        let board_table =
+            top.required("board", self.notes)
+                .and_then(|value| match value.get_ref() {
+                    DeValue::Table(table) => Some(Table::new(
+                        table,
+                        value.span().start,
+                        "[board]",
+                        BOARD_KEYS,
+                        self.notes,
+                    )),
+                    _ => {
+                        self.notes
+                            .error(value.span().start, "write [board] as a table of its own");
+                        None
+                    }
+                });
+        let guest_tables = self.guest_tables(&top);
+        let mut board = match &board_table {
+            Some(table) => self.board_keys(table),
+            None => self.absent_board(),
+        };
+        for (index, table) in guest_tables.iter().enumerate() {
+            let guest = self.guest(index, table);
+            board.guests.push(guest);
+        }
+        for problem in board.problems() {
+            self.rule(&problem, board_table.as_ref(), &guest_tables);
+        }
+        board
+    }
+
+    fn guest_tables<'v>(&mut self, top: &Table<'v>) -> Vec<Table<'v>> {
+        let mut tables = Vec::new();
+        let Some(value) = top.get("guest") else {
+            return tables;
+        };
+        let DeValue::Array(elements) = value.get_ref() else {
+            self.bad.push(Place::Board(BoardKey::Guests));
+            let advice = "write each guest under [[guest]], with two brackets";
+            self.notes.error(value.span().start, advice);
+            return tables;
+        };
+        for element in elements.iter() {
+            match element.get_ref() {
+                DeValue::Table(table) => tables.push(Table::new(
+                    table,
+                    element.span().start,
+                    "[[guest]]",
+                    GUEST_KEYS,
+                    self.notes,
+                )),
+                _ => self
+                    .notes
+                    .error(element.span().start, "a guest is a table: write [[guest]]"),
+            }
+        }
+        tables
+    }
+
+    /// A stand-in for a board table that is missing, which is an error already.
+    fn absent_board(&mut self) -> Board {
+        self.bad.push(Place::Board(BoardKey::Name));
+        self.bad.push(Place::Board(BoardKey::Cpus));
+        Board {
+            name: String::new(),
+            cpus: Board::CPUS_MAX,
+            when_all_off: WhenAllOff::Stay,
+            guests: Vec::new(),
+        }
+    }
+
+    fn board_keys(&mut self, table: &Table<'_>) -> Board {
+        let name = table.required_string("name", self.notes);
+        let cpus = table.required_integer("cpus", u32::MAX, self.notes);
+        let choices = &[
+            ("stay", WhenAllOff::Stay),
+            ("power-off", WhenAllOff::PowerOff),
+        ];
+        let when_all_off = table.choice("when_all_off", choices, self.notes);
+        self.mark(name.is_none(), Place::Board(BoardKey::Name));
+        self.mark(cpus.is_none(), Place::Board(BoardKey::Cpus));
+        Board {
+            name: name.unwrap_or_default(),
+            cpus: cpus.unwrap_or(Board::CPUS_MAX),
+            when_all_off: when_all_off.unwrap_or(WhenAllOff::Stay),
+            guests: Vec::new(),
+        }
+    }
+
+    fn guest(&mut self, index: usize, table: &Table<'_>) -> Guest {
+        let name = table.required_string("name", self.notes);
+        let purpose = match &name {
+            Some(name) => format!("image of guest \"{name}\""),
+            None => format!("image of guest number {}", index + 1),
+        };
+        let image = self.image(table, &purpose);
+        let formats = &[("multiboot", ImageFormat::Multiboot)];
+        let format = table.choice("format", formats, self.notes);
+        let memory = table.required_size("memory", self.notes);
+        let cpu = table.required_integer("cpu", u32::MAX, self.notes);
+        let priority = match table.get("priority") {
+            Some(_) => table.required_integer("priority", u8::MAX, self.notes),
+            None => Some(PRIORITY_DEFAULT),
+        };
+        let devices = [
+            ("com1", Device::Com1),
+            ("rtc", Device::Rtc),
+            ("pci", Device::Pci),
+        ];
+        let on_crash = &[("stop", OnCrash::Stop), ("restart", OnCrash::Restart)];
+        let mut mark = |bad, key| self.mark(bad, Place::Guest(index, key));
+        mark(name.is_none(), GuestKey::Name);
+        mark(memory.is_none(), GuestKey::Memory);
+        mark(cpu.is_none(), GuestKey::Cpu);
+        mark(priority.is_none(), GuestKey::Priority);
+        // A stand-in processor of its own keeps two guests from seeming to share one.
+        let apart = u32::MAX - u32::try_from(index).unwrap_or(0);
+        Guest {
+            format: format.unwrap_or(ImageFormat::Multiboot),
+            image,
+            memory: memory.unwrap_or_default(),
+            cpu: cpu.unwrap_or(apart),
+            priority: priority.unwrap_or_default(),
+            command_line: table.string("command_line", self.notes).unwrap_or_default(),
+            modules: self.modules(table, name.as_deref()),
+            devices: table
+                .choices("devices", &devices, self.notes)
+                .unwrap_or_else(|| devices.map(|(_, device)| device).to_vec()),
+            autostart: table.boolean("autostart", self.notes).unwrap_or(true),
+            on_crash: table
+                .choice("on_crash", on_crash, self.notes)
+                .unwrap_or(OnCrash::Stop),
+            name: name.unwrap_or_default(),
+        }
+    }
+
+    fn modules(&mut self, guest: &Table<'_>, name: Option<&str>) -> Vec<GuestModule> {
+        let mut modules = Vec::new();
+        for (at, value) in guest.array("modules", self.notes).iter().enumerate() {
+            let DeValue::Table(table) = value.get_ref() else {
+                let advice = "a module is written { image = \"FILE\", command_line = \"TEXT\" }";
+                self.notes.error(value.span().start, advice);
+                continue;
+            };
+            let start = value.span().start;
+            let table = Table::new(table, start, "a module", MODULE_KEYS, self.notes);
+            let purpose = format!("module {at} of guest \"{}\"", name.unwrap_or("?"));
+            modules.push(GuestModule {
+                image: self.image(&table, &purpose),
+                command_line: table.string("command_line", self.notes).unwrap_or_default(),
+            });
+        }
+        modules
+    }
+
+    /// The number of the boot module that the key `image` asks for.
+    fn image(&mut self, table: &Table<'_>, purpose: &str) -> u16 {
+        let Some(text) = table.required_string("image", self.notes) else {
+            return 0;
+        };
+        let at = table.position("image");
+        let origin = if let Some(name) = text.strip_prefix('@') {
+            let known = BuiltImage::ALL.map(|image| (image.name(), image));
+            match reader::choose(name, &known) {
+                Ok(image) => Origin::Built(image),
+                Err(advice) => {
+                    let reason = format!("the build makes no guest \"@{name}\"; {advice}");
+                    self.notes.error(at, reason);
+                    return 0;
+                }
+            }
+        } else if text.is_empty() || text.contains('\0') {
+            self.notes.error(at, "image must name a file");
+            return 0;
+        } else {
+            Origin::File(PathBuf::from(text))
+        };
+        let known = self
+            .sources
+            .iter()
+            .position(|source| source.origin == origin);
+        let number = known.unwrap_or(self.sources.len());
+        if known.is_none() {
+            self.sources.push(ModuleSource {
+                origin,
+                line: self.notes.line(at),
+                purpose: purpose.to_owned(),
+            });
+        }
+        u16::try_from(number).unwrap_or_else(|_| {
+            self.notes
+                .error(at, "the board names more than 65536 files");
+            0
+        })
+    }
+
+    fn mark(&mut self, bad: bool, place: Place) {
+        if bad {
+            self.bad.push(place);
+        }
+    }
+
+    /// Reports a broken rule at the key it is about, unless that key is wrong in itself.
+    fn rule(&mut self, problem: &Problem, board: Option<&Table<'_>>, guests: &[Table<'_>]) {
+        if self.bad.contains(&problem.place) {
+            return;
+        }
+        let at = match problem.place {
+            Place::Board(BoardKey::Name) => board.map(|table| table.position("name")),
+            Place::Board(BoardKey::Cpus) => board.map(|table| table.position("cpus")),
+            Place::Board(BoardKey::Guests) => guests.get(Board::GUESTS_MAX).map(Table::start),
+            Place::Guest(index, key) => guests.get(index).map(|table| match key {
+                GuestKey::Name => table.position("name"),
+                GuestKey::Memory => table.position("memory"),
+                GuestKey::Cpu => table.position("cpu"),
+                GuestKey::Priority => table.position("priority"),
+                GuestKey::CommandLine => table.position("command_line"),
+                GuestKey::Modules => table.position("modules"),
+                GuestKey::ModuleCommandLine(at) => table.element_position("modules", at),
+                GuestKey::Devices => table.position("devices"),
+            }),
+        };
+        self.notes.error(at.unwrap_or(0), problem.reason.as_str());
+    }
+}
