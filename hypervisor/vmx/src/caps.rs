@@ -1,0 +1,304 @@
+//! What the processor's VT-x can do, and whether that is enough (Intel SDM volume 3, appendix A).
+
+use crate::controls::{
+    Allowed, EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls,
+};
+use crate::msr::{self, Msr};
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::fmt;
+
+/// Why this processor cannot run guests. The message is one sentence for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// CPUID reports no VMX.
+    NoVmx,
+    /// The firmware locked VT-x off in IA32_FEATURE_CONTROL.
+    LockedOff,
+    /// VT-x is there, but without extended page tables.
+    NoEpt,
+    /// VT-x is there, but without unrestricted guest mode.
+    NoUnrestrictedGuest,
+    /// EPT lacks a property that the shell relies on.
+    Ept(&'static str),
+    /// A control that the shell relies on cannot be set: the group's name and the missing bits.
+    Control(&'static str, u32),
+    /// The processor has no XSAVE and FXSAVE alone is not supported.
+    NoXsave,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NEEDS: &str = "Understudy needs Intel VT-x with EPT and unrestricted guest";
+        match self {
+            Self::NoVmx => write!(
+                f,
+                "this processor has no VT-x (CPUID reports no VMX): {NEEDS}"
+            ),
+            Self::LockedOff => write!(
+                f,
+                "VT-x is locked off by the firmware (IA32_FEATURE_CONTROL): enable virtualization in the \
+                 firmware set-up and power-cycle the board; {NEEDS}"
+            ),
+            Self::NoEpt => write!(
+                f,
+                "this processor's VT-x has no EPT (extended page tables): {NEEDS}"
+            ),
+            Self::NoUnrestrictedGuest => {
+                write!(
+                    f,
+                    "this processor's VT-x has EPT but no unrestricted guest mode: {NEEDS}"
+                )
+            }
+            Self::Ept(what) => write!(f, "this processor's EPT lacks {what}: {NEEDS}"),
+            Self::Control(group, bits) => {
+                write!(
+                    f,
+                    "this processor's VT-x lacks required {group} controls {bits:#x}: {NEEDS}"
+                )
+            }
+            Self::NoXsave => write!(
+                f,
+                "this processor has no XSAVE; Understudy needs it to keep guests' FPU state"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Unsupported {}
+
+/// The facts of one processor's VT-x that the shell uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    pub(crate) revision: u32,
+    pub(crate) pin: PinControls,
+    pub(crate) primary: PrimaryControls,
+    pub(crate) secondary: SecondaryControls,
+    pub(crate) exit: ExitControls,
+    pub(crate) entry: EntryControls,
+    pub(crate) cr0_fixed0: u64,
+    pub(crate) cr0_fixed1: u64,
+    pub(crate) cr4_fixed0: u64,
+    pub(crate) cr4_fixed1: u64,
+    /// The preemption timer counts down once per `1 << preemption_timer_shift` TSC ticks.
+    pub(crate) preemption_timer_shift: u8,
+    /// EPT can map 2 MiB pages.
+    pub(crate) ept_2m: bool,
+    /// EPT can map 1 GiB pages.
+    pub(crate) ept_1g: bool,
+    /// EPT keeps accessed and dirty bits.
+    pub(crate) ept_accessed_dirty: bool,
+    /// INVVPID of a single context works.
+    pub(crate) invvpid: bool,
+}
+
+/// IA32_VMX_EPT_VPID_CAP (Intel SDM volume 3, appendix A.10).
+mod ept_cap {
+    pub(super) const WALK_4: u64 = 1 << 6;
+    pub(super) const WRITE_BACK: u64 = 1 << 14;
+    pub(super) const PAGE_2M: u64 = 1 << 16;
+    pub(super) const PAGE_1G: u64 = 1 << 17;
+    pub(super) const INVEPT: u64 = 1 << 20;
+    pub(super) const ACCESSED_DIRTY: u64 = 1 << 21;
+    pub(super) const INVEPT_SINGLE: u64 = 1 << 25;
+    pub(super) const INVEPT_ALL: u64 = 1 << 26;
+    pub(super) const INVVPID: u64 = 1 << 32;
+    pub(super) const INVVPID_SINGLE: u64 = 1 << 41;
+}
+
+/// IA32_FEATURE_CONTROL: the register may no longer be written.
+const FEATURE_CONTROL_LOCKED: u64 = 1 << 0;
+/// IA32_FEATURE_CONTROL: VMXON works outside SMX operation.
+const FEATURE_CONTROL_VMXON: u64 = 1 << 2;
+/// IA32_VMX_BASIC: the TRUE capability MSRs exist.
+const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
+
+impl Capabilities {
+    /// Reads what this processor offers and enables VT-x in IA32_FEATURE_CONTROL where the firmware
+    /// left that open.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`] names the first thing that is missing.
+    pub fn probe() -> Result<Self, Unsupported> {
+        let features = __cpuid(1);
+        if features.ecx & (1 << 5) == 0 {
+            return Err(Unsupported::NoVmx);
+        }
+        enable_vmxon()?;
+        // SAFETY: CPUID reports VMX, so the basic capability MSRs exist (appendix A.1).
+        let basic = unsafe { msr::read(Msr::VmxBasic) };
+        let true_controls = basic & BASIC_TRUE_CONTROLS != 0;
+        let allowed = |plain: Msr, precise: Msr| {
+            // SAFETY: the plain MSR exists with VMX, the precise one where bit 55 of the basic MSR says so.
+            Allowed::from_msr(unsafe { msr::read(if true_controls { precise } else { plain }) })
+        };
+
+        let primary = allowed(Msr::VmxProcbasedCtls, Msr::VmxTrueProcbasedCtls);
+        let primary =
+            required("processor-based", primary, PRIMARY.bits(), 0).map_err(
+                |error| match error {
+                    // A processor without secondary controls has neither EPT nor unrestricted guest.
+                    Unsupported::Control(_, bits)
+                        if bits & PrimaryControls::SECONDARY_CONTROLS.bits() != 0 =>
+                    {
+                        Unsupported::NoEpt
+                    }
+                    other => other,
+                },
+            )?;
+        // SAFETY: the secondary controls can be activated, so their capability MSR exists.
+        let secondary = Allowed::from_msr(unsafe { msr::read(Msr::VmxProcbasedCtls2) });
+        let secondary = required(
+            "secondary",
+            secondary,
+            SECONDARY.bits(),
+            SECONDARY_WANTED.bits(),
+        )
+        .map_err(|error| match error {
+            Unsupported::Control(_, bits) if bits & SecondaryControls::EPT.bits() != 0 => {
+                Unsupported::NoEpt
+            }
+            Unsupported::Control(_, bits)
+                if bits & SecondaryControls::UNRESTRICTED_GUEST.bits() != 0 =>
+            {
+                Unsupported::NoUnrestrictedGuest
+            }
+            other => other,
+        })?;
+        let pin = allowed(Msr::VmxPinbasedCtls, Msr::VmxTruePinbasedCtls);
+        let pin = required("pin-based", pin, PIN.bits(), 0)?;
+        let exit = allowed(Msr::VmxExitCtls, Msr::VmxTrueExitCtls);
+        let exit = required("VM-exit", exit, EXIT.bits(), 0)?;
+        let entry = allowed(Msr::VmxEntryCtls, Msr::VmxTrueEntryCtls);
+        let entry = required("VM-entry", entry, ENTRY.bits(), 0)?;
+
+        // SAFETY: EPT can be enabled, so its capability MSR exists; the others exist with VMX.
+        let (ept, misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1) = unsafe {
+            (
+                msr::read(Msr::VmxEptVpidCap),
+                msr::read(Msr::VmxMisc),
+                msr::read(Msr::VmxCr0Fixed0),
+                msr::read(Msr::VmxCr0Fixed1),
+                msr::read(Msr::VmxCr4Fixed0),
+                msr::read(Msr::VmxCr4Fixed1),
+            )
+        };
+        for (bit, name) in [
+            (ept_cap::WALK_4, "four-level walks"),
+            (ept_cap::WRITE_BACK, "write-back paging structures"),
+            (ept_cap::INVEPT, "INVEPT"),
+            (ept_cap::INVEPT_SINGLE, "single-context INVEPT"),
+            (ept_cap::INVEPT_ALL, "all-context INVEPT"),
+        ] {
+            if ept & bit == 0 {
+                return Err(Unsupported::Ept(name));
+            }
+        }
+        if features.ecx & (1 << 26) == 0 {
+            return Err(Unsupported::NoXsave);
+        }
+        Ok(Self {
+            revision: basic as u32 & 0x7fff_ffff,
+            pin: PinControls::from_bits_retain(pin),
+            primary: PrimaryControls::from_bits_retain(primary),
+            secondary: SecondaryControls::from_bits_retain(secondary),
+            exit: ExitControls::from_bits_retain(exit),
+            entry: EntryControls::from_bits_retain(entry),
+            cr0_fixed0,
+            cr0_fixed1,
+            cr4_fixed0,
+            cr4_fixed1,
+            preemption_timer_shift: (misc & 0x1f) as u8,
+            ept_2m: ept & ept_cap::PAGE_2M != 0,
+            ept_1g: ept & ept_cap::PAGE_1G != 0,
+            ept_accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
+            invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
+        })
+    }
+
+    /// Whether the guest's RDTSCP, INVPCID and XSAVES work natively.
+    #[must_use]
+    pub fn secondary(&self) -> SecondaryControls {
+        self.secondary
+    }
+
+    /// Whether EPT keeps accessed and dirty bits.
+    #[must_use]
+    pub fn ept_accessed_dirty(&self) -> bool {
+        self.ept_accessed_dirty
+    }
+
+    /// Whether page-modification logging is there.
+    #[must_use]
+    pub fn page_modification_log(&self) -> bool {
+        // SAFETY: probing showed that the secondary controls exist.
+        let allowed = unsafe { msr::read(Msr::VmxProcbasedCtls2) } >> 32;
+        SecondaryControls::from_bits_retain(allowed as u32).contains(SecondaryControls::PML)
+    }
+}
+
+const PIN: PinControls = PinControls::EXTERNAL_INTERRUPT_EXITING
+    .union(PinControls::NMI_EXITING)
+    .union(PinControls::VIRTUAL_NMIS)
+    .union(PinControls::PREEMPTION_TIMER);
+const PRIMARY: PrimaryControls = PrimaryControls::TSC_OFFSETTING
+    .union(PrimaryControls::HLT_EXITING)
+    .union(PrimaryControls::RDPMC_EXITING)
+    .union(PrimaryControls::MWAIT_EXITING)
+    .union(PrimaryControls::MONITOR_EXITING)
+    .union(PrimaryControls::IO_BITMAPS)
+    .union(PrimaryControls::MSR_BITMAPS)
+    .union(PrimaryControls::SECONDARY_CONTROLS);
+const SECONDARY: SecondaryControls = SecondaryControls::EPT
+    .union(SecondaryControls::VPID)
+    .union(SecondaryControls::UNRESTRICTED_GUEST);
+const SECONDARY_WANTED: SecondaryControls = SecondaryControls::RDTSCP
+    .union(SecondaryControls::INVPCID)
+    .union(SecondaryControls::XSAVES)
+    .union(SecondaryControls::WBINVD_EXITING);
+const EXIT: ExitControls = ExitControls::HOST_64_BIT
+    .union(ExitControls::SAVE_DEBUG)
+    .union(ExitControls::ACKNOWLEDGE_INTERRUPT)
+    .union(ExitControls::SAVE_PAT)
+    .union(ExitControls::LOAD_PAT)
+    .union(ExitControls::SAVE_EFER)
+    .union(ExitControls::LOAD_EFER);
+const ENTRY: EntryControls = EntryControls::LOAD_DEBUG
+    .union(EntryControls::LOAD_PAT)
+    .union(EntryControls::LOAD_EFER);
+
+fn required(
+    group: &'static str,
+    allowed: Allowed,
+    required: u32,
+    wanted: u32,
+) -> Result<u32, Unsupported> {
+    allowed
+        .mask(required, wanted)
+        .map_err(|missing| Unsupported::Control(group, missing))
+}
+
+/// Makes sure that IA32_FEATURE_CONTROL lets VMXON through (Intel SDM volume 3, section 24.7).
+fn enable_vmxon() -> Result<(), Unsupported> {
+    // SAFETY: CPUID reports VMX, with which the register exists.
+    let value = unsafe { msr::read(Msr::FeatureControl) };
+    if value & FEATURE_CONTROL_LOCKED == 0 {
+        // SAFETY: the register is unlocked; setting and locking the VMXON bit is what firmware does.
+        unsafe {
+            msr::write(
+                Msr::FeatureControl,
+                value | FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMXON,
+            )
+        };
+        Ok(())
+    } else if value & FEATURE_CONTROL_VMXON == 0 {
+        Err(Unsupported::LockedOff)
+    } else {
+        Ok(())
+    }
+}
+
+/// The size in bytes of the XSAVE area for every state component in `xcr0` (CPUID leaf 0xD).
+pub(crate) fn xsave_area_size() -> usize {
+    __cpuid_count(0xd, 0).ecx as usize
+}

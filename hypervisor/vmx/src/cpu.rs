@@ -1,0 +1,182 @@
+//! VMX operation of one processor (Intel SDM volume 3, sections 24.7 and 24.8).
+
+use crate::caps::{Capabilities, Unsupported, xsave_area_size};
+use crate::memory::{Frame, FrameSource};
+use crate::msr::{self, Msr};
+use crate::residency::Extended;
+use crate::vmcs::vmx_instruction;
+use alloc::boxed::Box;
+use core::arch::asm;
+use core::fmt;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
+use x86_64::registers::segmentation::{CS, FS, GS, SS, Segment, Segment64};
+use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
+
+/// Why a processor could not enter VMX operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The processor lacks something.
+    Unsupported(Unsupported),
+    /// No memory for the VMXON region.
+    OutOfMemory,
+    /// VMXON failed although the processor should have accepted it.
+    VmxonFailed,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(what) => what.fmt(f),
+            Self::OutOfMemory => write!(f, "no memory for the VMXON region"),
+            Self::VmxonFailed => write!(f, "VMXON failed"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+impl From<Unsupported> for StartError {
+    fn from(what: Unsupported) -> Self {
+        Self::Unsupported(what)
+    }
+}
+
+/// Where VM exits land: the descriptor tables and base addresses of this processor's host context.
+#[derive(Clone, Copy, Debug)]
+pub struct HostState {
+    /// Linear address of the GDT.
+    pub gdt_base: u64,
+    /// Linear address of the IDT.
+    pub idt_base: u64,
+    /// Linear address of the TSS.
+    pub tss_base: u64,
+    /// Selector of the TSS.
+    pub tss_selector: u16,
+}
+
+/// A processor in VMX operation. Neither `Send` nor `Sync`: it is this processor's own.
+pub struct VmxCpu {
+    caps: Capabilities,
+    host: HostState,
+    /// The VMCS that is current here, by physical address.
+    pub(crate) current: Option<u64>,
+    /// The vCPU whose MSRs and FPU state are in the processor, by VMCS address.
+    pub(crate) resident: Option<u64>,
+    /// Every XCR0 bit that the processor has.
+    pub(crate) xcr0: u64,
+    /// The FPU in its initial state, to start guests from.
+    pub(crate) fresh: Box<Extended>,
+    _region: Frame,
+    _not_send: core::marker::PhantomData<*mut ()>,
+}
+
+impl VmxCpu {
+    /// Enters VMX operation on this processor.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what the processor lacks.
+    ///
+    /// # Safety
+    ///
+    /// Must be called once on each processor, at privilege level 0 in 64-bit mode with interrupts
+    /// off. `host` must describe tables that live and stay valid as long as the processor runs, and
+    /// the address space and the FS and GS bases of this moment must stay valid too.
+    pub unsafe fn start(
+        host: HostState,
+        frames: &mut impl FrameSource,
+    ) -> Result<Self, StartError> {
+        let caps = Capabilities::probe()?;
+        let mut region = frames.frame().ok_or(StartError::OutOfMemory)?;
+        region.bytes_mut()[..4].copy_from_slice(&caps.revision.to_le_bytes());
+
+        let cr0 = Cr0::read_raw() | caps.cr0_fixed0;
+        let cr0 =
+            cr0 & caps.cr0_fixed1 & !(Cr0Flags::CACHE_DISABLE | Cr0Flags::NOT_WRITE_THROUGH).bits();
+        let cr4 = Cr4::read_raw()
+            | caps.cr4_fixed0
+            | (Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS
+                | Cr4Flags::OSXSAVE
+                | Cr4Flags::OSFXSR
+                | Cr4Flags::OSXMMEXCPT_ENABLE)
+                .bits();
+        // SAFETY: the fixed bits are what VMX operation demands; caching on and the XSAVE enables
+        // change no mapping and no privilege.
+        unsafe {
+            Cr0::write_raw(cr0);
+            Cr4::write_raw(cr4);
+        }
+        let address = region.physical();
+        // SAFETY: VT-x is there and enabled, CR0 and CR4 obey the fixed bits, and the operand is
+        // the address of a region with the right revision that nothing else uses.
+        let failed = unsafe { vmx_instruction!("vmxon [{pointer}]", pointer = in(reg) &address) };
+        if failed {
+            return Err(StartError::VmxonFailed);
+        }
+        let xcr0 = supported_xcr0();
+        // SAFETY: CR4.OSXSAVE is set and every bit is reported by CPUID leaf 0xD.
+        unsafe { XCr0::write(XCr0Flags::from_bits_retain(xcr0)) };
+        let fresh = Box::new(Extended::capture_initial(xsave_area_size()));
+        Ok(Self {
+            caps,
+            host,
+            current: None,
+            resident: None,
+            xcr0,
+            fresh,
+            _region: region,
+            _not_send: core::marker::PhantomData,
+        })
+    }
+
+    /// What this processor's VT-x can do.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.caps
+    }
+
+    /// The XCR0 bits that guests may set.
+    #[must_use]
+    pub fn xcr0_supported(&self) -> u64 {
+        self.xcr0
+    }
+
+    pub(crate) fn host_fields(&self) -> HostFields {
+        // SAFETY: FS, GS and EFER bases exist on every 64-bit processor, PAT on every one with VT-x.
+        let (pat, efer) = unsafe { (msr::read(Msr::Pat), msr::read(Msr::Efer)) };
+        HostFields {
+            cr0: Cr0::read_raw(),
+            cr3: Cr3::read().0.start_address().as_u64(),
+            cr4: Cr4::read_raw(),
+            cs: CS::get_reg().0,
+            ss: SS::get_reg().0,
+            fs_base: FS::read_base().as_u64(),
+            gs_base: GS::read_base().as_u64(),
+            tables: self.host,
+            pat,
+            efer,
+        }
+    }
+}
+
+/// The host-state area, as it is written into each VMCS.
+pub(crate) struct HostFields {
+    pub(crate) cr0: u64,
+    pub(crate) cr3: u64,
+    pub(crate) cr4: u64,
+    pub(crate) cs: u16,
+    pub(crate) ss: u16,
+    pub(crate) fs_base: u64,
+    pub(crate) gs_base: u64,
+    pub(crate) tables: HostState,
+    pub(crate) pat: u64,
+    pub(crate) efer: u64,
+}
+
+/// The state components that both the processor and this shell can switch (CPUID leaf 0xD).
+fn supported_xcr0() -> u64 {
+    let leaf = core::arch::x86_64::__cpuid_count(0xd, 0);
+    let all = (u64::from(leaf.edx) << 32) | u64::from(leaf.eax);
+    // x87, SSE, AVX, MPX, AVX-512 and PKRU: the components that XSAVE alone can move.
+    all & 0x2ff
+}

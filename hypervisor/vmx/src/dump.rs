@@ -1,0 +1,189 @@
+//! A VMCS in words, for the log.
+
+use crate::fields::{Field16, Field32, Field64, FieldNatural};
+use crate::state::Gprs;
+use crate::vmcs::Current;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Every field that could be read, and the general-purpose registers.
+#[derive(Debug)]
+pub struct VmcsDump {
+    gprs: Gprs,
+    fields: Vec<(Name, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    F16(Field16),
+    F32(Field32),
+    F64(Field64),
+    Natural(FieldNatural),
+}
+
+impl VmcsDump {
+    pub(crate) fn take(vmcs: &Current, gprs: Gprs) -> Self {
+        let mut fields = Vec::new();
+        let mut add = |name, value| {
+            if let Ok(value) = value {
+                fields.push((name, value));
+            }
+        };
+        for field in Field16::ALL {
+            add(Name::F16(*field), vmcs.read16(*field).map(u64::from));
+        }
+        for field in Field32::ALL {
+            add(Name::F32(*field), vmcs.read32(*field).map(u64::from));
+        }
+        for field in Field64::ALL {
+            add(Name::F64(*field), vmcs.read64(*field));
+        }
+        for field in FieldNatural::ALL {
+            add(Name::Natural(*field), vmcs.read_natural(*field));
+        }
+        Self { gprs, fields }
+    }
+
+    fn get(&self, name: Name) -> u64 {
+        self.fields
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map_or(0, |(_, value)| *value)
+    }
+
+    /// The guest's registers alone, as a crash report shows them.
+    pub fn guest_registers(&self) -> impl fmt::Display + '_ {
+        GuestRegisters(self)
+    }
+}
+
+struct GuestRegisters<'a>(&'a VmcsDump);
+
+impl fmt::Display for GuestRegisters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dump = self.0;
+        let n = |field| dump.get(Name::Natural(field));
+        let g = &dump.gprs;
+        writeln!(
+            f,
+            "  rip {:016x}  rsp {:016x}  rflags {:08x}",
+            n(FieldNatural::GuestRip),
+            n(FieldNatural::GuestRsp),
+            n(FieldNatural::GuestRflags)
+        )?;
+        writeln!(
+            f,
+            "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
+            g.rax, g.rbx, g.rcx, g.rdx
+        )?;
+        writeln!(
+            f,
+            "  rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
+            g.rsi, g.rdi, g.rbp, g.r8
+        )?;
+        writeln!(
+            f,
+            "  r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
+            g.r9, g.r10, g.r11, g.r12
+        )?;
+        writeln!(
+            f,
+            "  r13 {:016x}  r14 {:016x}  r15 {:016x}",
+            g.r13, g.r14, g.r15
+        )?;
+        writeln!(
+            f,
+            "  cr0 {:08x}  cr3 {:08x}  cr4 {:08x}  efer {:x}  dr7 {:x}",
+            n(FieldNatural::GuestCr0),
+            n(FieldNatural::GuestCr3),
+            n(FieldNatural::GuestCr4),
+            dump.get(Name::F64(Field64::GuestEfer)),
+            n(FieldNatural::GuestDr7)
+        )?;
+        for (name, selector, base, limit, access) in [
+            (
+                "cs",
+                Field16::GuestCsSelector,
+                FieldNatural::GuestCsBase,
+                Field32::GuestCsLimit,
+                Field32::GuestCsAccess,
+            ),
+            (
+                "ss",
+                Field16::GuestSsSelector,
+                FieldNatural::GuestSsBase,
+                Field32::GuestSsLimit,
+                Field32::GuestSsAccess,
+            ),
+            (
+                "ds",
+                Field16::GuestDsSelector,
+                FieldNatural::GuestDsBase,
+                Field32::GuestDsLimit,
+                Field32::GuestDsAccess,
+            ),
+            (
+                "tr",
+                Field16::GuestTrSelector,
+                FieldNatural::GuestTrBase,
+                Field32::GuestTrLimit,
+                Field32::GuestTrAccess,
+            ),
+        ] {
+            writeln!(
+                f,
+                "  {name} {:04x}  base {:08x}  limit {:08x}  access {:05x}",
+                dump.get(Name::F16(selector)),
+                n(base),
+                dump.get(Name::F32(limit)),
+                dump.get(Name::F32(access))
+            )?;
+        }
+        write!(
+            f,
+            "  gdt {:08x}+{:04x}  idt {:08x}+{:04x}",
+            n(FieldNatural::GuestGdtrBase),
+            dump.get(Name::F32(Field32::GuestGdtrLimit)),
+            n(FieldNatural::GuestIdtrBase),
+            dump.get(Name::F32(Field32::GuestIdtrLimit))
+        )
+    }
+}
+
+impl fmt::Display for VmcsDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.guest_registers())?;
+        for (name, value) in &self.fields {
+            match name {
+                Name::F16(field) => writeln!(f, "  {field:?} = {value:#06x}")?,
+                Name::F32(field) => writeln!(f, "  {field:?} = {value:#010x}")?,
+                Name::F64(field) => writeln!(f, "  {field:?} = {value:#018x}")?,
+                Name::Natural(field) => writeln!(f, "  {field:?} = {value:#018x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// VM-instruction error numbers (Intel SDM volume 3, section 31.4).
+pub(crate) fn instruction_error(number: u32) -> &'static str {
+    match number {
+        0 => "no current VMCS (VMfailInvalid)",
+        4 => "VMLAUNCH with a VMCS that is not clear",
+        5 => "VMRESUME with a VMCS that is not launched",
+        7 => "invalid control fields (error 7)",
+        8 => "invalid host-state fields (error 8)",
+        26 => "events blocked by MOV SS (error 26)",
+        _ => "VM-instruction error of another kind",
+    }
+}
+
+/// Exit reasons of entries that failed late (Intel SDM volume 3, section 27.8).
+pub(crate) fn entry_failure(reason: u32) -> &'static str {
+    match reason & 0xffff {
+        33 => "invalid guest state",
+        34 => "an MSR could not be loaded",
+        41 => "machine check during entry",
+        _ => "for an unknown reason",
+    }
+}

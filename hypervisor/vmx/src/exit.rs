@@ -1,0 +1,378 @@
+//! VM exits: what the guest did that the hypervisor must see.
+//!
+//! [`Exit`] is neutral: it speaks of instructions, ports and addresses, not of VT-x. Decoding reads
+//! only the VMCS fields that the reason at hand needs (Intel SDM volume 3, section 28.2).
+
+use crate::fields::{Field32, Field64, FieldNatural};
+use crate::vmcs::{Current, VmcsError};
+
+/// Width of a port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    Word,
+    /// 32 bits.
+    Dword,
+}
+
+impl Width {
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+}
+
+/// Direction of a port access, seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// IN, INS.
+    In,
+    /// OUT, OUTS.
+    Out,
+}
+
+/// A port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoAccess {
+    /// The port.
+    pub port: u16,
+    /// Bytes at once.
+    pub width: Width,
+    /// In or out.
+    pub direction: Direction,
+    /// INS or OUTS: the data are in memory, at the guest's ES:rDI or segment:rSI.
+    pub string: bool,
+    /// A REP prefix, with the count in rCX.
+    pub repeat: bool,
+}
+
+/// What the guest did with memory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// A data read.
+    Read,
+    /// A data write, or a read-modify-write.
+    Write,
+    /// An instruction fetch.
+    Fetch,
+}
+
+/// An access to guest-physical memory that is not mapped or not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryFault {
+    /// The guest-physical address.
+    pub physical: u64,
+    /// The guest-linear address, where there is one.
+    pub linear: Option<u64>,
+    /// What was tried.
+    pub kind: AccessKind,
+}
+
+/// An access to a control register that the guest does not own alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRegisterAccess {
+    /// MOV to CR`register` from the general-purpose register with encoding `gpr` (4 is RSP).
+    Write {
+        /// 0, 4 or 8 (3 is the guest's own).
+        register: u8,
+        /// Encoding of the source.
+        gpr: u8,
+    },
+    /// MOV from CR`register` to a general-purpose register.
+    Read {
+        /// 3 or 8.
+        register: u8,
+        /// Encoding of the destination.
+        gpr: u8,
+    },
+    /// CLTS.
+    ClearTaskSwitched,
+    /// LMSW with this operand.
+    LoadMachineStatus(u16),
+}
+
+/// Why the guest stopped running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// CPUID.
+    Cpuid,
+    /// A port access.
+    Io(IoAccess),
+    /// RDMSR; the register is in ECX.
+    ReadMsr,
+    /// WRMSR; the register is in ECX, the value in EDX:EAX.
+    WriteMsr,
+    /// HLT.
+    Halt,
+    /// The deadline given to the entry has come.
+    Deadline,
+    /// A host interrupt with this vector came; it is acknowledged and to be handled.
+    HostInterrupt(u8),
+    /// A host NMI came.
+    HostNmi,
+    /// The guest can take an interrupt now.
+    InterruptWindow,
+    /// The guest can take an NMI now.
+    NmiWindow,
+    /// Memory that is not there.
+    Memory(MemoryFault),
+    /// A control-register access.
+    ControlRegister(ControlRegisterAccess),
+    /// XSETBV; the register is in ECX, the value in EDX:EAX.
+    SetXcr,
+    /// WBINVD or INVD.
+    CacheFlush,
+    /// RDPMC.
+    ReadPerformanceCounter,
+    /// MONITOR or MWAIT.
+    MonitorWait,
+    /// PAUSE.
+    Pause,
+    /// A hypercall (VMCALL).
+    Hypercall,
+    /// Another instruction of the virtualization extension, which the guest does not have.
+    VirtualizationInstruction,
+    /// A hardware task switch.
+    TaskSwitch,
+    /// An exception that was asked for, with its vector.
+    Exception(u8),
+    /// A fault while delivering a double fault: the processor shut down.
+    TripleFault,
+    /// INIT.
+    Init,
+    /// A start-up IPI with this vector.
+    StartUp(u8),
+    /// The paging structures of the hypervisor itself are malformed at this guest-physical address.
+    Misconfiguration(u64),
+    /// A reason that should not occur with the controls in use.
+    Unexpected(u32),
+}
+
+/// Basic exit reasons (Intel SDM volume 3, appendix C).
+mod reason {
+    pub(super) const EXCEPTION_OR_NMI: u32 = 0;
+    pub(super) const EXTERNAL_INTERRUPT: u32 = 1;
+    pub(super) const TRIPLE_FAULT: u32 = 2;
+    pub(super) const INIT: u32 = 3;
+    pub(super) const STARTUP_IPI: u32 = 4;
+    pub(super) const INTERRUPT_WINDOW: u32 = 7;
+    pub(super) const NMI_WINDOW: u32 = 8;
+    pub(super) const TASK_SWITCH: u32 = 9;
+    pub(super) const CPUID: u32 = 10;
+    pub(super) const GETSEC: u32 = 11;
+    pub(super) const HLT: u32 = 12;
+    pub(super) const INVD: u32 = 13;
+    pub(super) const RDPMC: u32 = 15;
+    pub(super) const VMCALL: u32 = 18;
+    pub(super) const VMX_FIRST: u32 = 19;
+    pub(super) const VMX_LAST: u32 = 27;
+    pub(super) const CR_ACCESS: u32 = 28;
+    pub(super) const IO: u32 = 30;
+    pub(super) const RDMSR: u32 = 31;
+    pub(super) const WRMSR: u32 = 32;
+    pub(super) const MWAIT: u32 = 36;
+    pub(super) const MONITOR: u32 = 39;
+    pub(super) const PAUSE: u32 = 40;
+    pub(super) const EPT_VIOLATION: u32 = 48;
+    pub(super) const EPT_MISCONFIGURATION: u32 = 49;
+    pub(super) const INVEPT: u32 = 50;
+    pub(super) const PREEMPTION_TIMER: u32 = 52;
+    pub(super) const INVVPID: u32 = 53;
+    pub(super) const WBINVD: u32 = 54;
+    pub(super) const XSETBV: u32 = 55;
+    pub(super) const VMFUNC: u32 = 59;
+}
+
+/// Bit 31 of the exit reason: the entry failed on its guest state.
+pub(crate) const ENTRY_FAILED: u32 = 1 << 31;
+
+const VECTOR_MASK: u32 = 0xff;
+
+/// Decodes the exit whose (basic) reason was just read.
+#[inline(always)]
+pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
+    Ok(match basic {
+        reason::IO => {
+            let qualification = vmcs.read_natural(FieldNatural::ExitQualification)?;
+            let Some(access) = io_access(qualification) else {
+                return Ok(Exit::Unexpected(basic));
+            };
+            Exit::Io(access)
+        }
+        reason::CPUID => Exit::Cpuid,
+        reason::PREEMPTION_TIMER => Exit::Deadline,
+        reason::EXTERNAL_INTERRUPT => {
+            let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
+            Exit::HostInterrupt((info & VECTOR_MASK) as u8)
+        }
+        reason::RDMSR => Exit::ReadMsr,
+        reason::WRMSR => Exit::WriteMsr,
+        reason::HLT => Exit::Halt,
+        reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
+        other => return decode_rare(vmcs, other),
+    })
+}
+
+#[cold]
+fn decode_rare(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
+    let qualification = || vmcs.read_natural(FieldNatural::ExitQualification);
+    Ok(match basic {
+        reason::EXCEPTION_OR_NMI => {
+            const KIND_NMI: u32 = 2;
+            let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
+            if (info >> 8) & 7 == KIND_NMI {
+                Exit::HostNmi
+            } else {
+                Exit::Exception((info & VECTOR_MASK) as u8)
+            }
+        }
+        reason::TRIPLE_FAULT => Exit::TripleFault,
+        reason::INIT => Exit::Init,
+        reason::STARTUP_IPI => Exit::StartUp(qualification()? as u8),
+        reason::NMI_WINDOW => Exit::NmiWindow,
+        reason::TASK_SWITCH => Exit::TaskSwitch,
+        reason::INVD | reason::WBINVD => Exit::CacheFlush,
+        reason::RDPMC => Exit::ReadPerformanceCounter,
+        reason::VMCALL => Exit::Hypercall,
+        reason::GETSEC
+        | reason::VMX_FIRST..=reason::VMX_LAST
+        | reason::INVEPT
+        | reason::INVVPID
+        | reason::VMFUNC => Exit::VirtualizationInstruction,
+        reason::CR_ACCESS => match control_register_access(qualification()?) {
+            Some(access) => Exit::ControlRegister(access),
+            None => Exit::Unexpected(basic),
+        },
+        reason::MWAIT | reason::MONITOR => Exit::MonitorWait,
+        reason::PAUSE => Exit::Pause,
+        reason::EPT_VIOLATION => {
+            let physical = vmcs.read64(Field64::GuestPhysicalAddress)?;
+            let linear = vmcs.read_natural(FieldNatural::GuestLinearAddress)?;
+            Exit::Memory(memory_fault(qualification()?, physical, linear))
+        }
+        reason::EPT_MISCONFIGURATION => {
+            Exit::Misconfiguration(vmcs.read64(Field64::GuestPhysicalAddress)?)
+        }
+        reason::XSETBV => Exit::SetXcr,
+        other => Exit::Unexpected(other),
+    })
+}
+
+/// Table 28-5.
+#[inline(always)]
+fn io_access(qualification: u64) -> Option<IoAccess> {
+    let width = match qualification & 7 {
+        0 => Width::Byte,
+        1 => Width::Word,
+        3 => Width::Dword,
+        _ => return None,
+    };
+    Some(IoAccess {
+        port: (qualification >> 16) as u16,
+        width,
+        direction: if qualification & (1 << 3) != 0 {
+            Direction::In
+        } else {
+            Direction::Out
+        },
+        string: qualification & (1 << 4) != 0,
+        repeat: qualification & (1 << 5) != 0,
+    })
+}
+
+/// Table 28-3.
+fn control_register_access(qualification: u64) -> Option<ControlRegisterAccess> {
+    let register = (qualification & 0xf) as u8;
+    let gpr = ((qualification >> 8) & 0xf) as u8;
+    Some(match (qualification >> 4) & 3 {
+        0 => ControlRegisterAccess::Write { register, gpr },
+        1 => ControlRegisterAccess::Read { register, gpr },
+        2 => ControlRegisterAccess::ClearTaskSwitched,
+        3 => ControlRegisterAccess::LoadMachineStatus((qualification >> 16) as u16),
+        _ => return None,
+    })
+}
+
+/// Table 28-7.
+fn memory_fault(qualification: u64, physical: u64, linear: u64) -> MemoryFault {
+    const WRITE: u64 = 1 << 1;
+    const FETCH: u64 = 1 << 2;
+    const LINEAR_VALID: u64 = 1 << 7;
+    let kind = if qualification & FETCH != 0 {
+        AccessKind::Fetch
+    } else if qualification & WRITE != 0 {
+        AccessKind::Write
+    } else {
+        AccessKind::Read
+    };
+    MemoryFault {
+        physical,
+        linear: (qualification & LINEAR_VALID != 0).then_some(linear),
+        kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_accesses_decode() {
+        let access = io_access(0x0021_0008).unwrap();
+        assert_eq!(
+            access,
+            IoAccess {
+                port: 0x21,
+                width: Width::Byte,
+                direction: Direction::In,
+                string: false,
+                repeat: false
+            }
+        );
+        let access = io_access(0x0cf8_0033).unwrap();
+        assert_eq!((access.port, access.width), (0xcf8, Width::Dword));
+        assert!(access.string && access.repeat && access.direction == Direction::Out);
+        assert_eq!(io_access(2), None);
+    }
+
+    #[test]
+    fn control_register_accesses_decode() {
+        assert_eq!(
+            control_register_access(0x304),
+            Some(ControlRegisterAccess::Write {
+                register: 4,
+                gpr: 3
+            })
+        );
+        assert_eq!(
+            control_register_access(0x20),
+            Some(ControlRegisterAccess::ClearTaskSwitched)
+        );
+        assert_eq!(
+            control_register_access(0x0001_0030),
+            Some(ControlRegisterAccess::LoadMachineStatus(1))
+        );
+    }
+
+    #[test]
+    fn memory_faults_decode() {
+        let fault = memory_fault(0x182, 0x1000, 0x2000);
+        assert_eq!(fault.kind, AccessKind::Write);
+        assert_eq!(fault.linear, Some(0x2000));
+        assert_eq!(
+            memory_fault(0x4, 0, 1),
+            MemoryFault {
+                physical: 0,
+                linear: None,
+                kind: AccessKind::Fetch
+            }
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! Guest state as the layers above see it.
+
+use crate::fields::{Field16, Field32, FieldNatural};
+
+/// The general-purpose registers in the order of their encoding (Intel SDM volume 2, table 2-4),
+/// without RSP, which lives in the VMCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs, reason = "the names are the manual's")]
+pub enum Gpr {
+    Rax = 0,
+    Rcx = 1,
+    Rdx = 2,
+    Rbx = 3,
+    Rbp = 5,
+    Rsi = 6,
+    Rdi = 7,
+    R8 = 8,
+    R9 = 9,
+    R10 = 10,
+    R11 = 11,
+    R12 = 12,
+    R13 = 13,
+    R14 = 14,
+    R15 = 15,
+}
+
+/// The general-purpose registers of a vCPU while it is outside its guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the manual's")]
+pub struct Gprs {
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rbx: u64,
+    pub rbp: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+}
+
+const _: () = assert!(core::mem::size_of::<Gprs>() == 15 * 8);
+
+impl Gprs {
+    /// The value of the register with this encoding; `None` for RSP (4) and beyond R15.
+    #[must_use]
+    pub fn by_encoding(&self, encoding: u8) -> Option<u64> {
+        Some(match encoding {
+            0 => self.rax,
+            1 => self.rcx,
+            2 => self.rdx,
+            3 => self.rbx,
+            5 => self.rbp,
+            6 => self.rsi,
+            7 => self.rdi,
+            8 => self.r8,
+            9 => self.r9,
+            10 => self.r10,
+            11 => self.r11,
+            12 => self.r12,
+            13 => self.r13,
+            14 => self.r14,
+            15 => self.r15,
+            _ => return None,
+        })
+    }
+
+    /// The register with this encoding; `None` for RSP (4) and beyond R15.
+    pub fn by_encoding_mut(&mut self, encoding: u8) -> Option<&mut u64> {
+        Some(match encoding {
+            0 => &mut self.rax,
+            1 => &mut self.rcx,
+            2 => &mut self.rdx,
+            3 => &mut self.rbx,
+            5 => &mut self.rbp,
+            6 => &mut self.rsi,
+            7 => &mut self.rdi,
+            8 => &mut self.r8,
+            9 => &mut self.r9,
+            10 => &mut self.r10,
+            11 => &mut self.r11,
+            12 => &mut self.r12,
+            13 => &mut self.r13,
+            14 => &mut self.r14,
+            15 => &mut self.r15,
+            _ => return None,
+        })
+    }
+}
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The visible selector.
+    pub selector: u16,
+    /// Linear base address.
+    pub base: u64,
+    /// Limit in bytes, granularity applied.
+    pub limit: u32,
+    /// Access rights in the VMCS format (Intel SDM volume 3, table 25-2).
+    pub access: u32,
+}
+
+impl Segment {
+    /// A flat 4 GiB 32-bit code segment, readable, accessed.
+    #[must_use]
+    pub const fn flat_code_32(selector: u16) -> Self {
+        Self {
+            selector,
+            base: 0,
+            limit: !0,
+            access: 0xc09b,
+        }
+    }
+
+    /// A flat 4 GiB 32-bit data segment, writable, accessed.
+    #[must_use]
+    pub const fn flat_data_32(selector: u16) -> Self {
+        Self {
+            selector,
+            base: 0,
+            limit: !0,
+            access: 0xc093,
+        }
+    }
+
+    /// A 16-bit real-mode segment at `selector << 4`.
+    #[must_use]
+    pub const fn real_mode(selector: u16, code: bool) -> Self {
+        let access = if code { 0x9b } else { 0x93 };
+        Self {
+            selector,
+            base: (selector as u64) << 4,
+            limit: 0xffff,
+            access,
+        }
+    }
+
+    /// An unusable LDTR.
+    #[must_use]
+    pub const fn null_ldt() -> Self {
+        Self {
+            selector: 0,
+            base: 0,
+            limit: 0,
+            access: 0x1_0000,
+        }
+    }
+
+    /// A busy 32-bit TSS, as the task register must hold one.
+    #[must_use]
+    pub const fn busy_tss_32() -> Self {
+        Self {
+            selector: 0,
+            base: 0,
+            limit: 0xffff,
+            access: 0x8b,
+        }
+    }
+}
+
+/// The segment registers of the VMCS guest state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the manual's")]
+pub enum SegmentRegister {
+    Es,
+    Cs,
+    Ss,
+    Ds,
+    Fs,
+    Gs,
+    Ldtr,
+    Tr,
+}
+
+impl SegmentRegister {
+    /// All of them, in the order of the VMCS.
+    pub const ALL: [Self; 8] = [
+        Self::Es,
+        Self::Cs,
+        Self::Ss,
+        Self::Ds,
+        Self::Fs,
+        Self::Gs,
+        Self::Ldtr,
+        Self::Tr,
+    ];
+
+    pub(crate) const fn fields(self) -> (Field16, FieldNatural, Field32, Field32) {
+        match self {
+            Self::Es => (
+                Field16::GuestEsSelector,
+                FieldNatural::GuestEsBase,
+                Field32::GuestEsLimit,
+                Field32::GuestEsAccess,
+            ),
+            Self::Cs => (
+                Field16::GuestCsSelector,
+                FieldNatural::GuestCsBase,
+                Field32::GuestCsLimit,
+                Field32::GuestCsAccess,
+            ),
+            Self::Ss => (
+                Field16::GuestSsSelector,
+                FieldNatural::GuestSsBase,
+                Field32::GuestSsLimit,
+                Field32::GuestSsAccess,
+            ),
+            Self::Ds => (
+                Field16::GuestDsSelector,
+                FieldNatural::GuestDsBase,
+                Field32::GuestDsLimit,
+                Field32::GuestDsAccess,
+            ),
+            Self::Fs => (
+                Field16::GuestFsSelector,
+                FieldNatural::GuestFsBase,
+                Field32::GuestFsLimit,
+                Field32::GuestFsAccess,
+            ),
+            Self::Gs => (
+                Field16::GuestGsSelector,
+                FieldNatural::GuestGsBase,
+                Field32::GuestGsLimit,
+                Field32::GuestGsAccess,
+            ),
+            Self::Ldtr => (
+                Field16::GuestLdtrSelector,
+                FieldNatural::GuestLdtrBase,
+                Field32::GuestLdtrLimit,
+                Field32::GuestLdtrAccess,
+            ),
+            Self::Tr => (
+                Field16::GuestTrSelector,
+                FieldNatural::GuestTrBase,
+                Field32::GuestTrLimit,
+                Field32::GuestTrAccess,
+            ),
+        }
+    }
+}
+
+/// Kinds of events that VM entry delivers (Intel SDM volume 3, table 25-18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// An interrupt from the guest's interrupt controller.
+    ExternalInterrupt = 0,
+    /// A non-maskable interrupt.
+    Nmi = 2,
+    /// A fault or trap.
+    HardwareException = 3,
+    /// INT n.
+    SoftwareInterrupt = 4,
+    /// INT1.
+    PrivilegedSoftwareException = 5,
+    /// INT3 or INTO.
+    SoftwareException = 6,
+}
+
+/// An event for VM entry to deliver through the guest's IDT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What kind of event.
+    pub kind: EventKind,
+    /// The vector.
+    pub vector: u8,
+    /// The error code, for the exceptions that push one.
+    pub error_code: Option<u32>,
+}
+
+impl Event {
+    /// #UD, undefined instruction.
+    pub const INVALID_OPCODE: Self = Self {
+        kind: EventKind::HardwareException,
+        vector: 6,
+        error_code: None,
+    };
+
+    /// #GP(0), general protection.
+    pub const GENERAL_PROTECTION: Self = Self {
+        kind: EventKind::HardwareException,
+        vector: 13,
+        error_code: Some(0),
+    };
+
+    /// An interrupt with this vector.
+    #[must_use]
+    pub const fn interrupt(vector: u8) -> Self {
+        Self {
+            kind: EventKind::ExternalInterrupt,
+            vector,
+            error_code: None,
+        }
+    }
+
+    /// The VM-entry interruption-information field.
+    pub(crate) const fn info(self) -> u32 {
+        const VALID: u32 = 1 << 31;
+        const ERROR_CODE: u32 = 1 << 11;
+        let error = if self.error_code.is_some() {
+            ERROR_CODE
+        } else {
+            0
+        };
+        VALID | error | ((self.kind as u32) << 8) | self.vector as u32
+    }
+}
