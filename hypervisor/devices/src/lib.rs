@@ -9,6 +9,8 @@
 extern crate alloc;
 
 pub mod pc;
+pub mod pic;
+pub mod pit;
 pub mod time;
 
 pub use pc::{Effects, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width};
