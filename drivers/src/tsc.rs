@@ -1,0 +1,67 @@
+//! The time-stamp counter and its calibration.
+
+use crate::{pit, port};
+
+/// Reads the time-stamp counter.
+#[must_use]
+#[inline(always)]
+pub fn read() -> u64 {
+    // SAFETY: RDTSC exists on every 64-bit processor and has no side effect.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// The frequency of the ACPI power-management timer in Hz (ACPI 6.5, section 4.8.3.3).
+const PM_TIMER_FREQUENCY: u64 = 3_579_545;
+
+/// A measured frequency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calibration {
+    /// TSC ticks per second.
+    pub hz: u64,
+    /// What the PM timer says instead, where the board has one.
+    pub pm_timer_hz: Option<u64>,
+}
+
+/// Measures the TSC against the 8254 and checks the result against the PM timer at this port.
+/// `None` when the board has no 8254 that counts.
+///
+/// # Safety
+///
+/// The caller must own the 8254's counter 2 and port 0x61, and `pm_timer` must be the PM timer.
+#[must_use]
+pub unsafe fn calibrate(pm_timer: Option<u16>) -> Option<Calibration> {
+    /// Some 50 ms: long against the reading's error, short against the boot.
+    const COUNT: u16 = 59_659;
+    /// An SMI or a host's pause only lengthens a measurement, so the shortest is the truest.
+    const TRIALS: usize = 3;
+    // SAFETY: passed on to the caller.
+    let best = (0..TRIALS)
+        .filter_map(|_| unsafe { pit::tsc_ticks_during(COUNT) })
+        .min()?;
+    let hz = best * pit::FREQUENCY / u64::from(COUNT);
+    // SAFETY: passed on to the caller.
+    let pm_timer_hz = pm_timer.and_then(|port| unsafe { measure_by_pm_timer(port) });
+    Some(Calibration { hz, pm_timer_hz })
+}
+
+/// # Safety
+///
+/// `timer` must be the port of the PM timer.
+unsafe fn measure_by_pm_timer(timer: u16) -> Option<u64> {
+    const TICKS: u32 = 100_000;
+    const MASK: u32 = 0x00ff_ffff;
+    const PATIENCE: u64 = 10_000_000_000;
+    // SAFETY: reading the PM timer has no side effect.
+    let now = || unsafe { port::read_u32(timer) } & MASK;
+    let (start, start_tsc) = (now(), read());
+    loop {
+        let passed = now().wrapping_sub(start) & MASK;
+        let tsc = read().wrapping_sub(start_tsc);
+        if passed >= TICKS {
+            return Some(tsc * PM_TIMER_FREQUENCY / u64::from(passed));
+        }
+        if tsc > PATIENCE {
+            return None;
+        }
+    }
+}
