@@ -1,0 +1,69 @@
+//! `cargo xtask build`: from sources and a board file to a bootable image.
+
+use crate::cli::BuildOptions;
+use crate::compile::{self, Programs};
+use crate::image::LoadedBoard;
+use crate::install;
+use crate::paths;
+use crate::progress;
+use anyhow::{Context, Result};
+use config::Board;
+use std::fs::File;
+use std::path::PathBuf;
+
+/// What a build leaves behind.
+pub(crate) struct Built {
+    /// The programs.
+    pub programs: Programs,
+    /// The board that the image is for.
+    pub board: Board,
+    /// The CD image.
+    pub iso: PathBuf,
+}
+
+/// Builds the programs and the image of one board.
+///
+/// # Errors
+///
+/// Where a tool is missing, something does not compile, or the board file is wrong.
+pub(crate) fn build(options: &BuildOptions) -> Result<Built> {
+    install::ensure(&[install::IMAGE], !options.no_install)?;
+    let _lock = lock()?;
+    let programs = compile::programs(!options.debug, !options.no_install)?;
+    let file = options.board.clone().unwrap_or_else(paths::default_board);
+    let (board, iso) = progress::step(
+        &format!("Make the image of the board {}", paths::shown(&file)),
+        || {
+            let loaded = LoadedBoard::read(&file, &programs)?;
+            let output = paths::output();
+            paths::write(
+                &output.join("board.bin"),
+                config::blob::encode(&loaded.board),
+            )?;
+            let iso = loaded.make_image(&output, &programs, &options.append)?;
+            progress::note(&paths::shown(&iso));
+            Ok((loaded.board, iso))
+        },
+    )?;
+    Ok(Built {
+        programs,
+        board,
+        iso,
+    })
+}
+
+/// Keeps other calls of this tool out of the output folder while this one builds.
+///
+/// # Errors
+///
+/// Where the folder cannot be written.
+pub(crate) fn lock() -> Result<File> {
+    let output = paths::output();
+    paths::make_folder(&output)?;
+    let file = File::create(output.join("lock")).context("cannot make the build's lock file")?;
+    if file.try_lock().is_err() {
+        progress::note("waiting for another build to end");
+        file.lock().context("cannot lock the output folder")?;
+    }
+    Ok(file)
+}

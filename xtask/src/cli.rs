@@ -1,0 +1,237 @@
+//! The command line.
+
+use crate::emulator::{Choice, Setup};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Build, run, test and measure Understudy.
+///
+/// Everything that this tool makes goes into target/understudy. What it needs from the
+/// distribution (GRUB, a linker, the Bochs emulator) it installs with apt-get after saying so;
+/// --no-install makes it name the packages instead.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the tool can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build the hypervisor, this project's guests and a bootable image.
+    ///
+    /// Leaves in target/understudy: understudy.elf (the hypervisor with symbols), rtos.elf and
+    /// probes.elf (the guests), board.bin (the board's description as the hypervisor reads it) and
+    /// understudy.iso, which boots from CD or USB stick. The built hypervisor is checked: no
+    /// instruction in it may touch vector or floating-point registers, and no memory may be both
+    /// writable and executable.
+    Build(BuildOptions),
+    /// Boot a board in an emulator and be its console.
+    ///
+    /// Builds first. At a terminal, keys go to the board; Ctrl-] ends the session, and so does the
+    /// board when it powers off. With --headless the console goes to standard output and the exit
+    /// code is 0 when the text of --until appeared, or, without --until, when the board powered
+    /// off; otherwise it is 1. Logs lie in target/understudy/run. If the hypervisor panicked, the
+    /// backtrace is shown with function names and lines.
+    Run(RunOptions),
+    /// Name the functions and lines of a panic's backtrace in a console log.
+    ///
+    /// Uses the symbols of the hypervisor that was built last. `run` does this by itself.
+    Symbolize {
+        /// The log; the one of the last run if none is named.
+        log: Option<PathBuf>,
+    },
+}
+
+/// Options of everything that builds.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct BuildOptions {
+    /// Optimise (the default).
+    #[arg(long, conflicts_with = "debug")]
+    pub release: bool,
+    /// Do not optimise; overflow checks and debug assertions are on.
+    #[arg(long)]
+    pub debug: bool,
+    /// The board to build an image for; boot/boards/default.toml if none is named.
+    #[arg(long, value_name = "FILE")]
+    pub board: Option<PathBuf>,
+    /// Words for the hypervisor's own command line.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub append: String,
+    /// Install nothing: name the missing packages and stop.
+    #[arg(long)]
+    pub no_install: bool,
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunOptions {
+    /// How to build.
+    #[command(flatten)]
+    pub build: BuildOptions,
+    /// Use no terminal: print the console and end with an exit code.
+    #[arg(long)]
+    pub headless: bool,
+    /// End once the console says this.
+    #[arg(long, value_name = "TEXT")]
+    pub until: Option<String>,
+    /// End after this many seconds; 300 with --headless, else no limit.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Type TEXT once PATTERN has appeared; may be given several times, and they are done in
+    /// order, before --until is looked for. In TEXT, \r is the Enter key and \x0f is Ctrl-O.
+    #[arg(
+        long = "type",
+        num_args = 3,
+        value_names = ["TEXT", "after", "PATTERN"],
+        allow_hyphen_values = true
+    )]
+    pub typed: Vec<String>,
+    /// Bochs's processor model (`bochs --help cpu` lists them).
+    #[arg(long, value_name = "MODEL", default_value = Setup::CPU_MODEL)]
+    pub cpu_model: String,
+    /// Processors of the emulated machine; as many as the board names if not given.
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// RAM of the emulated machine in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = Setup::MEGABYTES)]
+    pub mem: u32,
+    /// The emulator.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub emulator: Choice,
+    /// Give this terminal to Bochs's debugger; the console goes into its log only.
+    #[arg(long)]
+    pub debugger: bool,
+}
+
+impl RunOptions {
+    /// What is to be typed, each with the pattern that must have appeared.
+    ///
+    /// # Errors
+    ///
+    /// Where the word between the two is not `after`, or an escape is not known.
+    pub(crate) fn typing(&self) -> Result<Vec<(String, String)>> {
+        let mut typing = Vec::new();
+        for words in self.typed.chunks(3) {
+            let [text, after, pattern] = words else {
+                bail!("--type needs three words: TEXT after PATTERN");
+            };
+            if after != "after" {
+                bail!(
+                    "--type is written: --type TEXT after PATTERN; found \"{after}\" in the middle"
+                );
+            }
+            typing.push((unescape(text)?, pattern.clone()));
+        }
+        Ok(typing)
+    }
+}
+
+/// Resolves `\r`, `\n`, `\t`, `\\` and `\xNN`.
+fn unescape(text: &str) -> Result<String> {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        result += before;
+        let mut escape = after.chars();
+        rest = match escape.next() {
+            Some('r') => {
+                result.push('\r');
+                escape.as_str()
+            }
+            Some('n') => {
+                result.push('\n');
+                escape.as_str()
+            }
+            Some('t') => {
+                result.push('\t');
+                escape.as_str()
+            }
+            Some('\\') => {
+                result.push('\\');
+                escape.as_str()
+            }
+            Some('x') => {
+                let digits = escape.as_str();
+                let byte = digits.get(..2).map(|two| u8::from_str_radix(two, 16));
+                match byte {
+                    Some(Ok(byte)) if byte.is_ascii() => result.push(char::from(byte)),
+                    _ => bail!("\"\\x\" in \"{text}\" needs two hexadecimal digits below 80"),
+                }
+                &digits[2..]
+            }
+            _ => bail!("\"{text}\" holds an unknown escape; known are \\r \\n \\t \\\\ \\xNN"),
+        };
+    }
+    Ok(result + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run_options(arguments: &[&str]) -> RunOptions {
+        let all = ["cargo xtask", "run"].iter().chain(arguments);
+        match Cli::try_parse_from(all)
+            .expect("the arguments are right")
+            .command
+        {
+            Command::Run(options) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn typing_comes_in_order_with_its_patterns() {
+        let options = run_options(&[
+            "--headless",
+            "--type",
+            "\\x0fh",
+            "after",
+            "ready",
+            "--type",
+            "guests\\r",
+            "after",
+            "understudy> ",
+            "--until",
+            "done",
+        ]);
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            options.typing().unwrap(),
+            [pair("\u{f}h", "ready"), pair("guests\r", "understudy> ")]
+        );
+        assert!(
+            run_options(&["--type", "a", "before", "b"])
+                .typing()
+                .is_err()
+        );
+        assert_eq!(options.until.as_deref(), Some("done"));
+        assert_eq!(options.mem, 512);
+        assert!(!options.build.debug);
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescape("a\\rb\\n\\t\\\\c").unwrap(), "a\rb\n\t\\c");
+        assert!(unescape("\\q").is_err());
+        assert!(unescape("\\x8").is_err());
+        assert!(unescape("\\xff").is_err());
+        assert!(unescape("end\\").is_err());
+    }
+
+    #[test]
+    fn release_and_debug_exclude_each_other() {
+        assert!(Cli::try_parse_from(["x", "build", "--release", "--debug"]).is_err());
+        assert!(Cli::try_parse_from(["x", "build", "--release"]).is_ok());
+    }
+}

@@ -1,0 +1,112 @@
+//! Builds the programs: the hypervisor and the guests of this project.
+
+use crate::elf::Image;
+use crate::paths;
+use crate::progress;
+use crate::simd;
+use crate::toolchain::{BOARD_TARGET, GUEST_TARGET, Toolchain};
+use anyhow::{Context, Result, bail};
+use config::toml::BuiltImage;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The programs that a build leaves behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// The hypervisor with its symbols.
+    pub hypervisor: PathBuf,
+    /// The hypervisor as it lies on the CD.
+    pub stripped: PathBuf,
+    rtos: PathBuf,
+    probes: PathBuf,
+}
+
+impl Programs {
+    /// Where a build leaves its programs.
+    pub(crate) fn paths() -> Self {
+        let output = paths::output();
+        Self {
+            hypervisor: output.join("understudy.elf"),
+            stripped: output.join("boot/understudy.elf"),
+            rtos: output.join("rtos.elf"),
+            probes: output.join("probes.elf"),
+        }
+    }
+
+    /// The file of one of this project's guests.
+    pub(crate) const fn guest(&self, image: BuiltImage) -> &PathBuf {
+        match image {
+            BuiltImage::Rtos => &self.rtos,
+            BuiltImage::Probes => &self.probes,
+        }
+    }
+}
+
+/// Builds everything, checks the hypervisor, and puts the programs in their places.
+///
+/// # Errors
+///
+/// Where a tool is missing, a compilation fails or the hypervisor breaks a rule.
+pub(crate) fn programs(release: bool, may_install: bool) -> Result<Programs> {
+    let toolchain = progress::step("Choose the compiler", || {
+        let toolchain = Toolchain::choose(may_install)?;
+        progress::note(&toolchain.reason);
+        Ok(toolchain)
+    })?;
+    let programs = Programs::paths();
+    paths::make_folder(&paths::output().join("boot"))?;
+    progress::step("Compile the hypervisor", || {
+        let built = cargo(&toolchain, "understudy", BOARD_TARGET, release)?;
+        install(&built, &programs.hypervisor)
+    })?;
+    progress::step("Check the hypervisor's code", || {
+        check(&programs).with_context(|| paths::shown(&programs.hypervisor))
+    })?;
+    progress::step("Compile the guests", || {
+        for image in BuiltImage::ALL {
+            let built = cargo(&toolchain, image.name(), GUEST_TARGET, release)?;
+            let bytes = paths::read(&built)?;
+            let stripped = Image::parse(&bytes)?.stripped()?;
+            paths::write(programs.guest(image), stripped)?;
+        }
+        Ok(())
+    })?;
+    Ok(programs)
+}
+
+/// Builds one package and returns its program.
+fn cargo(toolchain: &Toolchain, package: &str, target: &str, release: bool) -> Result<PathBuf> {
+    let mut command: Command = toolchain.build(package, target, release);
+    command.stdout(std::io::stderr());
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{package} does not compile for {target}; the compiler's messages are above");
+    }
+    let profile = if release { "release" } else { "debug" };
+    let folder = toolchain.target_folder().join(target).join(profile);
+    Ok(folder.join(package))
+}
+
+fn install(from: &PathBuf, to: &PathBuf) -> Result<()> {
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// Checks what the compiler made, and writes the file for the CD.
+fn check(programs: &Programs) -> Result<()> {
+    let bytes = paths::read(&programs.hypervisor)?;
+    let image = Image::parse(&bytes)?;
+    image.check_permissions()?;
+    simd::check(&image)?;
+    let stripped = image.stripped()?;
+    progress::note(&format!(
+        "{} KiB in the file, {} KiB in memory",
+        stripped.len().div_ceil(1024),
+        image.load_size()?.div_ceil(1024)
+    ));
+    paths::write(&programs.stripped, stripped)
+}

@@ -1,0 +1,171 @@
+//! Bochs: how it is configured and called, and what its log says about an end.
+
+use super::{End, Pace, Setup, process};
+use crate::paths;
+use anyhow::Result;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// Instructions a second of board time, and so the rate of the board's time-stamp counter.
+pub(crate) const IPS: u64 = 50_000_000;
+/// The board's clock at power-on, in seconds of the Unix era: 9 September 2001, 01:46:40 UTC.
+pub(crate) const TIME0: u64 = 1_000_000_000;
+
+/// The configuration file.
+pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> String {
+    let clock = match setup.pace {
+        Pace::Fast => "none",
+        Pace::RealTime => "slowdown",
+    };
+    let mut text = format!(
+        "config_interface: textconfig\n\
+         display_library: {display}\n\
+         megs: {megs}\n\
+         cpu: model={model}, count={cpus}, ips={IPS}, reset_on_triple_fault=0\n\
+         romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
+         vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
+         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+         ata0-master: type=cdrom, path=\"{iso}\", status=inserted\n\
+         boot: cdrom\n\
+         pci: enabled=1, chipset=i440fx\n\
+         com1: enabled=1, mode=socket-client, dev=127.0.0.1:{com1_port}\n\
+         log: \"{log}\"\n\
+         panic: action=fatal\n\
+         error: action=report\n\
+         info: action=report\n\
+         debug: action=ignore\n\
+         clock: sync={clock}, time0={TIME0}\n",
+        display = if setup.debugger {
+            "rfb, options=\"timeout=0\""
+        } else {
+            "term"
+        },
+        megs = setup.megabytes,
+        model = setup.cpu_model,
+        cpus = setup.cpus,
+        iso = setup.iso.display(),
+        log = folder.join("bochs.log").display(),
+    );
+    if setup.magic_break {
+        text.push_str("magic_break: enabled=1\n");
+    }
+    text
+}
+
+/// The debugger's commands: run to the end, with traces between magic breakpoints if asked.
+pub(crate) fn debugger_script(setup: &Setup) -> String {
+    let mut text = String::new();
+    for _ in 0..setup.traces {
+        text.push_str("c\ntrace on\nc\ntrace off\n");
+    }
+    let _ = write!(text, "c\nq\n");
+    text
+}
+
+/// Writes the configuration and returns the call.
+pub(crate) fn command(setup: &Setup, folder: &Path, com1_port: u16) -> Result<Command> {
+    let file = folder.join("bochsrc");
+    paths::write(&file, configuration(setup, folder, com1_port))?;
+    let mut command = process::command("bochs-bin");
+    command.arg("-q").arg("-f").arg(file);
+    if !setup.debugger {
+        let script = folder.join("debugger-script");
+        paths::write(&script, debugger_script(setup))?;
+        command.arg("-rc").arg(script);
+    }
+    // The text display asks the terminal database even where it writes into a file.
+    command
+        .env("TERM", "vt100")
+        .env("LINES", "25")
+        .env("COLUMNS", "80");
+    Ok(command)
+}
+
+/// Reads from the log why Bochs ended.
+pub(crate) fn end(log: &str) -> End {
+    let last_panic = log
+        .lines()
+        .rev()
+        .find(|line| line.get(11..12) == Some("p") && line.contains('['));
+    match last_panic {
+        Some(line) if line.contains("soft power off") || line.contains("Shutdown port") => {
+            End::PowerOff
+        }
+        Some(line) => {
+            let reason = line.split_once(']').map_or(line, |(_, reason)| reason);
+            End::Fault(reason.trim().to_owned())
+        }
+        None => End::Quit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn setup() -> Setup {
+        Setup {
+            iso: PathBuf::from("/out/understudy.iso"),
+            cpu_model: "corei7_skylake_x".into(),
+            cpus: 2,
+            megabytes: 512,
+            pace: Pace::Fast,
+            debugger: false,
+            magic_break: false,
+            traces: 0,
+        }
+    }
+
+    #[test]
+    fn the_configuration_carries_the_setup() {
+        let text = configuration(&setup(), Path::new("/out/run"), 4711);
+        for line in [
+            "cpu: model=corei7_skylake_x, count=2, ips=50000000, reset_on_triple_fault=0",
+            "ata0-master: type=cdrom, path=\"/out/understudy.iso\", status=inserted",
+            "com1: enabled=1, mode=socket-client, dev=127.0.0.1:4711",
+            "log: \"/out/run/bochs.log\"",
+            "clock: sync=none, time0=1000000000",
+            "display_library: term",
+            "megs: 512",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("magic_break"));
+        let real = Setup {
+            pace: Pace::RealTime,
+            magic_break: true,
+            ..setup()
+        };
+        let text = configuration(&real, Path::new("/out/run"), 1);
+        assert!(text.contains("sync=slowdown") && text.contains("magic_break: enabled=1"));
+    }
+
+    #[test]
+    fn the_debugger_runs_on_or_traces() {
+        assert_eq!(debugger_script(&setup()), "c\nq\n");
+        let traced = Setup {
+            traces: 1,
+            ..setup()
+        };
+        assert_eq!(
+            debugger_script(&traced),
+            "c\ntrace on\nc\ntrace off\nc\nq\n"
+        );
+    }
+
+    #[test]
+    fn the_log_tells_ends_apart() {
+        let head = "00000000000i[      ] Bochs x86 Emulator 2.7\n";
+        let off = format!("{head}00912345678p[ACPI  ] >>PANIC<< ACPI control: soft power off\n");
+        assert_eq!(end(&off), End::PowerOff);
+        let fault =
+            format!("{head}00000012345p[CPU0  ] >>PANIC<< exception(): 3rd (13) exception\n");
+        assert_eq!(
+            end(&fault),
+            End::Fault(">>PANIC<< exception(): 3rd (13) exception".into())
+        );
+        assert_eq!(end(head), End::Quit);
+    }
+}

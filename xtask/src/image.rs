@@ -1,0 +1,189 @@
+//! The bootable CD image of one board: GRUB, the hypervisor, the board's description, its files.
+
+use crate::compile::Programs;
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use config::Board;
+use config::toml::{ModuleSource, Origin, parse};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A board that was read, with the bytes of its boot modules in order.
+pub(crate) struct LoadedBoard {
+    /// The description.
+    pub board: Board,
+    modules: Vec<Vec<u8>>,
+}
+
+impl LoadedBoard {
+    /// Reads a board file and the files that it names.
+    ///
+    /// # Errors
+    ///
+    /// All errors of the file at once, each with its line.
+    pub(crate) fn read(file: &Path, programs: &Programs) -> Result<Self> {
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("cannot read the board file {}", file.display()))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, &paths::shown(file), folder, programs)
+    }
+
+    /// Reads a board from a text; relative paths in it start at `folder`.
+    ///
+    /// # Errors
+    ///
+    /// As [`LoadedBoard::read`].
+    pub(crate) fn parse(
+        text: &str,
+        name: &str,
+        folder: &Path,
+        programs: &Programs,
+    ) -> Result<Self> {
+        let (board, sources) = parse(text, name)?;
+        let mut modules = Vec::new();
+        let mut errors = Vec::new();
+        for source in &sources {
+            let path = source_path(source, folder, programs);
+            match fs::read(&path) {
+                Ok(bytes) if bytes.is_empty() => errors.push(format!(
+                    "{name}:{}: the {} is empty: {}",
+                    source.line,
+                    source.purpose,
+                    path.display()
+                )),
+                Ok(bytes) => modules.push(bytes),
+                Err(error) => errors.push(format!(
+                    "{name}:{}: cannot read the {}: {}: {error}",
+                    source.line,
+                    source.purpose,
+                    path.display()
+                )),
+            }
+        }
+        if !errors.is_empty() {
+            bail!("{}", errors.join("\n"));
+        }
+        Ok(Self { board, modules })
+    }
+
+    /// Makes the CD image `understudy.iso` in `folder`, unless the one there has this content.
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be written or grub-mkrescue fails.
+    pub(crate) fn make_image(
+        &self,
+        folder: &Path,
+        programs: &Programs,
+        command_line: &str,
+    ) -> Result<PathBuf> {
+        let hypervisor = paths::read(&programs.stripped)?;
+        let blob = config::blob::encode(&self.board);
+        let menu = grub_menu(command_line, self.modules.len())?;
+        let mut hasher = DefaultHasher::new();
+        (&hypervisor, &blob, &menu, &self.modules).hash(&mut hasher);
+        let key = format!("{:016x}\n", hasher.finish());
+        let (iso, key_file) = (
+            folder.join("understudy.iso"),
+            folder.join("understudy.iso.key"),
+        );
+        if iso.is_file() && fs::read_to_string(&key_file).is_ok_and(|old| old == key) {
+            return Ok(iso);
+        }
+        let tree = folder.join("iso");
+        paths::fresh_folder(&tree.join("boot/grub"))?;
+        let boot = tree.join("boot");
+        paths::write(&boot.join("grub/grub.cfg"), menu)?;
+        paths::write(&boot.join("understudy.elf"), hypervisor)?;
+        paths::write(&boot.join("board.bin"), blob)?;
+        for (number, bytes) in self.modules.iter().enumerate() {
+            paths::write(&boot.join(format!("module-{number}.img")), bytes)?;
+        }
+        mkrescue(&tree, &iso)?;
+        paths::write(&key_file, key)?;
+        fs::remove_dir_all(&tree).context("cannot remove the image's working folder")?;
+        Ok(iso)
+    }
+}
+
+fn source_path(source: &ModuleSource, folder: &Path, programs: &Programs) -> PathBuf {
+    match &source.origin {
+        Origin::File(path) => folder.join(path),
+        Origin::Built(image) => programs.guest(*image).clone(),
+    }
+}
+
+/// GRUB's commands that boot the board at once.
+fn grub_menu(command_line: &str, modules: usize) -> Result<String> {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '\'' | '"' | '\\' | '$') || c == ' ';
+    if let Some(bad) = command_line.chars().find(|c| !plain(*c)) {
+        bail!("the hypervisor's command line holds {bad:?}, which GRUB would not pass on as it is");
+    }
+    let command_line = if command_line.is_empty() {
+        String::new()
+    } else {
+        let words = command_line.split_whitespace();
+        words.map(|word| format!(" '{word}'")).collect()
+    };
+    let mut menu = format!(
+        "set timeout=0\n\
+         multiboot2 /boot/understudy.elf{command_line}\n\
+         module2 /boot/board.bin board\n"
+    );
+    for number in 0..modules {
+        menu += &format!("module2 /boot/module-{number}.img module:{number}\n");
+    }
+    Ok(menu + "boot\n")
+}
+
+/// Calls grub-mkrescue, which makes an image for BIOS, and for UEFI too where GRUB has that.
+fn mkrescue(tree: &Path, iso: &Path) -> Result<()> {
+    let mut command = Command::new("grub-mkrescue");
+    command.args(["--locales=", "--fonts=", "--themes="]);
+    command.arg("-o").arg(iso).arg(tree);
+    let output = command.output().context("cannot start grub-mkrescue")?;
+    if !output.status.success() {
+        bail!(
+            "grub-mkrescue failed:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_menu_names_the_modules_in_order() {
+        assert_eq!(
+            grub_menu("log=debug  x", 2).unwrap(),
+            "set timeout=0\n\
+             multiboot2 /boot/understudy.elf 'log=debug' 'x'\n\
+             module2 /boot/board.bin board\n\
+             module2 /boot/module-0.img module:0\n\
+             module2 /boot/module-1.img module:1\n\
+             boot\n"
+        );
+        assert!(grub_menu("a'b", 0).is_err());
+        assert!(grub_menu("a\nb", 0).is_err());
+    }
+
+    #[test]
+    fn missing_files_are_told_with_the_line_that_names_them() {
+        let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"2M\"\n\
+                    cpu = 0\nimage = \"none.elf\"\n";
+        let folder = Path::new("/nonexistent");
+        let result = LoadedBoard::parse(text, "b.toml", folder, &Programs::paths());
+        let error = result.err().expect("the file is missing").to_string();
+        assert!(
+            error.starts_with(
+                "b.toml:8: cannot read the image of guest \"g\": /nonexistent/none.elf"
+            ),
+            "{error}"
+        );
+    }
+}
