@@ -11,7 +11,9 @@ extern crate alloc;
 pub mod pc;
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 pub mod time;
+pub mod uart;
 
 pub use pc::{Effects, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width};
 pub use time::{Rate, Ticks};
