@@ -2,7 +2,10 @@
 
 use core::arch::global_asm;
 
-use crate::multiboot::{Boot, HEADER_FLAGS, HEADER_MAGIC};
+use crate::{
+    handover::Boot,
+    multiboot::{HEADER_FLAGS, HEADER_MAGIC},
+};
 
 const STACK_SIZE: usize = 64 * 1024;
 
@@ -93,8 +96,8 @@ macro_rules! entry {
     ($main:path) => {
         // SAFETY: no other item of this program has the name, and the caller in `pc` declares this type.
         #[unsafe(no_mangle)]
-        fn pc_main(boot: $crate::multiboot::Boot) -> ! {
-            let main: fn($crate::multiboot::Boot) -> ! = $main;
+        fn pc_main(boot: $crate::handover::Boot) -> ! {
+            let main: fn($crate::handover::Boot) -> ! = $main;
             main(boot)
         }
     };

@@ -13,11 +13,13 @@ mod boot;
 #[cfg(target_arch = "x86")]
 pub mod cpu;
 #[cfg(target_arch = "x86")]
+pub mod handover;
+#[cfg(target_arch = "x86")]
 pub mod idt;
 #[cfg(target_arch = "x86")]
 mod memory;
 #[cfg(target_arch = "x86")]
-pub mod panic;
+mod panic;
 #[cfg(target_arch = "x86")]
 pub mod port;
 #[cfg(target_arch = "x86")]

@@ -5,7 +5,7 @@
 pc::entry!(main);
 
 #[cfg(target_arch = "x86")]
-fn main(boot: pc::multiboot::Boot) -> ! {
+fn main(boot: pc::handover::Boot) -> ! {
     match boot.command_line().words().next().unwrap_or("none") {
         "triple-fault" => {
             pc::println!("probe triple-fault: about to triple-fault");

@@ -5,7 +5,7 @@
 pc::entry!(main);
 
 #[cfg(target_arch = "x86")]
-fn main(boot: pc::multiboot::Boot) -> ! {
+fn main(boot: pc::handover::Boot) -> ! {
     pc::idt::load();
     pc::println!("LX-200 real-time executive");
     for range in boot.memory_map().filter(pc::multiboot::MemoryRange::is_ram) {
