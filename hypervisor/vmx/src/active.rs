@@ -6,7 +6,7 @@ use crate::dump::VmcsDump;
 use crate::enter::enter;
 use crate::exit::{self, ENTRY_FAILED, Exit};
 use crate::fields::{Field32, Field64, FieldNatural};
-use crate::residency::set_xcr0;
+use crate::residency::{set_cr2, set_xcr0, xcr0};
 use crate::setup::{self, CR0_HOST, CR4_ALWAYS, CR4_GUEST};
 use crate::state::{Event, EventKind, Gprs, Segment, SegmentRegister};
 use crate::vcpu::{EntryFailure, Vcpu};
@@ -254,6 +254,22 @@ impl<'a> Active<'a> {
             self.vmcs
                 .write32(Field32::EntryInterruptionInfo, event.info())
         }
+    }
+
+    /// Raises #PF for a linear address.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Write`].
+    pub fn inject_page_fault(&mut self, linear: u64, code: u32) -> Result<(), VmcsError> {
+        set_cr2(linear);
+        self.inject(Event { kind: EventKind::HardwareException, vector: 14, error_code: Some(code) })
+    }
+
+    /// XCR0 as the guest set it.
+    #[must_use]
+    pub fn xcr0(&self) -> u64 {
+        xcr0()
     }
 
     /// Asks for an exit as soon as the guest can take an interrupt, or no longer.

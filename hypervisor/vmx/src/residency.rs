@@ -194,3 +194,14 @@ pub(crate) unsafe fn set_xcr0(value: u64) {
     // SAFETY: passed on to the caller; the hypervisor keeps no state in the components.
     unsafe { XCr0::write(XCr0Flags::from_bits_retain(value)) }
 }
+
+/// XCR0 of the resident vCPU.
+pub(crate) fn xcr0() -> u64 {
+    XCr0::read_raw()
+}
+
+/// Sets CR2 of the resident vCPU.
+pub(crate) fn set_cr2(address: u64) {
+    // SAFETY: CR2 only reports; the hypervisor's own page faults end in a panic that sets it anew.
+    unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack, preserves_flags)) };
+}

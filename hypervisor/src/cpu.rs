@@ -1,0 +1,334 @@
+//! One processor: which machine runs on it, when, and what else it attends to.
+
+use crate::console::{self, Focus, Typed};
+use crate::guest::{Command, GuestState};
+use crate::machine::{BoardFacts, Machine, Yield};
+use crate::memory::PhysicalMemory;
+use crate::{guest, shell};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use drivers::local_apic::{Ipi, LocalApic};
+use drivers::tsc;
+use log::{error, info, warn};
+use spin::{Mutex, Once};
+use vmx::{HostState, VmxCpu};
+
+/// Vectors of the host's own interrupts.
+pub mod vector {
+    /// The local APIC's timer: wakes an idle processor.
+    pub const TIMER: u8 = 0xe0;
+    /// Another processor wants attention.
+    pub const ATTENTION: u8 = 0xe1;
+    /// The serial line.
+    pub const SERIAL: u8 = 0xe2;
+    /// Spurious interrupts of the local APIC.
+    pub const SPURIOUS: u8 = 0xff;
+}
+
+/// The longest a guest runs without the host looking up, in milliseconds. Interrupts end a run at
+/// once; this bounds the wait where one is held back, as some emulators do while the guest has
+/// interrupts off.
+const SLICE_MILLISECONDS: u64 = 10;
+
+/// What all processors share.
+pub(crate) struct Shared {
+    pub(crate) facts: BoardFacts,
+    pub(crate) memory: Mutex<PhysicalMemory>,
+    pub(crate) local_apic: LocalApic,
+    /// APIC IDs by processor number.
+    pub(crate) cpus: Vec<u32>,
+    /// Set when a processor has mail; it clears the flag as it looks.
+    attention: Vec<AtomicBool>,
+    pub(crate) power: crate::power::Power,
+    /// Processors that could take no guests.
+    pub(crate) unable: AtomicU64,
+}
+
+static SHARED: Once<Shared> = Once::new();
+
+/// NMIs that came from outside, by whichever processor took them.
+static NMIS: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn share(
+    facts: BoardFacts,
+    memory: PhysicalMemory,
+    local_apic: LocalApic,
+    cpus: Vec<u32>,
+    power: crate::power::Power,
+) -> &'static Shared {
+    SHARED.call_once(|| Shared {
+        facts,
+        memory: Mutex::new(memory),
+        local_apic,
+        attention: cpus.iter().map(|_| AtomicBool::new(false)).collect(),
+        cpus,
+        power,
+        unable: AtomicU64::new(0),
+    })
+}
+
+pub(crate) fn shared() -> Option<&'static Shared> {
+    SHARED.get()
+}
+
+/// Makes a processor look at its mail soon.
+pub(crate) fn attend(cpu: usize) {
+    let Some(shared) = SHARED.get() else { return };
+    let (Some(flag), Some(apic_id)) = (shared.attention.get(cpu), shared.cpus.get(cpu)) else {
+        return;
+    };
+    // One interrupt is enough until the processor has looked.
+    if !flag.swap(true, Ordering::AcqRel) {
+        shared
+            .local_apic
+            .send(*apic_id, Ipi::Fixed(vector::ATTENTION));
+    }
+}
+
+/// Handles an interrupt of the host, acknowledged by the processor.
+pub fn host_interrupt(vector: u8) {
+    let Some(shared) = SHARED.get() else { return };
+    match vector {
+        vector::SPURIOUS => return,
+        vector::SERIAL => console::service(typed),
+        // These have done their work by coming.
+        vector::TIMER | vector::ATTENTION => {}
+        other => warn!("unexpected interrupt, vector {other:#x}"),
+    }
+    shared.local_apic.end_of_interrupt();
+}
+
+/// Handles an NMI.
+pub fn host_nmi() {
+    NMIS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// NMIs so far.
+pub(crate) fn nmis() -> u64 {
+    NMIS.load(Ordering::Relaxed)
+}
+
+/// A machine check while a guest ran: the hardware is broken, and going on could spread wrong data.
+pub(crate) fn host_machine_check(vector: u8) -> ! {
+    panic!("machine check (exception {vector}) while a guest ran")
+}
+
+fn typed(what: Typed) {
+    match what {
+        Typed::Nothing => {}
+        Typed::Shell(byte) => shell::input(byte),
+        Typed::Guest(index, byte) => {
+            if let Some(guest) = guest::all().get(index) {
+                guest.type_byte(byte);
+            }
+        }
+        Typed::Switched(Focus::Shell) => shell::prompt(),
+        Typed::Switched(Focus::Guest(index)) => {
+            if let Some(guest) = guest::all().get(index) {
+                console::write(format_args!("\n[{}: {}]\n", guest.name, guest.state()));
+            }
+        }
+    }
+}
+
+/// A processor and the machines bound to it.
+struct Cpu {
+    number: usize,
+    shared: &'static Shared,
+    vmx: VmxCpu,
+    /// Highest priority first.
+    machines: Vec<Machine>,
+    /// The machine whose state is in the processor.
+    resident: Option<usize>,
+    /// Local APIC timer ticks per 2^32 TSC ticks, where it has no deadline mode.
+    timer_ratio: u64,
+    slice: u64,
+}
+
+/// Runs processor `number` for good: makes the machines bound to it and schedules them.
+///
+/// # Safety
+///
+/// Once per processor, with the host context as [`VmxCpu::start`] demands it, interrupts off.
+pub(crate) unsafe fn run(
+    number: usize,
+    shared: &'static Shared,
+    host: HostState,
+    guests: &[config::Guest],
+    modules: &'static [crate::host::BootModule],
+) -> ! {
+    shared.local_apic.enable(vector::SPURIOUS);
+    // SAFETY: passed on to the caller.
+    let vmx = match unsafe { VmxCpu::start(host, &mut *shared.memory.lock()) } {
+        Ok(vmx) => vmx,
+        Err(reason) => {
+            error!("cpu {number}: cannot run guests: {reason}");
+            shared.unable.fetch_add(1, Ordering::AcqRel);
+            idle_for_good(shared)
+        }
+    };
+    let mut cpu = Cpu {
+        number,
+        shared,
+        vmx,
+        machines: Vec::new(),
+        resident: None,
+        timer_ratio: 0,
+        slice: shared.facts.tsc_hz / 1000 * SLICE_MILLISECONDS,
+    };
+    if !shared.local_apic.has_deadline_mode() {
+        let tenth = shared.facts.tsc_hz / 100;
+        let ticks = shared.local_apic.timer_ticks_during(tenth);
+        cpu.timer_ratio = (u64::from(ticks) << 32) / tenth.max(1);
+    }
+    cpu.make_machines(guests, modules);
+    cpu.schedule()
+}
+
+/// A processor that cannot run guests still serves the console.
+fn idle_for_good(shared: &'static Shared) -> ! {
+    loop {
+        shared.power.off_if_idle();
+        x86_64::instructions::interrupts::enable_and_hlt();
+        x86_64::instructions::interrupts::disable();
+    }
+}
+
+impl Cpu {
+    fn make_machines(
+        &mut self,
+        guests: &[config::Guest],
+        modules: &'static [crate::host::BootModule],
+    ) {
+        for (index, (config, handle)) in guests.iter().zip(guest::all()).enumerate() {
+            if config.cpu as usize != self.number {
+                continue;
+            }
+            let made = Machine::new(
+                config.clone(),
+                handle,
+                modules,
+                self.shared.facts,
+                index as u16 + 1,
+                &self.vmx,
+                &mut self.shared.memory.lock(),
+            );
+            match made {
+                Ok(machine) => self.machines.push(machine),
+                Err(failure) => {
+                    handle.set_state(GuestState::Crashed);
+                    error!("{}: cannot be set up: {failure}", config.name);
+                }
+            }
+        }
+        self.machines
+            .sort_by_key(|machine| core::cmp::Reverse(machine.priority()));
+        for machine in self
+            .machines
+            .iter_mut()
+            .filter(|machine| machine.autostart())
+        {
+            machine.start(&mut self.vmx, &self.shared.memory);
+        }
+        if self.number == 0 {
+            let memory = self.shared.memory.lock();
+            info!("memory: {} MiB free for guests", memory.free() >> 20);
+        }
+    }
+
+    fn schedule(mut self) -> ! {
+        loop {
+            self.take_interrupts();
+            self.take_commands();
+            let now = tsc::read();
+            let mut chosen = None;
+            // Where the run of the chosen machine must end for the sake of one above it.
+            let mut until = u64::MAX;
+            for (index, machine) in self.machines.iter_mut().enumerate() {
+                if machine.poll(now, &mut self.vmx, &self.shared.memory) {
+                    chosen = Some(index);
+                    break;
+                }
+                until = until.min(machine.next_event().unwrap_or(u64::MAX));
+            }
+            match chosen {
+                Some(index) => self.run_machine(index, until.min(now + self.slice)),
+                None => self.idle(until),
+            }
+        }
+    }
+
+    fn run_machine(&mut self, index: usize, until: u64) {
+        if self.resident != Some(index) {
+            if let Some(machine) = self.resident.and_then(|other| self.machines.get_mut(other)) {
+                machine.park(&mut self.vmx);
+            }
+            self.resident = Some(index);
+        }
+        let ended = self.machines[index].run(&mut self.vmx, until, &self.shared.memory);
+        if ended == Yield::Stopped {
+            self.resident = None;
+            self.shared.power.off_if_idle();
+        }
+    }
+
+    /// Lets pending interrupts of the host in.
+    fn take_interrupts(&self) {
+        x86_64::instructions::interrupts::enable();
+        // STI takes effect behind the next instruction.
+        x86_64::instructions::nop();
+        x86_64::instructions::interrupts::disable();
+    }
+
+    fn take_commands(&mut self) {
+        if !self.shared.attention[self.number].swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for index in 0..self.machines.len() {
+            while let Some(command) = self.machines[index].handle().next_command() {
+                self.command(index, command);
+            }
+        }
+    }
+
+    fn command(&mut self, index: usize, command: Command) {
+        if let Some(machine) = self
+            .resident
+            .take()
+            .and_then(|other| self.machines.get_mut(other))
+        {
+            machine.park(&mut self.vmx);
+        }
+        let machine = &mut self.machines[index];
+        let running = machine.handle().state() == GuestState::Running;
+        match command {
+            Command::Start if running => info!("{}: runs already", machine.handle().name),
+            Command::Start | Command::Restart => machine.start(&mut self.vmx, &self.shared.memory),
+            Command::Stop => machine.stop(&mut self.vmx),
+            Command::Dump => machine.dump(&mut self.vmx),
+            Command::Statistics => machine.print_statistics(),
+        }
+    }
+
+    /// Halts until an interrupt, at the latest until the TSC is `until`.
+    fn idle(&self, until: u64) {
+        let apic = &self.shared.local_apic;
+        if until != u64::MAX {
+            if apic.has_deadline_mode() {
+                apic.arm_deadline(vector::TIMER, until);
+            } else {
+                let left = until.saturating_sub(tsc::read());
+                let ticks = (u128::from(left) * u128::from(self.timer_ratio)) >> 32;
+                // Early is fine (the loop looks again), and beyond 32 bits is early.
+                apic.arm_one_shot(vector::TIMER, u32::try_from(ticks).unwrap_or(u32::MAX));
+            }
+        }
+        if !self.shared.attention[self.number].load(Ordering::Acquire) {
+            x86_64::instructions::interrupts::enable_and_hlt();
+            x86_64::instructions::interrupts::disable();
+        }
+        if until != u64::MAX {
+            apic.disarm();
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What CPUID tells a guest: one table, made once per guest.
+//!
+//! The virtual PC has one processor without APIC, VT-x, performance counters, thermal or power
+//! management. Everything else that the processor has and that the shell switches is passed on.
+
+use core::arch::x86_64::{__cpuid_count, CpuidResult};
+
+/// "UnderstudyVM" in EBX, ECX, EDX of leaf 0x4000_0000.
+const SIGNATURE: [u32; 3] = [
+    u32::from_le_bytes(*b"Unde"),
+    u32::from_le_bytes(*b"rstu"),
+    u32::from_le_bytes(*b"dyVM"),
+];
+const HYPERVISOR_BASE: u32 = 0x4000_0000;
+const HYPERVISOR_TIMING: u32 = 0x4000_0010;
+const EXTENDED_BASE: u32 = 0x8000_0000;
+
+/// Last basic leaf shown.
+const BASIC_MAX: u32 = 0x16;
+/// Last extended leaf shown.
+const EXTENDED_MAX: u32 = 0x8000_0008;
+/// Sub-leaves of leaf 0xD that describe user state components.
+const XSAVE_LEAVES: usize = 10;
+
+/// Leaf 1, ECX: DTES64, MONITOR, DS-CPL, VMX, SMX, EIST, TM2, CNXT-ID, SDBG, xTPR, PDCM, DCA,
+/// x2APIC, TSC-deadline and OSXSAVE (which follows CR4) are not there.
+const LEAF1_ECX_HIDDEN: u32 = (1 << 2)
+    | (1 << 3)
+    | (1 << 4)
+    | (1 << 5)
+    | (1 << 6)
+    | (1 << 7)
+    | (1 << 8)
+    | (1 << 10)
+    | (1 << 11)
+    | (1 << 14)
+    | (1 << 15)
+    | (1 << 18)
+    | (1 << 21)
+    | (1 << 24)
+    | LEAF1_ECX_OSXSAVE;
+const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
+const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1, EDX: MCE, APIC, MTRR, MCA, PSN, DS, ACPI, HTT, TM and PBE are not there.
+const LEAF1_EDX_HIDDEN: u32 = (1 << 7)
+    | (1 << 9)
+    | (1 << 12)
+    | (1 << 14)
+    | (1 << 18)
+    | (1 << 21)
+    | (1 << 22)
+    | (1 << 28)
+    | (1 << 29)
+    | (1 << 31);
+/// Leaf 7, EBX: what is shown. SGX, HLE, RTM, PQM, PQE, Processor Trace and INVPCID (shown only
+/// where it works) are not.
+const LEAF7_EBX_SHOWN: u32 = (1 << 0)
+    | (1 << 3)
+    | (1 << 5)
+    | (1 << 6)
+    | (1 << 7)
+    | (1 << 8)
+    | (1 << 9)
+    | (1 << 13)
+    | (1 << 16)
+    | (1 << 17)
+    | (1 << 18)
+    | (1 << 19)
+    | (1 << 20)
+    | (1 << 21)
+    | (1 << 23)
+    | (1 << 24)
+    | (1 << 28)
+    | (1 << 29)
+    | (1 << 30)
+    | (1 << 31);
+const LEAF7_EBX_INVPCID: u32 = 1 << 10;
+/// Leaf 7, ECX: AVX-512 VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
+const LEAF7_ECX_SHOWN: u32 =
+    (1 << 1) | (1 << 2) | (1 << 3) | (0b1111 << 8) | (1 << 12) | (1 << 14) | LEAF7_ECX_RDPID;
+const LEAF7_ECX_RDPID: u32 = 1 << 22;
+/// Leaf 0xD, sub-leaf 1: XSAVEOPT, XSAVEC, XGETBV with ECX = 1; XSAVES is not offered.
+const LEAF_D1_EAX_SHOWN: u32 = 0b111;
+const EXTENDED_EDX_RDTSCP: u32 = 1 << 27;
+/// Leaf 0x8000_0007: the TSC is invariant: it is, by the way guest time is kept.
+const INVARIANT_TSC: u32 = 1 << 8;
+
+/// What the processor's VT-x lets a guest use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    pub(crate) tsc_hz: u64,
+    pub(crate) xcr0: u64,
+    pub(crate) rdtscp: bool,
+    pub(crate) invpcid: bool,
+}
+
+/// Guest state that some leaves show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    pub(crate) osxsave: bool,
+    pub(crate) xcr0: u64,
+}
+
+type Registers = [u32; 4];
+
+/// The table of one guest.
+pub(crate) struct Cpuid {
+    basic: [Registers; BASIC_MAX as usize + 1],
+    extended: [Registers; (EXTENDED_MAX - EXTENDED_BASE) as usize + 1],
+    xsave: [Registers; XSAVE_LEAVES],
+    hypervisor: Registers,
+    timing: Registers,
+}
+
+fn host(leaf: u32, sub_leaf: u32) -> Registers {
+    let CpuidResult { eax, ebx, ecx, edx } = __cpuid_count(leaf, sub_leaf);
+    [eax, ebx, ecx, edx]
+}
+
+impl Cpuid {
+    pub(crate) fn new(offer: &Offer) -> Self {
+        let max = host(0, 0)[0];
+        let mut basic = [[0; 4]; BASIC_MAX as usize + 1];
+        for leaf in [0, 1, 2, 7, 0xd, 0x15, 0x16] {
+            if leaf <= max {
+                basic[leaf as usize] = host(leaf, 0);
+            }
+        }
+        basic[0][0] = BASIC_MAX;
+        let one = &mut basic[1];
+        // No initial APIC ID, one logical processor; the CLFLUSH line size stays.
+        one[1] &= 0x0000_ff00;
+        one[2] = one[2] & !LEAF1_ECX_HIDDEN | LEAF1_ECX_HYPERVISOR;
+        one[3] &= !LEAF1_EDX_HIDDEN;
+        let seven = &mut basic[7];
+        let invpcid = if offer.invpcid { LEAF7_EBX_INVPCID } else { 0 };
+        let rdpid = if offer.rdtscp { 0 } else { LEAF7_ECX_RDPID };
+        *seven = [
+            0,
+            seven[1] & (LEAF7_EBX_SHOWN | invpcid),
+            seven[2] & LEAF7_ECX_SHOWN & !rdpid,
+            0,
+        ];
+        let xsave = Self::xsave_leaves(offer, max);
+        basic[0xd] = xsave[0];
+        // The TSC runs at the measured frequency: a crystal of 1 MHz times the megahertz, exactly
+        // where the frequency is a multiple of it, else the crystal is the TSC itself.
+        let hz = u32::try_from(offer.tsc_hz).unwrap_or(0);
+        basic[0x15] = if hz == 0 { [0; 4] } else { [1, 1, hz, 0] };
+        let mhz = (offer.tsc_hz / 1_000_000) as u32;
+        basic[0x16] = [mhz, mhz, 100, 0];
+
+        let mut extended = [[0; 4]; (EXTENDED_MAX - EXTENDED_BASE) as usize + 1];
+        let extended_max = host(EXTENDED_BASE, 0)[0];
+        for (index, registers) in extended.iter_mut().enumerate() {
+            let leaf = EXTENDED_BASE + index as u32;
+            if leaf <= extended_max {
+                *registers = host(leaf, 0);
+            }
+        }
+        extended[0] = [EXTENDED_MAX, 0, 0, 0];
+        if !offer.rdtscp {
+            extended[1][3] &= !EXTENDED_EDX_RDTSCP;
+        }
+        extended[7] = [0, 0, 0, INVARIANT_TSC];
+        extended[8] = [extended[8][0], 0, 0, 0];
+        let khz = (offer.tsc_hz / 1000) as u32;
+        Self {
+            basic,
+            extended,
+            xsave,
+            hypervisor: [HYPERVISOR_TIMING, SIGNATURE[0], SIGNATURE[1], SIGNATURE[2]],
+            timing: [khz, 0, 0, 0],
+        }
+    }
+
+    fn xsave_leaves(offer: &Offer, max: u32) -> [Registers; XSAVE_LEAVES] {
+        let mut leaves = [[0; 4]; XSAVE_LEAVES];
+        if max < 0xd {
+            return leaves;
+        }
+        let mut size = 576;
+        for (component, leaf) in leaves.iter_mut().enumerate().skip(2) {
+            if offer.xcr0 & (1 << component) != 0 {
+                let [length, offset, ..] = host(0xd, component as u32);
+                *leaf = [length, offset, 0, 0];
+                size = size.max(offset + length);
+            }
+        }
+        leaves[0] = [offer.xcr0 as u32, 576, size, 0];
+        leaves[1] = [host(0xd, 1)[0] & LEAF_D1_EAX_SHOWN, 0, 0, 0];
+        leaves
+    }
+
+    /// What CPUID returns for a leaf and sub-leaf. A leaf beyond the last one returns zeros.
+    #[inline(always)]
+    pub(crate) fn get(&self, leaf: u32, sub_leaf: u32, live: impl FnOnce() -> Live) -> Registers {
+        match leaf {
+            1 | 0xd => self.live(leaf, sub_leaf, live()),
+            7 if sub_leaf != 0 => [0; 4],
+            0..=BASIC_MAX => self.basic[leaf as usize],
+            EXTENDED_BASE..=EXTENDED_MAX => self.extended[(leaf - EXTENDED_BASE) as usize],
+            HYPERVISOR_BASE => self.hypervisor,
+            HYPERVISOR_TIMING => self.timing,
+            _ => [0; 4],
+        }
+    }
+
+    fn live(&self, leaf: u32, sub_leaf: u32, live: Live) -> Registers {
+        if leaf == 1 {
+            let mut registers = self.basic[1];
+            if live.osxsave {
+                registers[2] |= LEAF1_ECX_OSXSAVE;
+            }
+            return registers;
+        }
+        let Some(registers) = self.xsave.get(sub_leaf as usize) else {
+            return [0; 4];
+        };
+        let mut registers = *registers;
+        // EBX of sub-leaf 0: the size for what is enabled now.
+        if sub_leaf == 0 {
+            registers[1] = (2..XSAVE_LEAVES)
+                .filter(|component| live.xcr0 & (1 << component) != 0)
+                .map(|component| self.xsave[component][0] + self.xsave[component][1])
+                .fold(576, u32::max);
+        }
+        registers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: Offer = Offer {
+        tsc_hz: 50_000_000,
+        xcr0: 7,
+        rdtscp: true,
+        invpcid: false,
+    };
+
+    fn get(leaf: u32, sub_leaf: u32, osxsave: bool) -> Registers {
+        Cpuid::new(&OFFER).get(leaf, sub_leaf, || Live { osxsave, xcr0: 3 })
+    }
+
+    #[test]
+    fn virtualization_and_the_apic_are_hidden() {
+        let [_, _, ecx, edx] = get(1, 0, false);
+        assert_eq!(ecx & (1 << 5 | 1 << 6 | 1 << 21 | 1 << 27), 0);
+        assert_ne!(ecx & (1 << 31), 0);
+        assert_eq!(edx & (1 << 9), 0);
+        assert_ne!(get(1, 0, true)[2] & (1 << 27), 0);
+    }
+
+    #[test]
+    fn the_tsc_leaves_agree() {
+        let [denominator, numerator, crystal, _] = get(0x15, 0, false);
+        assert_eq!(
+            u64::from(crystal) * u64::from(numerator) / u64::from(denominator),
+            OFFER.tsc_hz
+        );
+        assert_eq!(get(0x16, 0, false)[0], 50);
+        assert_eq!(get(HYPERVISOR_TIMING, 0, false)[0], 50_000);
+    }
+
+    #[test]
+    fn unknown_leaves_are_zero() {
+        for leaf in [
+            0x3,
+            0x5,
+            0x6,
+            0xa,
+            0xb,
+            0x12,
+            0x14,
+            0x17,
+            0x1f,
+            0x8000_0009,
+            0x4000_0001,
+            !0,
+        ] {
+            assert_eq!(get(leaf, 0, false), [0; 4], "leaf {leaf:#x}");
+        }
+        assert_eq!(get(7, 1, false), [0; 4]);
+        assert_eq!(get(0xd, 63, false), [0; 4]);
+    }
+
+    #[test]
+    fn the_xsave_size_follows_xcr0() {
+        assert_eq!(get(0xd, 0, false)[1], 576);
+        assert_eq!(get(0xd, 0, false)[0], 7);
+    }
+}

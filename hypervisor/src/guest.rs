@@ -1,0 +1,168 @@
+//! Guests as every processor sees them: names, states, and the mailboxes to their owners.
+//!
+//! A guest runs on one processor, which alone owns its machine ([`crate::machine`]). Everybody else
+//! holds a [`GuestHandle`]: console bytes and commands go in, the state can be read.
+
+use crate::console::{HISTORY_SIZE, History};
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use spin::{Mutex, Once};
+
+/// Where a guest is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum GuestState {
+    /// Never started, or stopped by the operator.
+    Stopped = 0,
+    /// Runs, or waits for an event.
+    Running = 1,
+    /// Powered itself off.
+    Off = 2,
+    /// Did something it cannot go on from.
+    Crashed = 3,
+}
+
+impl GuestState {
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Running,
+            2 => Self::Off,
+            3 => Self::Crashed,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+impl fmt::Display for GuestState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+            Self::Off => "off",
+            Self::Crashed => "crashed",
+        })
+    }
+}
+
+/// What a guest's owner is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Start,
+    Stop,
+    Restart,
+    Dump,
+    Statistics,
+}
+
+/// A guest as every processor sees it.
+pub(crate) struct GuestHandle {
+    pub(crate) index: usize,
+    pub(crate) name: String,
+    pub(crate) cpu: usize,
+    pub(crate) memory: u64,
+    state: AtomicU8,
+    commands: Mutex<VecDeque<Command>>,
+    input: Mutex<VecDeque<u8>>,
+    input_waits: AtomicBool,
+    pub(crate) history: Mutex<History>,
+}
+
+/// What was typed ahead for a guest, at most.
+const INPUT_MAX: usize = 4096;
+/// Commands that may wait for a guest's owner.
+const COMMANDS_MAX: usize = 16;
+
+static GUESTS: Once<Vec<GuestHandle>> = Once::new();
+
+/// Every guest of the board, in the order of the board file.
+pub(crate) fn all() -> &'static [GuestHandle] {
+    GUESTS.get().map_or(&[], Vec::as_slice)
+}
+
+/// The guest with this name.
+pub(crate) fn find(name: &str) -> Option<&'static GuestHandle> {
+    all().iter().find(|guest| guest.name == name)
+}
+
+/// Sets up the handles. Later calls change nothing.
+pub(crate) fn register(guests: &[config::Guest]) {
+    GUESTS.call_once(|| {
+        guests
+            .iter()
+            .enumerate()
+            .map(|(index, guest)| {
+                let mut history = History::new();
+                history.allocate(HISTORY_SIZE);
+                GuestHandle {
+                    index,
+                    name: guest.name.clone(),
+                    cpu: guest.cpu as usize,
+                    memory: guest.memory,
+                    state: AtomicU8::new(GuestState::Stopped as u8),
+                    commands: Mutex::new(VecDeque::with_capacity(COMMANDS_MAX)),
+                    input: Mutex::new(VecDeque::with_capacity(INPUT_MAX)),
+                    input_waits: AtomicBool::new(false),
+                    history: Mutex::new(history),
+                }
+            })
+            .collect()
+    });
+}
+
+impl GuestHandle {
+    pub(crate) fn state(&self) -> GuestState {
+        GuestState::from_u8(self.state.load(Ordering::Acquire))
+    }
+
+    /// For the owner only.
+    pub(crate) fn set_state(&self, state: GuestState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Asks the guest's owner; `false` when too much waits already.
+    pub(crate) fn command(&self, command: Command) -> bool {
+        let mut commands = self.commands.lock();
+        if commands.len() == COMMANDS_MAX {
+            return false;
+        }
+        commands.push_back(command);
+        drop(commands);
+        crate::cpu::attend(self.cpu);
+        true
+    }
+
+    /// For the owner: the next command.
+    pub(crate) fn next_command(&self) -> Option<Command> {
+        self.commands.lock().pop_front()
+    }
+
+    /// A byte for the guest's COM1; what exceeds the type-ahead is dropped.
+    pub(crate) fn type_byte(&self, byte: u8) {
+        let mut input = self.input.lock();
+        if input.len() < INPUT_MAX {
+            input.push_back(byte);
+        }
+        drop(input);
+        self.input_waits.store(true, Ordering::Release);
+        crate::cpu::attend(self.cpu);
+    }
+
+    /// For the owner: whether typed bytes wait.
+    pub(crate) fn input_waits(&self) -> bool {
+        self.input_waits.load(Ordering::Acquire)
+    }
+
+    /// For the owner: takes up to `into.len()` typed bytes; returns how many.
+    pub(crate) fn take_input(&self, into: &mut [u8]) -> usize {
+        let mut input = self.input.lock();
+        let count = into.len().min(input.len());
+        for (slot, byte) in into.iter_mut().zip(input.drain(..count)) {
+            *slot = byte;
+        }
+        self.input_waits.store(!input.is_empty(), Ordering::Release);
+        count
+    }
+}

@@ -1,0 +1,379 @@
+//! A guest's machine: its memory, its processor, its devices. Owned by the processor that runs it.
+
+mod exits;
+mod statistics;
+mod string_io;
+
+use crate::cpuid::{Cpuid, Offer};
+use crate::guest::{GuestHandle, GuestState};
+use crate::host::BootModule;
+use crate::loader::{Module, multiboot};
+use crate::memory::{GuestMemory, PhysicalMemory};
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use config::{Device, ImageFormat, OnCrash};
+use core::fmt;
+use devices::{Pc, PcConfig, Ticks};
+use drivers::tsc;
+use log::{error, info, warn};
+use statistics::Statistics;
+use vmx::{Ept, MemoryType, Permissions, SecondaryControls, Vcpu, VmxCpu};
+
+/// Why a guest could not be set up or started. The message names the cause.
+#[derive(Debug)]
+pub(crate) struct StartFailure(String);
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: core::error::Error> From<E> for StartFailure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Why a machine gave its processor back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Yield {
+    /// It waits for an interrupt.
+    Halted,
+    /// Its time is up, or the processor has something else to look at.
+    Interrupted,
+    /// It is no longer running.
+    Stopped,
+}
+
+/// Facts of the board that every machine needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoardFacts {
+    pub(crate) tsc_hz: u64,
+    pub(crate) entry_tsc: u64,
+    /// Unix time at TSC 0, if the board has a clock.
+    pub(crate) wall_clock_at_zero: Option<i64>,
+}
+
+/// Restarts after a crash: at most one per this many seconds, so that a guest that crashes at once
+/// does not keep its processor busy with loading it.
+const RESTART_INTERVAL_SECONDS: u64 = 5;
+
+/// A guest's machine.
+pub(crate) struct Machine {
+    handle: &'static GuestHandle,
+    config: config::Guest,
+    modules: &'static [BootModule],
+    board: BoardFacts,
+    memory: GuestMemory,
+    ept: Ept,
+    /// Made at the first start.
+    vcpu: Option<Vcpu>,
+    vpid: u16,
+    pc: Pc,
+    cpuid: Box<Cpuid>,
+    /// The board's TSC at guest time zero: guest time = TSC - base.
+    base: u64,
+    /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
+    tsc_adjust: u64,
+    halted: bool,
+    /// The first entry since the start was not yet reported.
+    fresh: bool,
+    restart_at: Option<u64>,
+    statistics: Statistics,
+}
+
+impl Machine {
+    /// Takes memory for a guest and makes its machine, not yet started.
+    pub(crate) fn new(
+        config: config::Guest,
+        handle: &'static GuestHandle,
+        modules: &'static [BootModule],
+        board: BoardFacts,
+        vpid: u16,
+        cpu: &VmxCpu,
+        memory: &mut PhysicalMemory,
+    ) -> Result<Self, StartFailure> {
+        let host_physical = memory.take_for_guest(config.memory)?;
+        let caps = cpu.capabilities();
+        let mut ept = Ept::new(caps, memory)?;
+        // SAFETY: the range was taken for this guest just now; nothing else uses it.
+        unsafe {
+            ept.map(
+                0,
+                host_physical,
+                config.memory,
+                Permissions::ALL,
+                MemoryType::WriteBack,
+                memory,
+            )?;
+        }
+        let map = vmx::FrameSource::direct_map(memory);
+        // SAFETY: as above, and free memory is mapped for good.
+        let guest_memory = unsafe { GuestMemory::new(map, host_physical, config.memory) };
+        let secondary = caps.secondary();
+        let cpuid = Box::new(Cpuid::new(&Offer {
+            tsc_hz: board.tsc_hz,
+            xcr0: cpu.xcr0_supported(),
+            rdtscp: secondary.contains(SecondaryControls::RDTSCP),
+            invpcid: secondary.contains(SecondaryControls::INVPCID),
+        }));
+        let pc = Pc::new(pc_config(&config, board, 0), Ticks(0));
+        Ok(Self {
+            handle,
+            config,
+            modules,
+            board,
+            memory: guest_memory,
+            ept,
+            vcpu: None,
+            vpid,
+            pc,
+            cpuid,
+            base: 0,
+            tsc_adjust: 0,
+            halted: false,
+            fresh: false,
+            restart_at: None,
+            statistics: Statistics::default(),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &'static GuestHandle {
+        self.handle
+    }
+
+    pub(crate) fn priority(&self) -> u8 {
+        self.config.priority
+    }
+
+    pub(crate) fn autostart(&self) -> bool {
+        self.config.autostart
+    }
+
+    /// Loads the guest afresh and starts it.
+    pub(crate) fn start(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
+        self.restart_at = None;
+        match self.try_start(cpu, frames) {
+            Ok(()) => {
+                self.handle.set_state(GuestState::Running);
+                info!("{}: started", self.handle.name);
+            }
+            Err(failure) => {
+                self.handle.set_state(GuestState::Crashed);
+                error!("{}: cannot start: {failure}", self.handle.name);
+            }
+        }
+    }
+
+    fn try_start(
+        &mut self,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Result<(), StartFailure> {
+        self.memory.scrub();
+        let image = self.module(self.config.image)?;
+        let mut files = Vec::new();
+        for module in &self.config.modules {
+            files.push(Module {
+                bytes: self.module(module.image)?,
+                command_line: &module.command_line,
+            });
+        }
+        let entry = match self.config.format {
+            ImageFormat::Multiboot => {
+                multiboot::load(image, &self.config.command_line, &files, &mut self.memory)?
+            }
+        };
+        self.base = tsc::read();
+        self.tsc_adjust = 0;
+        self.pc = Pc::new(pc_config(&self.config, self.board, self.base), Ticks(0));
+        self.halted = false;
+        self.fresh = true;
+        self.statistics = Statistics::default();
+        let offset = self.base.wrapping_neg();
+        // SAFETY: the page tables are this machine's and live beside the vCPU.
+        let vcpu = unsafe {
+            match self.vcpu.take() {
+                Some(mut vcpu) => {
+                    vcpu.reset(cpu, &self.ept, offset)?;
+                    self.vcpu.insert(vcpu)
+                }
+                None => {
+                    let mut memory = frames.lock();
+                    self.vcpu
+                        .insert(Vcpu::new(cpu, &self.ept, self.vpid, offset, &mut *memory)?)
+                }
+            }
+        };
+        let mut active = vcpu.activate(cpu)?;
+        active.set_rip(u64::from(entry.eip))?;
+        active.gprs_mut().rax = u64::from(entry.eax);
+        active.gprs_mut().rbx = u64::from(entry.ebx);
+        vcpu.park(cpu);
+        Ok(())
+    }
+
+    fn module(&self, index: u16) -> Result<&'static [u8], StartFailure> {
+        let name = alloc::format!("module:{index}");
+        self.modules
+            .iter()
+            .find(|module| module.name == name)
+            .map(|module| module.bytes)
+            .ok_or_else(|| {
+                StartFailure(alloc::format!("the boot loader brought no file \"{name}\""))
+            })
+    }
+
+    /// Stops the guest; its memory stays as it is until the next start.
+    pub(crate) fn stop(&mut self, cpu: &mut VmxCpu) {
+        self.park(cpu);
+        self.restart_at = None;
+        if self.handle.state() == GuestState::Running {
+            info!("{}: stopped", self.handle.name);
+        }
+        self.handle.set_state(GuestState::Stopped);
+    }
+
+    /// Takes the guest's state out of the processor.
+    pub(crate) fn park(&mut self, cpu: &mut VmxCpu) {
+        if let Some(vcpu) = self.vcpu.as_mut() {
+            vcpu.park(cpu);
+        }
+    }
+
+    /// Prints the guest's registers.
+    pub(crate) fn dump(&mut self, cpu: &mut VmxCpu) {
+        let name = &self.handle.name;
+        let Some(vcpu) = self.vcpu.as_mut() else {
+            info!("{name}: never started");
+            return;
+        };
+        match vcpu.activate(cpu) {
+            Ok(active) => {
+                let dump = active.dump();
+                info!(
+                    "{name}: {} {}\n{}",
+                    self.handle.state(),
+                    if self.halted { "(halted)" } else { "" },
+                    dump.guest_registers()
+                );
+            }
+            Err(error) => warn!("{name}: {error}"),
+        }
+        vcpu.park(cpu);
+    }
+
+    /// Prints what the guest's exits were.
+    pub(crate) fn print_statistics(&self) {
+        info!("{}: {}", self.handle.name, self.statistics);
+        for (port, count) in self.pc.unclaimed() {
+            info!(
+                "{}: port {port:#06x}: nobody there, {count} accesses",
+                self.handle.name
+            );
+        }
+    }
+
+    /// Guest time of a TSC value of the board.
+    fn guest_time(&self, tsc: u64) -> Ticks {
+        Ticks(tsc.saturating_sub(self.base))
+    }
+
+    /// When, in the board's TSC, this machine needs the processor although it is not running now.
+    pub(crate) fn next_event(&self) -> Option<u64> {
+        match self.handle.state() {
+            GuestState::Running => self
+                .pc
+                .next_deadline()
+                .map(|at| at.0.saturating_add(self.base)),
+            _ => self.restart_at,
+        }
+    }
+
+    /// Brings the machine's timers up to now; returns whether it wants the processor.
+    pub(crate) fn poll(
+        &mut self,
+        now: u64,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> bool {
+        if self.handle.state() != GuestState::Running {
+            if self.restart_at.is_none_or(|at| now < at) {
+                return false;
+            }
+            info!("{}: restarting", self.handle.name);
+            self.start(cpu, frames);
+            return self.handle.state() == GuestState::Running;
+        }
+        if self.next_event().is_some_and(|at| at <= now) {
+            self.pc.expire(self.guest_time(now));
+        }
+        self.feed_console();
+        if self.halted && self.pc.interrupt_pending() {
+            self.halted = false;
+        }
+        !self.halted
+    }
+
+    /// Moves typed bytes into COM1 as far as it has room.
+    fn feed_console(&mut self) {
+        if !self.handle.input_waits() {
+            return;
+        }
+        let mut bytes = [0; 16];
+        let room = self.pc.console_room().min(bytes.len());
+        let count = self.handle.take_input(&mut bytes[..room]);
+        self.pc.console_input(&bytes[..count]);
+    }
+
+    fn power_off(&mut self, cpu: &mut VmxCpu) -> Yield {
+        self.park(cpu);
+        self.handle.set_state(GuestState::Off);
+        info!("{}: powered off", self.handle.name);
+        Yield::Stopped
+    }
+
+    fn reset(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) -> Yield {
+        info!("{}: reset by the guest", self.handle.name);
+        self.park(cpu);
+        self.start(cpu, frames);
+        Yield::Interrupted
+    }
+
+    /// The end of a guest that cannot go on: its registers go to the log, and the board file says
+    /// whether it is started again.
+    fn crash(&mut self, cpu: &mut VmxCpu, cause: &dyn fmt::Display) -> Yield {
+        let name = &self.handle.name;
+        error!("{name}: crashed: {cause}");
+        if let Some(vcpu) = self.vcpu.as_mut() {
+            if let Ok(active) = vcpu.activate(cpu) {
+                error!("{name}: registers\n{}", active.dump().guest_registers());
+            }
+            vcpu.park(cpu);
+        }
+        self.handle.set_state(GuestState::Crashed);
+        if self.config.on_crash == OnCrash::Restart {
+            let interval = RESTART_INTERVAL_SECONDS * self.board.tsc_hz;
+            let now = tsc::read();
+            self.restart_at = Some(now.max(self.base.saturating_add(interval)));
+        }
+        Yield::Stopped
+    }
+}
+
+fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
+    let elapsed = (now / board.tsc_hz.max(1)) as i64;
+    let wall_clock = board
+        .wall_clock_at_zero
+        .map_or(0, |zero| zero.saturating_add(elapsed));
+    PcConfig {
+        tsc_hz: board.tsc_hz,
+        memory_bytes: config.memory,
+        wall_clock: u64::try_from(wall_clock).unwrap_or(0),
+        com1: config.devices.contains(&Device::Com1),
+        rtc: config.devices.contains(&Device::Rtc),
+        pci: config.devices.contains(&Device::Pci),
+    }
+}

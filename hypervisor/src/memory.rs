@@ -1,0 +1,10 @@
+//! Memory: the board's, and the guests'.
+
+mod guest;
+mod physical;
+
+pub use guest::{GuestMemory, OutOfBounds};
+pub use physical::{FreeRanges, OutOfMemory, PhysicalMemory};
+
+#[cfg(test)]
+pub(crate) use guest::fake;

@@ -1,0 +1,161 @@
+//! The memory of a guest, as the hypervisor reaches it.
+
+use core::fmt;
+use vmx::DirectMap;
+
+/// An access outside the guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfBounds {
+    /// Guest-physical address of the access.
+    pub address: u64,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes at {:#x} are outside the guest's memory",
+            self.length, self.address
+        )
+    }
+}
+
+impl core::error::Error for OutOfBounds {}
+
+/// A guest's RAM, guest-physical 0 to its size. All host accesses to it go through here: they are
+/// bounds-checked, they copy (so a guest that changes memory meanwhile is seen once), and no
+/// reference into guest memory ever exists.
+#[derive(Debug)]
+pub struct GuestMemory {
+    base: *mut u8,
+    host_physical: u64,
+    size: u64,
+}
+
+// SAFETY: the memory belongs to this value and the guest; the pointer is valid on every processor.
+unsafe impl Send for GuestMemory {}
+
+impl GuestMemory {
+    /// # Safety
+    ///
+    /// `map` must map the `size` bytes of RAM at `host_physical` writable for good, and nothing but
+    /// the guest and this value may use them.
+    #[must_use]
+    pub unsafe fn new(map: DirectMap, host_physical: u64, size: u64) -> Self {
+        Self {
+            base: map.pointer(host_physical),
+            host_physical,
+            size,
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where guest-physical 0 is.
+    #[must_use]
+    pub fn host_physical(&self) -> u64 {
+        self.host_physical
+    }
+
+    /// Copies from guest memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`]; nothing was copied.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+        let at = self.locate(address, into.len())?;
+        // SAFETY: in bounds; `into` is ours and cannot overlap guest memory, to which no reference exists.
+        unsafe { core::ptr::copy_nonoverlapping(at, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    /// Copies into guest memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`]; nothing was copied.
+    pub fn write(&mut self, address: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+        let at = self.locate(address, from.len())?;
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
+        Ok(())
+    }
+
+    /// Reads a little-endian 32-bit word.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`].
+    pub fn read_u32(&self, address: u64) -> Result<u32, OutOfBounds> {
+        let mut bytes = [0; 4];
+        self.read(address, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Reads a little-endian 64-bit word.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`].
+    pub fn read_u64(&self, address: u64) -> Result<u64, OutOfBounds> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Zeroes all of it: a guest never sees what was there before.
+    pub fn scrub(&mut self) {
+        // SAFETY: the whole range is ours by the contract of `new`.
+        unsafe { self.base.write_bytes(0, self.size as usize) };
+    }
+
+    fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
+        let length = length as u64;
+        match address.checked_add(length) {
+            Some(end) if end <= self.size => Ok(self.base.wrapping_add(address as usize)),
+            _ => Err(OutOfBounds { address, length }),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::{DirectMap, GuestMemory};
+
+    /// Guest memory in a leaked heap block.
+    pub(crate) fn memory(size: usize) -> GuestMemory {
+        let block = Vec::leak(vec![0xaa_u8; size]);
+        // SAFETY: the block is leaked, so it lives on and nobody else uses it.
+        unsafe { GuestMemory::new(DirectMap::new(0), block.as_mut_ptr() as u64, size as u64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_stay_inside() {
+        let mut memory = fake::memory(0x1000);
+        memory.scrub();
+        memory.write(0xffc, &[1, 2, 3, 4]).unwrap();
+        assert_eq!(memory.read_u32(0xffc), Ok(0x0403_0201));
+        assert_eq!(memory.read_u64(0xff8), Ok(0x0403_0201_0000_0000));
+        assert_eq!(
+            memory.read_u32(0xffd),
+            Err(OutOfBounds {
+                address: 0xffd,
+                length: 4
+            })
+        );
+        assert!(memory.write(u64::MAX, &[0]).is_err());
+        assert!(memory.write(0x1000, &[]).is_ok());
+        assert!(memory.write(0x1001, &[]).is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! Switching the board off.
+
+use crate::guest::{self, GuestState};
+use config::WhenAllOff;
+use drivers::power::SoftOff;
+use log::{error, info};
+
+/// How and when the board goes off.
+pub(crate) struct Power {
+    pub(crate) soft_off: Option<SoftOff>,
+    pub(crate) when_all_off: WhenAllOff,
+}
+
+impl Power {
+    /// Powers the board off if no guest runs and the board file wants that.
+    pub(crate) fn off_if_idle(&self) {
+        let over = |guest: &guest::GuestHandle| {
+            matches!(guest.state(), GuestState::Off | GuestState::Crashed)
+        };
+        if self.when_all_off == WhenAllOff::PowerOff && guest::all().iter().all(over) {
+            info!("no guest runs any more: powering the board off");
+            self.off();
+        }
+    }
+
+    /// Powers the board off; returns if the hardware has no way or did not obey.
+    pub(crate) fn off(&self) {
+        crate::console::flush();
+        match self.soft_off {
+            // SAFETY: the ports are those of the board's ACPI tables; nothing is left to save.
+            Some(soft_off) => unsafe { soft_off.power_off() },
+            None => error!("the board's ACPI tables name no way to power off"),
+        }
+    }
+}

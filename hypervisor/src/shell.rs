@@ -1,0 +1,183 @@
+//! The operator's shell.
+
+use crate::console;
+use crate::guest::{self, Command, GuestHandle};
+use core::fmt;
+use log::LevelFilter;
+use spin::Mutex;
+
+const LINE_MAX: usize = 80;
+
+struct Input {
+    bytes: [u8; LINE_MAX],
+    length: usize,
+}
+
+static INPUT: Mutex<Input> = Mutex::new(Input {
+    bytes: [0; LINE_MAX],
+    length: 0,
+});
+
+const HELP: &str = "\
+help            this text
+guests          the guests and their states
+start GUEST     load and start a guest
+stop GUEST      stop a guest
+restart GUEST   stop a guest and start it afresh
+dump GUEST      a guest's registers
+stat            what the guests' exits were
+cpus            the processors
+mem             memory
+log LEVEL       error, warn, info, debug or trace
+poweroff        power the board off
+Ctrl-O 1..8     to that guest's console; Ctrl-O h: back here; Ctrl-O Ctrl-O: a literal Ctrl-O
+";
+
+macro_rules! say {
+    ($($arguments:tt)*) => { console::write(format_args!($($arguments)*)) };
+}
+
+/// Shows the prompt on a line of its own.
+pub(crate) fn prompt() {
+    say!("\nunderstudy> ");
+}
+
+/// A typed byte.
+pub(crate) fn input(byte: u8) {
+    const BACKSPACE: u8 = 0x08;
+    const DELETE: u8 = 0x7f;
+    let mut input = INPUT.lock();
+    match byte {
+        b'\r' | b'\n' => {
+            let Input { bytes, length } = &mut *input;
+            let line = core::str::from_utf8(&bytes[..*length]).unwrap_or("");
+            say!("\n");
+            execute(line.trim());
+            *length = 0;
+            say!("understudy> ");
+        }
+        BACKSPACE | DELETE if input.length > 0 => {
+            input.length -= 1;
+            say!("\x08 \x08");
+        }
+        b' '..=b'~' if input.length < LINE_MAX => {
+            let at = input.length;
+            input.bytes[at] = byte;
+            input.length += 1;
+            say!("{}", char::from(byte));
+        }
+        _ => {}
+    }
+}
+
+fn execute(line: &str) {
+    let mut words = line.split_ascii_whitespace();
+    let (Some(command), argument) = (words.next(), words.next()) else {
+        return;
+    };
+    match (command, argument) {
+        ("help", _) => say!("{HELP}"),
+        ("guests", _) => guests(),
+        ("start", name) => ask(name, Command::Start),
+        ("stop", name) => ask(name, Command::Stop),
+        ("restart", name) => ask(name, Command::Restart),
+        ("dump", name) => ask(name, Command::Dump),
+        ("stat", _) => guest::all()
+            .iter()
+            .for_each(|guest| send(guest, Command::Statistics)),
+        ("cpus", _) => cpus(),
+        ("mem", _) => memory(),
+        ("log", level) => log_level(level),
+        ("poweroff", _) => {
+            if let Some(shared) = crate::cpu::shared() {
+                shared.power.off();
+            }
+        }
+        (other, _) => say!("{other}: no such command; try help\n"),
+    }
+}
+
+fn guests() {
+    say!(
+        "{:>2}  {:<15} {:<8} {:>3} {:>8}\n",
+        "#",
+        "name",
+        "state",
+        "cpu",
+        "memory"
+    );
+    for guest in guest::all() {
+        let mib = Mib(guest.memory);
+        let (number, state) = (guest.index + 1, guest.state());
+        say!(
+            "{number:>2}  {:<15} {state:<8} {:>3} {mib:>8}\n",
+            guest.name,
+            guest.cpu
+        );
+    }
+}
+
+struct Mib(u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad_integral(true, "", alloc::format!("{}M", self.0 >> 20).as_str())
+    }
+}
+
+fn ask(name: Option<&str>, command: Command) {
+    let Some(name) = name else {
+        say!("which guest?\n");
+        return;
+    };
+    match guest::find(name) {
+        Some(guest) => send(guest, command),
+        None => say!("{name}: no such guest\n"),
+    }
+}
+
+fn send(guest: &GuestHandle, command: Command) {
+    if !guest.command(command) {
+        say!("{}: too many commands wait for its processor\n", guest.name);
+    }
+}
+
+fn cpus() {
+    let Some(shared) = crate::cpu::shared() else {
+        return;
+    };
+    for (number, apic_id) in shared.cpus.iter().enumerate() {
+        say!("cpu {number}: APIC ID {apic_id}, guests:");
+        for guest in guest::all().iter().filter(|guest| guest.cpu == number) {
+            say!(" {}", guest.name);
+        }
+        say!("\n");
+    }
+    say!(
+        "TSC {} Hz, {} NMIs\n",
+        shared.facts.tsc_hz,
+        crate::cpu::nmis()
+    );
+}
+
+fn memory() {
+    let Some(shared) = crate::cpu::shared() else {
+        return;
+    };
+    let memory = shared.memory.lock();
+    say!(
+        "{} KiB free, {} KiB in use by the hypervisor's structures\n",
+        memory.free() / 1024,
+        memory.own() / 1024
+    );
+    for range in memory.free_ranges() {
+        say!("  {:#012x} to {:#012x}\n", range.start, range.end);
+    }
+}
+
+fn log_level(level: Option<&str>) {
+    match level.and_then(|level| level.parse::<LevelFilter>().ok()) {
+        Some(level) => log::set_max_level(level),
+        None => say!("log level is {}\n", log::max_level()),
+    }
+}
