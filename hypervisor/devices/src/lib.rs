@@ -1,17 +1,21 @@
 //! The virtual PC: device models as plain structs.
 //!
 //! Register accesses go in together with the guest's time; effects on the world outside come out through
-//! [`Effects`]. No device keeps a hidden clock, allocates on a common access or can be made to panic by a guest.
+//! [`Effects`]. No device keeps a hidden clock, allocates on an access or can be made to panic by a guest.
 
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod keyboard;
 pub mod pc;
+pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod power;
 pub mod rtc;
+pub mod system;
 pub mod time;
 pub mod uart;
 

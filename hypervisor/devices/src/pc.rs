@@ -1,15 +1,40 @@
 //! The board: which device answers which port, and how interrupt lines and deadlines meet.
+//!
+//! Every access first brings due timers up to the time of the access, so a guest sees each event at its exact time, be
+//! the hypervisor's own timer late or unarmed. That one is armed ([`Pc::next_deadline`]) only for events whose
+//! interrupt is not masked: a masked one can wait for the access that unmasks it.
 
-use serde::{Deserialize, Serialize};
+mod ports;
+#[cfg(test)]
+mod properties;
+mod state;
+#[cfg(test)]
+mod tests;
+mod unclaimed;
 
+use crate::keyboard::Keyboard;
+use crate::pci::Pci;
+use crate::pic::{Masked, Pic};
+use crate::pit::Pit;
+use crate::power::{Power, SCI_IRQ};
+use crate::rtc::Rtc;
+use crate::system::System;
 use crate::time::Ticks;
+use crate::uart::Uart;
+pub use state::{PcStateV1, StateError};
+use unclaimed::Unclaimed;
+
+/// Interrupt request lines.
+const IRQ_TIMER: u8 = 0;
+const IRQ_COM1: u8 = 4;
+const IRQ_CLOCK: u8 = 8;
 
 /// What a virtual PC is made of.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct PcConfig {
-    /// Frequency of the guest's TSC in Hz.
+    /// Frequency of the guest's TSC in Hz; above 3579545, so that it is the fastest clock of the board.
     pub tsc_hz: u64,
-    /// Guest memory in bytes, as the CMOS reports it.
+    /// Guest memory in bytes, as the CMOS memory reports it: up to 3 GiB from address 0, the rest from 4 GiB.
     pub memory_bytes: u64,
     /// Wall clock at the moment of creation, in Unix seconds (UTC).
     pub wall_clock: u64,
@@ -30,6 +55,28 @@ pub enum Width {
     Word,
     /// 32 bits.
     Dword,
+}
+
+impl Width {
+    /// The size in bytes: 1, 2 or 4.
+    #[must_use]
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+
+    /// All ones of this size.
+    #[must_use]
+    pub const fn mask(self) -> u32 {
+        match self {
+            Self::Byte => 0xFF,
+            Self::Word => 0xFFFF,
+            Self::Dword => 0xFFFF_FFFF,
+        }
+    }
 }
 
 /// What made the guest reset its board.
@@ -53,83 +100,85 @@ pub trait Effects {
     fn power_off(&mut self);
 }
 
-/// Why a saved state was refused.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum StateError {
-    /// The state was taken on a board with another TSC frequency.
-    Frequency,
-    /// The state has a device that the configuration lacks, or lacks one that it has.
-    Devices,
-    /// A field of the named device is outside its range.
-    Invalid(&'static str),
-}
-
-impl core::fmt::Display for StateError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Frequency => f.write_str("the state was taken at another TSC frequency"),
-            Self::Devices => f.write_str("the state's devices are not the configured ones"),
-            Self::Invalid(what) => write!(f, "the state is invalid: {what}"),
-        }
-    }
-}
-
-impl core::error::Error for StateError {}
-
-/// The saved state of a board.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PcStateV1 {
-    /// Frequency of the guest's TSC in Hz.
-    pub tsc_hz: u64,
-}
-
 /// A virtual PC.
 #[derive(Clone, Debug)]
 pub struct Pc {
     config: PcConfig,
+    pic: Pic,
+    pit: Pit,
+    keyboard: Keyboard,
+    system: System,
+    power: Power,
+    rtc: Option<Rtc>,
+    uart: Option<Uart>,
+    pci: Option<Pci>,
+    unclaimed: Unclaimed,
+    /// When the timer, the clock and the system control interrupt are due.
+    timer_next: Ticks,
+    clock_next: Ticks,
+    power_next: Ticks,
+    /// The earliest of them: an access from then on must bring them up to date first.
+    next_event: Ticks,
+    /// The earliest of them that is not masked.
     deadline: Ticks,
 }
 
 impl Pc {
     /// A board as its firmware leaves it, at guest time `now`.
     #[must_use]
-    pub fn new(config: PcConfig, _now: Ticks) -> Self {
-        Self {
+    pub fn new(config: PcConfig, now: Ticks) -> Self {
+        let PcConfig {
+            tsc_hz,
+            memory_bytes,
+            wall_clock,
+            ..
+        } = config;
+        let mut pc = Self {
             config,
+            pic: Pic::new(),
+            pit: Pit::new(tsc_hz, now),
+            keyboard: Keyboard::new(),
+            system: System::new(),
+            power: Power::new(tsc_hz, now),
+            rtc: config
+                .rtc
+                .then(|| Rtc::new(tsc_hz, memory_bytes, wall_clock, now)),
+            uart: config.com1.then(Uart::new),
+            pci: config.pci.then(Pci::new),
+            unclaimed: Unclaimed::new(),
+            timer_next: Ticks::NEVER,
+            clock_next: Ticks::NEVER,
+            power_next: Ticks::NEVER,
+            next_event: Ticks::NEVER,
             deadline: Ticks::NEVER,
-        }
+        };
+        pc.start_lines();
+        pc
     }
 
-    /// A hardware reset. The real-time clock keeps its time and memory.
-    pub fn reset(&mut self, _now: Ticks) {}
-
-    /// A guest's read of `width` from `port`.
-    pub fn read(
-        &mut self,
-        _port: u16,
-        width: Width,
-        _now: Ticks,
-        _effects: &mut impl Effects,
-    ) -> u32 {
-        match width {
-            Width::Byte => 0xFF,
-            Width::Word => 0xFFFF,
-            Width::Dword => 0xFFFF_FFFF,
+    /// A hardware reset at `now`. The real-time clock keeps its time and memory; counts of unclaimed accesses go on.
+    pub fn reset(&mut self, now: Ticks) {
+        let tsc_hz = self.config.tsc_hz;
+        self.pit = Pit::new(tsc_hz, now);
+        self.keyboard = Keyboard::new();
+        self.system = System::new();
+        self.power = Power::new(tsc_hz, now);
+        if let Some(rtc) = &mut self.rtc {
+            rtc.reset(now);
         }
+        self.uart = self.config.com1.then(Uart::new);
+        self.pci = self.config.pci.then(Pci::new);
+        self.start_lines();
     }
 
-    /// A guest's write of `width` to `port`.
-    pub fn write(
-        &mut self,
-        port: u16,
-        _width: Width,
-        value: u32,
-        _now: Ticks,
-        effects: &mut impl Effects,
-    ) {
-        if port == 0x3F8 {
-            effects.console_output(value as u8);
+    /// Gives the lines their levels after a reset, without requests.
+    fn start_lines(&mut self) {
+        self.pic.set_line(IRQ_TIMER, self.pit.output());
+        for irq in [IRQ_COM1, IRQ_CLOCK, SCI_IRQ] {
+            self.pic.set_line(irq, false);
         }
+        self.pic.reset();
+        self.rearm_all();
     }
 
     /// The earliest time at which [`expire`](Self::expire) must be called.
@@ -140,56 +189,111 @@ impl Pc {
     }
 
     /// Brings every timer up to `now`.
-    pub fn expire(&mut self, _now: Ticks) {}
+    #[inline]
+    pub fn expire(&mut self, now: Ticks) {
+        if now >= self.next_event {
+            self.catch_up(now);
+        }
+    }
+
+    /// Lets happen what is due by `now`.
+    #[cold]
+    fn catch_up(&mut self, now: Ticks) {
+        if now >= self.timer_next {
+            if self.pit.sync(now) {
+                // The output may have fallen and risen again, or fallen since. A tick that is late because the guest
+                // did not run is not taken back, so the line stays high until the next one.
+                self.pic.set_line(IRQ_TIMER, false);
+                self.pic.set_line(IRQ_TIMER, true);
+            }
+            self.timer_next = self.pit.next_rise();
+        }
+        if now >= self.clock_next
+            && let Some(rtc) = &mut self.rtc
+        {
+            rtc.sync(now);
+            self.pic.set_line(IRQ_CLOCK, rtc.interrupt());
+            self.clock_next = rtc.next_rise();
+        }
+        if now >= self.power_next {
+            self.power.sync(now);
+            self.pic.set_line(SCI_IRQ, self.power.interrupt());
+            self.power_next = self.power.next_rise();
+        }
+        self.rearm();
+    }
+
+    /// Takes every device's next event, then [`rearm`](Self::rearm)s.
+    fn rearm_all(&mut self) {
+        self.timer_next = self.pit.next_rise();
+        self.clock_next = self.rtc.as_ref().map_or(Ticks::NEVER, Rtc::next_rise);
+        self.power_next = self.power.next_rise();
+        self.rearm();
+    }
+
+    /// Finds the next event and deadline among the devices'.
+    fn rearm(&mut self) {
+        self.next_event = self.timer_next.min(self.clock_next).min(self.power_next);
+        let masked = self.pic.masked();
+        let unless = |mask, at| {
+            if masked.contains(mask) {
+                Ticks::NEVER
+            } else {
+                at
+            }
+        };
+        self.deadline = unless(Masked::TIMER, self.timer_next)
+            .min(unless(Masked::CLOCK, self.clock_next))
+            .min(unless(Masked::SYSTEM, self.power_next));
+    }
 
     /// Whether the interrupt controller asks for the processor.
     #[inline]
     #[must_use]
     pub fn interrupt_pending(&self) -> bool {
-        false
+        self.pic.interrupt()
     }
 
     /// The processor's interrupt acknowledge cycles: the vector to deliver.
     pub fn acknowledge(&mut self) -> u8 {
-        7
+        self.pic.acknowledge()
     }
 
     /// How many received bytes COM1 can take now.
     #[must_use]
     pub fn console_room(&self) -> usize {
-        0
+        self.uart.as_ref().map_or(0, Uart::room)
     }
 
     /// Gives COM1 received bytes; returns how many it took.
-    pub fn console_input(&mut self, _bytes: &[u8]) -> usize {
-        0
+    pub fn console_input(&mut self, bytes: &[u8]) -> usize {
+        let Some(uart) = &mut self.uart else { return 0 };
+        let taken = uart.receive(bytes);
+        self.pic.set_line(IRQ_COM1, uart.line());
+        taken
     }
 
-    /// Ports that no device claims, with the number of accesses to each.
-    pub fn unclaimed(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        core::iter::empty()
+    /// Presses the power button, which a guest with ACPI notices as an event.
+    pub fn press_power_button(&mut self) {
+        self.power.press_button();
+        self.pic.set_line(SCI_IRQ, self.power.interrupt());
+        self.rearm_all();
     }
 
-    /// The board's state.
+    /// Timer ticks (IRQ 0) that fell together with another because the guest did not run or kept them masked.
     #[must_use]
-    pub fn save(&self) -> PcStateV1 {
-        PcStateV1 {
-            tsc_hz: self.config.tsc_hz,
-        }
+    pub fn missed_timer_ticks(&self) -> u64 {
+        self.pit.missed()
     }
 
-    /// A board in a saved state.
-    ///
-    /// # Errors
-    ///
-    /// A state that does not fit the configuration, or that no board can be in, is refused.
-    pub fn restore(config: PcConfig, state: PcStateV1) -> Result<Self, StateError> {
-        if state.tsc_hz != config.tsc_hz {
-            return Err(StateError::Frequency);
-        }
-        Ok(Self {
-            config,
-            deadline: Ticks::NEVER,
-        })
+    /// Ports that no device claims, with the number of accesses to each: the first 64 such ports.
+    pub fn unclaimed(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.unclaimed.iter()
+    }
+
+    /// Accesses to unclaimed ports beyond the first 64.
+    #[must_use]
+    pub fn unclaimed_elsewhere(&self) -> u64 {
+        self.unclaimed.others()
     }
 }

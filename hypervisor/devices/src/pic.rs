@@ -105,6 +105,16 @@ impl Pic {
         }
     }
 
+    /// The level of the interrupt request line `irq`.
+    #[must_use]
+    pub fn line(&self, irq: u8) -> bool {
+        match irq {
+            0..=7 => self.master.inputs.lines() & 1 << irq != 0,
+            8..=15 => self.slave.inputs.lines() & 1 << (irq - 8) != 0,
+            _ => false,
+        }
+    }
+
     /// Whether the processor's INTR input is driven.
     #[inline]
     #[must_use]

@@ -158,17 +158,18 @@ impl Pit {
         }
     }
 
-    /// A write to the control port.
-    pub fn write_control(&mut self, value: u8, now: Ticks) {
+    /// A write to the control port; returns whether it programs counter 0.
+    pub fn write_control(&mut self, value: u8, now: Ticks) -> bool {
         let cycle = self.cycle(now);
         let selected = usize::from(value >> 6);
         if let Some(counter) = self.counters.get_mut(selected) {
             counter.sync(cycle);
-            match Access::decode(value) {
-                Some(access) => counter.control(Mode::decode(value), access, value & 1 != 0),
-                None => counter.latch_count(),
-            }
-            return;
+            let Some(access) = Access::decode(value) else {
+                counter.latch_count();
+                return false;
+            };
+            counter.control(Mode::decode(value), access, value & 1 != 0);
+            return selected == 0;
         }
         let command = ReadBack::from_bits_truncate(value);
         for (index, counter) in self.counters.iter_mut().enumerate() {
@@ -183,6 +184,7 @@ impl Pit {
                 counter.latch_status();
             }
         }
+        false
     }
 
     /// A read of port 0x61.

@@ -1,0 +1,125 @@
+//! The saved state of a board.
+
+use serde::{Deserialize, Serialize};
+
+use super::{IRQ_CLOCK, IRQ_COM1, Pc, PcConfig, Unclaimed};
+use crate::keyboard::{Keyboard, KeyboardStateV1};
+use crate::pci::{Pci, PciStateV1};
+use crate::pic::{Pic, PicStateV1};
+use crate::pit::{Pit, PitStateV1};
+use crate::power::{Power, PowerStateV1, SCI_IRQ};
+use crate::rtc::{Rtc, RtcStateV1};
+use crate::system::{System, SystemStateV1};
+use crate::time::Ticks;
+use crate::uart::{Uart, UartStateV1};
+
+/// Why a saved state was refused.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum StateError {
+    /// The state was taken on a board with another TSC frequency.
+    Frequency,
+    /// The state has a device that the configuration lacks, or lacks one that it has.
+    Devices,
+    /// What is named is not as it can be on a board.
+    Invalid(&'static str),
+}
+
+impl core::fmt::Display for StateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Frequency => f.write_str("the state was taken at another TSC frequency"),
+            Self::Devices => f.write_str("the state's devices are not the configured ones"),
+            Self::Invalid(what) => write!(f, "the state is invalid: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for StateError {}
+
+/// The saved state of a board. Counts of unclaimed accesses are not part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PcStateV1 {
+    /// Frequency of the guest's TSC in Hz, which the times in the state are in.
+    pub tsc_hz: u64,
+    /// Interrupt controllers.
+    pub pic: PicStateV1,
+    /// Interval timer.
+    pub pit: PitStateV1,
+    /// Keyboard controller.
+    pub keyboard: KeyboardStateV1,
+    /// Reset registers.
+    pub system: SystemStateV1,
+    /// Power management.
+    pub power: PowerStateV1,
+    /// Real-time clock.
+    pub rtc: Option<RtcStateV1>,
+    /// COM1.
+    pub uart: Option<UartStateV1>,
+    /// PCI bus.
+    pub pci: Option<PciStateV1>,
+}
+
+impl Pc {
+    /// The board's state.
+    #[must_use]
+    pub fn save(&self) -> PcStateV1 {
+        PcStateV1 {
+            tsc_hz: self.config.tsc_hz,
+            pic: self.pic.save(),
+            pit: self.pit.save(),
+            keyboard: self.keyboard.save(),
+            system: self.system.save(),
+            power: self.power.save(),
+            rtc: self.rtc.as_ref().map(Rtc::save),
+            uart: self.uart.as_ref().map(Uart::save),
+            pci: self.pci.as_ref().map(Pci::save),
+        }
+    }
+
+    /// A board in a saved state. `config.memory_bytes` and `config.wall_clock` have no effect: the clock goes on from
+    /// the saved time.
+    ///
+    /// # Errors
+    ///
+    /// A state that does not fit the configuration, or that no board can be in, is refused.
+    pub fn restore(config: PcConfig, state: PcStateV1) -> Result<Self, StateError> {
+        let tsc_hz = config.tsc_hz;
+        if state.tsc_hz != tsc_hz {
+            return Err(StateError::Frequency);
+        }
+        let fits = state.rtc.is_some() == config.rtc
+            && state.uart.is_some() == config.com1
+            && state.pci.is_some() == config.pci;
+        if !fits {
+            return Err(StateError::Devices);
+        }
+        let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
+        let mut pc = Self {
+            config,
+            pic: Pic::restore(&state.pic)?,
+            pit: Pit::restore(tsc_hz, &state.pit)?,
+            keyboard: Keyboard::restore(&state.keyboard)?,
+            system: System::restore(&state.system)?,
+            power: Power::restore(tsc_hz, &state.power)?,
+            rtc: rtc.transpose()?,
+            uart: state.uart.as_ref().map(Uart::restore).transpose()?,
+            pci: state.pci.as_ref().map(Pci::restore).transpose()?,
+            unclaimed: Unclaimed::new(),
+            timer_next: Ticks::NEVER,
+            clock_next: Ticks::NEVER,
+            power_next: Ticks::NEVER,
+            next_event: Ticks::NEVER,
+            deadline: Ticks::NEVER,
+        };
+        let lines = [
+            (IRQ_COM1, pc.uart.as_ref().is_some_and(Uart::line)),
+            (IRQ_CLOCK, pc.rtc.as_ref().is_some_and(Rtc::interrupt)),
+            (SCI_IRQ, pc.power.interrupt()),
+        ];
+        if lines.iter().any(|(irq, level)| pc.pic.line(*irq) != *level) {
+            return Err(StateError::Invalid("interrupt lines"));
+        }
+        pc.rearm_all();
+        Ok(pc)
+    }
+}
