@@ -37,6 +37,13 @@ pub(crate) enum Command {
     /// off; otherwise it is 1. Logs lie in target/understudy/run. If the hypervisor panicked, the
     /// backtrace is shown with function names and lines.
     Run(RunOptions),
+    /// Run the checks and tests: on the host, then of whole boards in an emulator.
+    ///
+    /// Host rows are the formatting, the lints and all tests of all crates. Then boards boot in an
+    /// emulator, two at a time, each test with a deadline; their transcripts lie in
+    /// target/understudy/test/NAME. A summary follows, and the last line is `N passed, M failed`.
+    /// The exit code is 0 only if nothing failed.
+    Test(TestOptions),
     /// Name the functions and lines of a panic's backtrace in a console log.
     ///
     /// Uses the symbols of the hypervisor that was built last. `run` does this by itself.
@@ -105,6 +112,34 @@ pub(crate) struct RunOptions {
     /// Give this terminal to Bochs's debugger; the console goes into its log only.
     #[arg(long)]
     pub debugger: bool,
+}
+
+/// Options of `test`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TestOptions {
+    /// Run only the tests whose name contains this.
+    pub(crate) filter: Option<String>,
+    /// Name the tests that would run, and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Run the slow tests, too.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write the results as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Use no colours.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How many boards run at a time.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// The emulator.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) emulator: Choice,
+    /// Install nothing: name the missing packages and stop.
+    #[arg(long)]
+    pub(crate) no_install: bool,
 }
 
 impl RunOptions {

@@ -13,6 +13,7 @@ mod paths;
 mod progress;
 mod run;
 mod simd;
+mod suite;
 mod symbolize;
 mod terminal;
 mod toolchain;
@@ -43,6 +44,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Build(options) => build::build(options).map(|_| ExitCode::SUCCESS),
         Command::Run(options) => run::run(options),
+        Command::Test(options) => suite::test(options),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");
             let log = log.as_ref().unwrap_or(&last);

@@ -133,14 +133,7 @@ impl Toolchain {
             // Stable compilers build core only with this switch. The crates themselves deny
             // unstable features, so none can slip in under it.
             command.env("RUSTC_BOOTSTRAP", "1");
-            command.arg(if target == GUEST_TARGET {
-                "-Zbuild-std=core,alloc,compiler_builtins"
-            } else {
-                "-Zbuild-std=core,alloc"
-            });
-            if target == GUEST_TARGET {
-                command.arg("-Zbuild-std-features=compiler-builtins-mem");
-            }
+            command.arg("-Zbuild-std=core,alloc");
         }
         if let Some(linker) = &self.board_linker {
             command.env(linker_variable(BOARD_TARGET), linker);

@@ -37,6 +37,8 @@ pub(crate) fn command(setup: &Setup, com1_port: u16) -> Command {
         "-no-reboot",
     ]);
     command.args(["-serial", &format!("tcp:127.0.0.1:{com1_port}")]);
+    // The clock of Bochs's boards, so that tests can know it.
+    command.args(["-rtc", "base=2001-09-09T01:46:40"]);
     command.arg("-cdrom").arg(&setup.iso);
     command
 }

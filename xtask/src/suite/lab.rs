@@ -1,0 +1,170 @@
+//! What a test works with: boards made from a text, started, talked to, and put away.
+
+use super::Case;
+use crate::compile::Programs;
+use crate::emulator::console::Echo;
+use crate::emulator::{Emulator, Machine, Setup};
+use crate::image::LoadedBoard;
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The bench of one test. All transcripts stay in `target/understudy/test/NAME`.
+pub(crate) struct Lab {
+    emulator: Emulator,
+    programs: Programs,
+    folder: PathBuf,
+    deadline: Instant,
+    boots: Cell<u32>,
+    /// Whether packages may be fetched.
+    pub may_install: bool,
+}
+
+impl Lab {
+    /// The bench of a test, whose time starts now.
+    pub(crate) fn new(
+        case: &Case,
+        emulator: Emulator,
+        programs: &Programs,
+        may_install: bool,
+    ) -> Self {
+        Self {
+            emulator,
+            programs: programs.clone(),
+            folder: paths::output().join("test").join(case.name),
+            deadline: Instant::now() + case.deadline,
+            boots: Cell::new(0),
+            may_install,
+        }
+    }
+
+    /// Boots a board that is given as the text of a board file.
+    ///
+    /// # Errors
+    ///
+    /// Where the text is wrong or the emulator does not start.
+    pub(crate) fn boot(&self, board: &str) -> Result<Session> {
+        self.boot_with(board, |_| {})
+    }
+
+    /// Boots a board on a changed machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::boot`].
+    pub(crate) fn boot_with(
+        &self,
+        board: &str,
+        change: impl FnOnce(&mut Setup),
+    ) -> Result<Session> {
+        let number = self.boots.get() + 1;
+        self.boots.set(number);
+        let folder = self.folder.join(format!("boot-{number}"));
+        paths::make_folder(&folder)?;
+        let root = paths::root();
+        let loaded = LoadedBoard::parse(board, "the test's board", &root, &self.programs)
+            .context("the test's board is wrong")?;
+        let image = self.folder.join(format!("image-{number}"));
+        paths::make_folder(&image)?;
+        let iso = loaded.make_image(&image, &self.programs, "")?;
+        let mut setup = Setup::new(iso, loaded.board.cpus);
+        change(&mut setup);
+        let machine = Machine::start(self.emulator, &setup, &folder, Echo::Off)
+            .with_context(|| format!("in {}", paths::shown(&folder)))?;
+        Ok(Session {
+            machine,
+            deadline: self.deadline,
+            folder,
+        })
+    }
+}
+
+/// A booted board. Every wait ends at the test's deadline at the latest.
+pub(crate) struct Session {
+    machine: Machine,
+    deadline: Instant,
+    folder: PathBuf,
+}
+
+impl Session {
+    /// Waits for a text until the test's deadline; returns all that was said up to its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come.
+    pub(crate) fn expect(&mut self, text: &str) -> Result<String> {
+        let left = self.left();
+        self.with_place(|machine| machine.expect(text, left))
+    }
+
+    /// As [`Session::expect`], but the text must come within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come.
+    pub(crate) fn expect_within(&mut self, text: &str, timeout: Duration) -> Result<String> {
+        let timeout = timeout.min(self.left());
+        self.with_place(|machine| machine.expect(text, timeout))
+    }
+
+    /// Waits for a text and returns the rest of its line.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come.
+    pub(crate) fn expect_line(&mut self, text: &str) -> Result<String> {
+        self.expect(text)?;
+        let rest = self.expect("\n")?;
+        Ok(rest.trim_end().to_owned())
+    }
+
+    /// Types.
+    ///
+    /// # Errors
+    ///
+    /// Where the board is gone.
+    pub(crate) fn send(&mut self, text: &str) -> Result<()> {
+        self.with_place(|machine| machine.send(text))
+    }
+
+    /// Waits until the board has powered itself off.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub(crate) fn wait_power_off(&mut self) -> Result<()> {
+        let left = self.left();
+        self.with_place(|machine| machine.wait_power_off(left))
+    }
+
+    /// Fails where the console has said `text` so far.
+    ///
+    /// # Errors
+    ///
+    /// Where it has.
+    pub(crate) fn never_said(&self, text: &str) -> Result<()> {
+        let said = self.machine.console.text();
+        if let Some(line) = said.lines().find(|line| line.contains(text)) {
+            bail!(
+                "the console said \"{line}\"; see {}",
+                paths::shown(&self.folder)
+            );
+        }
+        Ok(())
+    }
+
+    /// All that the console has said.
+    pub(crate) fn text(&self) -> String {
+        self.machine.console.text()
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn with_place<T>(&mut self, work: impl FnOnce(&mut Machine) -> Result<T>) -> Result<T> {
+        work(&mut self.machine).with_context(|| format!("see {}", paths::shown(&self.folder)))
+    }
+}
