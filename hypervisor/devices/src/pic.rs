@@ -4,6 +4,8 @@
 
 mod chip;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use bitflags::bitflags;
@@ -192,6 +194,13 @@ impl Pic {
             Which::Slave => self.slave.inputs.set_level_sensitive(value & SLAVE_SENSES),
         }
         self.update();
+    }
+
+    /// Both interrupt mask registers, the slave's in the high byte.
+    #[inline]
+    #[must_use]
+    pub fn masks(&self) -> u16 {
+        u16::from_le_bytes([self.master.mask(), self.slave.mask()])
     }
 
     /// Timers whose requests cannot reach the processor before the guest writes to a controller.

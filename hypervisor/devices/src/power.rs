@@ -135,7 +135,8 @@ impl Power {
             && self.enable.contains(Events::TIMER)
             && !self.interrupt();
         if waits {
-            self.rate.at(((self.cycle >> TIMER_TOP) + 1) << TIMER_TOP)
+            self.rate
+                .at(((self.cycle >> TIMER_TOP) + 1).saturating_mul(1 << TIMER_TOP))
         } else {
             Ticks::NEVER
         }

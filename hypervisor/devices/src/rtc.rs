@@ -272,7 +272,7 @@ impl Rtc {
         if self.b.contains(Control::PIE)
             && let Some(shift) = self.period_shift()
         {
-            next = ((from >> shift) + 1) << shift;
+            next = ((from >> shift) + 1).saturating_mul(1 << shift);
         }
         if self.updating() {
             if self.b.contains(Control::UIE) {
@@ -286,7 +286,7 @@ impl Rtc {
         }
         match next {
             u64::MAX => Ticks::NEVER,
-            cycle => self.rate.at(cycle - self.phase),
+            cycle => self.rate.at(cycle.saturating_sub(self.phase)),
         }
     }
 

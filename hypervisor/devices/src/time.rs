@@ -15,8 +15,8 @@ impl Ticks {
 
 /// Conversion between guest TSC ticks and the cycles of a device's clock.
 ///
-/// Both clocks start together at tick 0. The ratio is a 64-bit binary fraction, computed once: it is too small by
-/// less than 2^-64 cycles a tick, so a device loses less than one cycle in the 2^64 ticks there are.
+/// Both clocks start together at tick 0. The ratio is a 64-bit binary fraction, computed once: it is too great by
+/// less than 2^-64 cycles a tick, so a device gains less than one cycle in the 2^64 ticks there are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Device cycles in a tick, times 2^64.
@@ -44,8 +44,8 @@ impl Rate {
         } else {
             device_hz + 1
         };
-        // Less than 2^64 because the device is slower; more than 0 because tsc_hz is below 2^64.
-        let cycles_per_tick = (((device_hz as u128) << 64) / tsc_hz as u128) as u64;
+        // Not 0, and below 2^64 because the device is slower.
+        let cycles_per_tick = ((device_hz as u128) << 64).div_ceil(tsc_hz as u128) as u64;
         let inverse = u128::MAX / cycles_per_tick as u128;
         Self {
             cycles_per_tick,
@@ -116,8 +116,12 @@ mod tests {
     fn a_second_has_the_device_frequency_in_cycles() {
         let rate = Rate::new(1_193_182, 2_500_000_000);
         assert_eq!(rate.at(0), Ticks(0));
-        let year = 365 * 86_400;
-        let counted = rate.count(Ticks(2_500_000_000 * year));
-        assert!(1_193_182 * year - counted <= 1);
+        for seconds in [1, 60, 365 * 86_400] {
+            assert_eq!(
+                rate.count(Ticks(2_500_000_000 * seconds)),
+                1_193_182 * seconds
+            );
+        }
+        assert_eq!(rate.count(Ticks(2_500_000_000 - 1)), 1_193_182 - 1);
     }
 }

@@ -132,9 +132,9 @@ impl Pc {
 
     #[inline]
     fn write_pic(&mut self, which: Which, register: pic::Register, value: u8) {
-        let masks = self.pic.masked();
+        let masks = self.pic.masks();
         self.pic.write(which, register, value);
-        if self.pic.masked() != masks {
+        if self.pic.masks() != masks {
             self.rearm();
         }
     }

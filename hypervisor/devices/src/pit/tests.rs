@@ -216,8 +216,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn a_computed_counter_is_a_stepped_one(steps in steps(), start in 0u64..1 << 40) {
         let mut cycle = start;

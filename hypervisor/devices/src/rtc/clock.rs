@@ -22,7 +22,7 @@ impl Format {
         if self.binary {
             value
         } else {
-            (value / 10 % 10) << 4 | value % 10
+            ((value / 10 % 10) << 4) | (value % 10)
         }
     }
 
