@@ -16,7 +16,7 @@ pub(crate) struct Code<'f> {
     pub bytes: &'f [u8],
 }
 
-/// A function's name and place.
+/// A symbol's name and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Symbol {
     /// Its address.
@@ -96,32 +96,33 @@ impl<'f> Image<'f> {
         Ok(code)
     }
 
-    /// All functions by address.
+    /// All functions and labels by address.
     ///
     /// # Errors
     ///
     /// Where the symbol table is broken.
-    pub(crate) fn functions(&self) -> Result<Vec<Symbol>> {
+    pub(crate) fn symbols(&self) -> Result<Vec<Symbol>> {
         let table = self
             .file
             .symbol_table()
             .context("the symbol table is broken")?;
-        let Some((symbols, names)) = table else {
+        let Some((table, names)) = table else {
             return Ok(Vec::new());
         };
-        let mut functions = Vec::new();
-        for symbol in symbols {
-            if symbol.st_symtype() == abi::STT_FUNC && symbol.st_value != 0 {
+        let mut symbols = Vec::new();
+        for symbol in table {
+            let code = matches!(symbol.st_symtype(), abi::STT_FUNC | abi::STT_NOTYPE);
+            if code && symbol.st_shndx != abi::SHN_ABS && symbol.st_value != 0 {
                 let name = names.get(usize::try_from(symbol.st_name)?).unwrap_or("?");
-                functions.push(Symbol {
+                symbols.push(Symbol {
                     address: symbol.st_value,
                     name: addr2line::demangle_auto(name.into(), None).into_owned(),
                 });
             }
         }
-        functions.sort_by_key(|symbol| symbol.address);
-        functions.dedup_by_key(|symbol| symbol.address);
-        Ok(functions)
+        symbols.sort_by_key(|symbol| symbol.address);
+        symbols.dedup_by_key(|symbol| symbol.address);
+        Ok(symbols)
     }
 
     /// Bytes of memory that the file fills when it is loaded.
@@ -171,8 +172,8 @@ impl<'f> Image<'f> {
     }
 }
 
-/// The last function that starts at or below an address.
-pub(crate) fn function_at(functions: &[Symbol], address: u64) -> &str {
+/// The last symbol that lies at or below an address.
+pub(crate) fn symbol_at(functions: &[Symbol], address: u64) -> &str {
     let after = functions.partition_point(|symbol| symbol.address <= address);
     match after.checked_sub(1).and_then(|at| functions.get(at)) {
         Some(symbol) => &symbol.name,
@@ -236,9 +237,9 @@ pub(crate) mod tests {
             address,
             name: name.into(),
         });
-        assert_eq!(function_at(&functions, 15), "?");
-        assert_eq!(function_at(&functions, 16), "a");
-        assert_eq!(function_at(&functions, 31), "a");
-        assert_eq!(function_at(&functions, 99), "b");
+        assert_eq!(symbol_at(&functions, 15), "?");
+        assert_eq!(symbol_at(&functions, 16), "a");
+        assert_eq!(symbol_at(&functions, 31), "a");
+        assert_eq!(symbol_at(&functions, 99), "b");
     }
 }

@@ -5,7 +5,7 @@
 //! any instruction that uses such a register is an error. Saving and restoring that state as a
 //! whole is what the hypervisor is there for, and allowed.
 
-use crate::elf::{Code, Image, function_at};
+use crate::elf::{Code, Image, Symbol, symbol_at};
 use anyhow::{Result, bail};
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, InstructionInfoFactory,
@@ -21,10 +21,10 @@ const SHOWN: usize = 10;
 ///
 /// The first violations with their addresses and functions.
 pub(crate) fn check(image: &Image<'_>) -> Result<()> {
-    let functions = image.functions()?;
+    let symbols = image.symbols()?;
     let mut found = Vec::new();
     for code in image.code()? {
-        found.extend(violations(&code));
+        found.extend(violations(&code, &symbols));
     }
     if found.is_empty() {
         return Ok(());
@@ -34,7 +34,7 @@ pub(crate) fn check(image: &Image<'_>) -> Result<()> {
         found.len()
     );
     for (address, instruction) in found.iter().take(SHOWN) {
-        let function = function_at(&functions, *address);
+        let function = symbol_at(&symbols, *address);
         text += &format!("\n    {address:#x}  {instruction}  in {function}");
     }
     if found.len() > SHOWN {
@@ -44,20 +44,35 @@ pub(crate) fn check(image: &Image<'_>) -> Result<()> {
 }
 
 /// Addresses and texts of the instructions that are not allowed.
-fn violations(code: &Code<'_>) -> Vec<(u64, String)> {
+///
+/// Decoding starts anew at every symbol, because data between two functions, such as the boot
+/// loader's header, may look like the start of a long instruction.
+fn violations(code: &Code<'_>, symbols: &[Symbol]) -> Vec<(u64, String)> {
     // The way from the boot loader into 64-bit mode is 32-bit code, in sections that say so.
     let bitness = if code.section.ends_with("32") { 32 } else { 64 };
-    let mut decoder = Decoder::with_ip(bitness, code.bytes, code.address, DecoderOptions::NONE);
+    let length = code.bytes.len();
+    let mut starts = vec![0];
+    let offsets = symbols
+        .iter()
+        .filter_map(|symbol| symbol.address.checked_sub(code.address))
+        .filter_map(|offset| usize::try_from(offset).ok());
+    starts.extend(offsets.filter(|offset| *offset > 0 && *offset < length));
+    let ends = starts.iter().skip(1).copied().chain([length]);
     let mut factory = InstructionInfoFactory::new();
     let mut formatter = NasmFormatter::new();
     let mut found = Vec::new();
     let mut instruction = Instruction::default();
-    while decoder.can_decode() {
-        decoder.decode_out(&mut instruction);
-        if !is_allowed(&instruction, &mut factory) {
-            let mut text = String::new();
-            formatter.format(&instruction, &mut text);
-            found.push((instruction.ip(), text));
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let bytes = &code.bytes[start..end];
+        let address = code.address.wrapping_add(start as u64);
+        let mut decoder = Decoder::with_ip(bitness, bytes, address, DecoderOptions::NONE);
+        while decoder.can_decode() {
+            decoder.decode_out(&mut instruction);
+            if !is_allowed(&instruction, &mut factory) {
+                let mut text = String::new();
+                formatter.format(&instruction, &mut text);
+                found.push((instruction.ip(), text));
+            }
         }
     }
     found
@@ -124,11 +139,23 @@ mod tests {
     use super::*;
 
     fn texts(section: &str, bytes: &[u8]) -> Vec<(u64, String)> {
-        violations(&Code {
+        texts_with(section, bytes, &[])
+    }
+
+    fn texts_with(section: &str, bytes: &[u8], symbols: &[u64]) -> Vec<(u64, String)> {
+        let symbols: Vec<_> = symbols
+            .iter()
+            .map(|address| Symbol {
+                address: *address,
+                name: "x".into(),
+            })
+            .collect();
+        let code = Code {
             section: section.into(),
             address: 0x1000,
             bytes,
-        })
+        };
+        violations(&code, &symbols)
     }
 
     #[test]
@@ -162,7 +189,7 @@ mod tests {
             0x0f, 0xae, 0x00, // fxsave [rax]
             0x48, 0x0f, 0xae, 0x08, // fxrstor64 [rax]
             0x0f, 0xae, 0x20, // xsave [rax]
-            0x48, 0x0f, 0xc7, 0x28, // xsaves64? encoded as xsaves64 [rax]
+            0x48, 0x0f, 0xc7, 0x28, // xsaves64 [rax]
             0xdb, 0xe3, // fninit
             0x0f, 0xae, 0x10, // ldmxcsr [rax]
             0x0f, 0xae, 0x18, // stmxcsr [rax]
@@ -173,6 +200,17 @@ mod tests {
             0x48, 0x89, 0xd8, // mov rax, rbx
         ];
         assert_eq!(texts(".text", code), []);
+    }
+
+    #[test]
+    fn decoding_starts_anew_at_symbols() {
+        // The start of `mov rax, imm64`, then a function that begins with movaps.
+        let code = [0x48, 0xb8, 0x01, 0x0f, 0x28, 0xc1, 0x90, 0x90, 0x90, 0x90];
+        assert_eq!(texts(".text", &code), []);
+        assert_eq!(
+            texts_with(".text", &code, &[0x0ff0, 0x1003, 0x9000])[0].0,
+            0x1003
+        );
     }
 
     #[test]
