@@ -198,6 +198,7 @@ impl Pc {
 
     /// Lets happen what is due by `now`.
     #[cold]
+    #[inline(never)]
     fn catch_up(&mut self, now: Ticks) {
         if now >= self.timer_next {
             if self.pit.sync(now) {

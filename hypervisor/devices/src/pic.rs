@@ -144,21 +144,32 @@ impl Pic {
     #[inline]
     pub fn read(&mut self, which: Which, register: Register) -> u8 {
         let chip = match which {
-            Which::Master => &mut self.master,
-            Which::Slave => &mut self.slave,
+            Which::Master => &self.master,
+            Which::Slave => &self.slave,
         };
         if chip.polling() {
-            let answer = chip.poll();
-            if which == Which::Slave {
-                self.lower_cascade();
-            }
-            self.update();
-            return answer;
+            return self.poll(which);
         }
         match register {
             Register::Command => chip.status(),
             Register::Data => chip.mask(),
         }
+    }
+
+    /// The read that follows a poll command: an acknowledge to one controller.
+    #[cold]
+    #[inline(never)]
+    fn poll(&mut self, which: Which) -> u8 {
+        let answer = match which {
+            Which::Master => self.master.poll(),
+            Which::Slave => {
+                let answer = self.slave.poll();
+                self.lower_cascade();
+                answer
+            }
+        };
+        self.update();
+        answer
     }
 
     /// A write to a controller.

@@ -5,6 +5,7 @@
 //! Nothing is stepped: a counter knows its state at some clock cycle and computes any later one. Counter 0's output
 //! is the timer interrupt; the gates of counters 0 and 1 are tied high, that of counter 2 is a bit of port 0x61.
 
+mod control;
 mod counter;
 #[cfg(test)]
 mod reference;
@@ -16,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::pc::StateError;
 use crate::time::{Rate, Ticks};
+pub use control::{Access, Mode};
 use counter::Counter;
-pub use counter::{Access, CounterStateV1, Mode};
+pub use counter::CounterStateV1;
 
 /// The timer's input clock in Hz: a third of the colour burst's four, 14.31818 MHz / 12.
 pub const CLOCK_HZ: u64 = 1_193_182;

@@ -139,6 +139,8 @@ impl Pc {
         }
     }
 
+    /// Kept out of line, so that the interrupt controller's path saves no registers for it.
+    #[inline(never)]
     fn read_elsewhere(&mut self, port: u16, width: Width, now: Ticks) -> u32 {
         if let Some(value) = self.read_pci(port, width) {
             return value;
@@ -160,6 +162,7 @@ impl Pc {
         width.mask()
     }
 
+    #[inline(never)]
     fn write_elsewhere(
         &mut self,
         port: u16,

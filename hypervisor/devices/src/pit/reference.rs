@@ -1,6 +1,6 @@
 //! A clock-stepped model of a counter, written from the data sheet's mode definitions, for comparison.
 
-use super::counter::{Access, Mode};
+use super::control::{Access, Mode};
 
 /// One counter, stepped at each falling edge of CLK.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::counter::{Access, Counter, Mode};
+use super::counter::Counter;
 use super::reference::Stepped;
 use super::*;
 
