@@ -102,13 +102,13 @@ impl Pc {
         now: Ticks,
         _effects: &mut impl Effects,
     ) -> u32 {
-        self.expire(now);
-        if width == Width::Byte
+        if now < self.next_event
+            && width == Width::Byte
             && let Some((which, register)) = pic_register(port)
         {
             return u32::from(self.pic.read(which, register));
         }
-        self.read_elsewhere(port, width, now)
+        self.read_any(port, width, now)
     }
 
     /// A guest's write of `width` to `port`. Bits of `value` above the width are ignored.
@@ -121,13 +121,13 @@ impl Pc {
         now: Ticks,
         effects: &mut impl Effects,
     ) {
-        self.expire(now);
-        if width == Width::Byte
+        if now < self.next_event
+            && width == Width::Byte
             && let Some((which, register)) = pic_register(port)
         {
             return self.write_pic(which, register, value as u8);
         }
-        self.write_elsewhere(port, width, value, now, effects);
+        self.write_any(port, width, value, now, effects);
     }
 
     #[inline]
@@ -139,9 +139,10 @@ impl Pc {
         }
     }
 
-    /// Kept out of line, so that the interrupt controller's path saves no registers for it.
+    /// A read of any port at any time. Out of line, so that the short way above saves no registers for it.
     #[inline(never)]
-    fn read_elsewhere(&mut self, port: u16, width: Width, now: Ticks) -> u32 {
+    fn read_any(&mut self, port: u16, width: Width, now: Ticks) -> u32 {
+        self.expire(now);
         if let Some(value) = self.read_pci(port, width) {
             return value;
         }
@@ -162,8 +163,9 @@ impl Pc {
         width.mask()
     }
 
+    /// A write to any port at any time.
     #[inline(never)]
-    fn write_elsewhere(
+    fn write_any(
         &mut self,
         port: u16,
         width: Width,
@@ -171,6 +173,7 @@ impl Pc {
         now: Ticks,
         effects: &mut impl Effects,
     ) {
+        self.expire(now);
         if self.write_pci(port, width, value) {
             return;
         }
