@@ -102,3 +102,17 @@ macro_rules! entry {
         }
     };
 }
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __image_end: u8;
+}
+
+/// The first address of the image, and the one after its last, BSS included.
+#[must_use]
+pub fn image() -> (u32, u32) {
+    (
+        &raw const __image_start as u32,
+        &raw const __image_end as u32,
+    )
+}

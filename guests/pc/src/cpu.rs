@@ -96,3 +96,9 @@ pub fn cr4() -> u32 {
     unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack, preserves_flags)) }
     value
 }
+
+/// Executes UD2.
+pub fn undefined_instruction() {
+    // SAFETY: raises an exception, whose handler leaves memory alone; if it returns, execution goes on behind.
+    unsafe { asm!("ud2", options(nomem, nostack)) }
+}

@@ -74,7 +74,9 @@ impl Boot {
             return MemoryMap::new(&[]);
         }
         // SAFETY: `from_loader`'s caller vouches for the structure, and the flag says that the map is there.
-        MemoryMap::new(unsafe { slice::from_raw_parts(self.map as *const u8, self.map_length as usize) })
+        MemoryMap::new(unsafe {
+            slice::from_raw_parts(self.map as *const u8, self.map_length as usize)
+        })
     }
 
     /// The modules.
@@ -86,7 +88,11 @@ impl Boot {
                 // SAFETY: as in `memory_map`; the table has `count` entries of 16 bytes.
                 unsafe { ptr::read_unaligned((table + index * 16 + offset) as *const u32) }
             };
-            Module { start: word(0), end: word(4), command_line: text(word(8)) }
+            Module {
+                start: word(0),
+                end: word(4),
+                command_line: text(word(8)),
+            }
         })
     }
 }
@@ -97,7 +103,9 @@ fn text(address: u32) -> &'static str {
     // SAFETY: `from_loader`'s caller vouches for what the structure points to; the search stops at the
     // zero that the protocol demands.
     let byte = |at: usize| unsafe { start.add(at).read() };
-    let length = (0..LONGEST_COMMAND_LINE).find(|&at| byte(at) == 0).unwrap_or(0);
+    let length = (0..LONGEST_COMMAND_LINE)
+        .find(|&at| byte(at) == 0)
+        .unwrap_or(0);
     // SAFETY: these bytes have just been read.
     let bytes = unsafe { slice::from_raw_parts(start, length) };
     core::str::from_utf8(bytes).unwrap_or("")

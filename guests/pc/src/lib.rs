@@ -26,3 +26,6 @@ pub mod port;
 pub mod power;
 #[cfg(target_arch = "x86")]
 pub mod serial;
+
+#[cfg(target_arch = "x86")]
+pub use boot::image;

@@ -1,30 +1,31 @@
 //! A legacy uniprocessor real-time system with a telephone exchange on it.
+//!
+//! It is written as such systems were: for one processor of an old PC, with a kernel of its own, and without a
+//! thought of virtual machines or of a second machine that might take over.
 #![cfg_attr(target_arch = "x86", no_std, no_main)]
 
 #[cfg(target_arch = "x86")]
-pc::entry!(main);
+mod console;
+#[cfg(target_arch = "x86")]
+mod diagnosis;
+#[cfg(target_arch = "x86")]
+mod executive;
+#[cfg(target_arch = "x86")]
+mod jitter;
+#[cfg(target_arch = "x86")]
+mod machine;
+#[cfg(target_arch = "x86")]
+mod phone;
+#[cfg(target_arch = "x86")]
+mod selftest;
+#[cfg(target_arch = "x86")]
+mod system;
 
 #[cfg(target_arch = "x86")]
-fn main(boot: pc::handover::Boot) -> ! {
-    pc::idt::load();
-    pc::println!("LX-200 real-time executive");
-    for range in boot.memory_map().filter(pc::multiboot::MemoryRange::is_ram) {
-        pc::println!("memory {:#x} to {:#x}", range.base, range.end());
-    }
-    pc::print!("rtos> ");
-    if boot
-        .command_line()
-        .option("run")
-        .is_some_and(|run| run.contains("halt"))
-    {
-        pc::power::off();
-    }
-    loop {
-        if let Some(byte) = pc::serial::receive() {
-            pc::serial::send(byte);
-        }
-    }
-}
+use executive::BOOT;
+
+#[cfg(target_arch = "x86")]
+pc::entry!(executive::main);
 
 #[cfg(not(target_arch = "x86"))]
 fn main() {

@@ -1,0 +1,8 @@
+//! The machine: one processor, a pair of 8259, an 8254, an MC146818 and a 16550.
+
+pub(crate) mod pic;
+pub(crate) mod pit;
+pub(crate) mod rtc;
+pub(crate) mod shared;
+pub(crate) mod stacks;
+pub(crate) mod uart;
