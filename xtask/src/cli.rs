@@ -2,7 +2,7 @@
 
 use crate::emulator::{Choice, Setup};
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Build, run, test and measure Understudy.
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// target/understudy/test/NAME. A summary follows, and the last line is `N passed, M failed`.
     /// The exit code is 0 only if nothing failed.
     Test(TestOptions),
+    /// Measure what the hypervisor costs.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Name the functions and lines of a panic's backtrace in a console log.
     ///
     /// Uses the symbols of the hypervisor that was built last. `run` does this by itself.
@@ -112,6 +115,41 @@ pub(crate) struct RunOptions {
     /// Give this terminal to Bochs's debugger; the console goes into its log only.
     #[arg(long)]
     pub debugger: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Measure the VM exits, seen from inside a guest.
+    ///
+    /// In Bochs, where a tick is an instruction and two runs are identical. Besides the ticks of
+    /// each kind of exit, an instruction trace counts what is dear on silicon: VMREAD, VMWRITE, MSR
+    /// accesses, saved and restored extended state, invalidations, atomic memory accesses, port
+    /// accesses. Also measured: the image's size, the hypervisor's memory, the ticks from entry to
+    /// the first guest instruction, and the RTOS's release latency. Takes some minutes. The figures
+    /// are kept in target/understudy/bench/exits.json.
+    Exits(ExitsOptions),
+}
+
+/// Options of `bench exits`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExitsOptions {
+    /// Print the figures as JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure another hypervisor, too, in the same emulator with the same loops.
+    #[arg(long, value_enum)]
+    pub(crate) peer: Option<Peer>,
+    /// Install nothing: name the missing packages and stop.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+/// Hypervisors to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// KVM of the distribution's kernel.
+    Kvm,
 }
 
 /// Options of `test`.

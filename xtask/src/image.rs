@@ -139,7 +139,11 @@ fn grub_menu(command_line: &str, modules: usize) -> Result<String> {
 }
 
 /// Calls grub-mkrescue, which makes an image for BIOS, and for UEFI too where GRUB has that.
-fn mkrescue(tree: &Path, iso: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// Where it fails.
+pub(crate) fn mkrescue(tree: &Path, iso: &Path) -> Result<()> {
     let mut command = Command::new("grub-mkrescue");
     command.args(["--locales=", "--fonts=", "--themes="]);
     command.arg("-o").arg(iso).arg(tree);

@@ -81,11 +81,10 @@ pub(crate) const BOCHS: &[Need] = &[
 ];
 /// QEMU for machines with nested VT-x.
 pub(crate) const QEMU: &[Need] = &[Need::program("qemu-system-x86", "qemu-system-x86_64")];
-/// What builds a small Linux system around a distribution's kernel.
-pub(crate) const LINUX: &[Need] = &[
-    Need::path("busybox-static", "/usr/bin/busybox"),
-    Need::program("cpio", "cpio"),
-    Need::program("kmod", "modinfo"),
+/// A C compiler and what static programs are linked with.
+pub(crate) const C_COMPILER: &[Need] = &[
+    Need::program("gcc", "cc"),
+    Need::path("libc6-dev", "/usr/lib/x86_64-linux-gnu/libc.a"),
 ];
 
 /// Sees to it that all of `needs` are on this machine.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod cli;
 mod compile;
@@ -9,6 +10,7 @@ mod elf;
 mod emulator;
 mod image;
 mod install;
+mod packages;
 mod paths;
 mod progress;
 mod run;
@@ -44,6 +46,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Build(options) => build::build(options).map(|_| ExitCode::SUCCESS),
         Command::Run(options) => run::run(options),
+        Command::Bench(cli::Bench::Exits(options)) => bench::exits(options),
         Command::Test(options) => suite::test(options),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");

@@ -6,8 +6,8 @@
 
 use super::Case;
 use super::lab::Lab;
-use super::packages;
 use crate::emulator::bochs::TIME0;
+use crate::packages;
 use crate::paths;
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;

@@ -5,7 +5,6 @@ mod host;
 mod junit;
 pub(crate) mod lab;
 mod mach;
-pub(crate) mod packages;
 mod probes;
 mod report;
 mod rtos;

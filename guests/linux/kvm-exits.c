@@ -1,0 +1,180 @@
+/*
+ * What a VM exit costs in KVM, in ticks of the time-stamp counter, seen from inside a KVM guest.
+ *
+ * This is the peer of the probes' "bench-exits": the same loops, in 32-bit code, in the same
+ * emulator. It is the /init of a system that holds nothing else: it loads KVM's modules, runs one
+ * guest, prints lines "bench NAME ticks=N" and powers the machine off.
+ *
+ * Build: cc -O2 -static -o init kvm-exits.c
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+	ROUNDS = 1000,          /* also the constant in the guest's code */
+	MEMORY = 1 << 20,
+	CODE = 0x1000,
+	RESULTS = 0x2000,
+	USER_PORT = 0x10,       /* leaves the kernel */
+	KICK_PORT = 0x12,       /* an eventfd, as a virtio device's notification */
+	DONE_PORT = 0x14,
+};
+
+/*
+ * The guest. Each loop runs once to fault in what it touches and then ROUNDS times between two
+ * readings of the time-stamp counter; the difference goes to the next result.
+ */
+extern const char guest_start[], guest_end[];
+__asm__(
+	".pushsection .rodata\n"
+	".code32\n"
+	".macro measure body:vararg\n"
+	"	mov	$1, %edi\n"
+	"	call	2f\n"
+	"	mov	$1000, %edi\n"
+	"	rdtsc\n"
+	"	mov	%eax, %esi\n"
+	"	call	2f\n"
+	"	rdtsc\n"
+	"	sub	%esi, %eax\n"
+	"	mov	%eax, (%ebp)\n"
+	"	add	$4, %ebp\n"
+	"	jmp	3f\n"
+	"2:	\\body\n"
+	"	dec	%edi\n"
+	"	jnz	2b\n"
+	"	ret\n"
+	"3:\n"
+	".endm\n"
+	"guest_start:\n"
+	"	measure	nop\n"
+	"	measure	xor %eax, %eax; cpuid\n"
+	"	measure	mov $0x1b, %ecx; rdmsr\n"
+	"	measure	in $0x21, %al\n"
+	"	measure	out %al, $0x10\n"
+	"	measure	out %al, $0x12\n"
+	"	out	%al, $0x14\n"
+	"guest_end:\n"
+	".code64\n"
+	".popsection\n");
+
+static const char *const names[] = { "loop", "cpuid", "rdmsr", "pic", "port-user", "kick" };
+enum { NAMES = sizeof names / sizeof *names };
+
+static void power_off(void)
+{
+	fflush(stdout);
+	usleep(200000); /* for the serial line to drain */
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+static void fail(const char *what)
+{
+	printf("failed: %s: %s\n", what, strerror(errno));
+	power_off();
+}
+
+static int check(int result, const char *what)
+{
+	if (result < 0)
+		fail(what);
+	return result;
+}
+
+static void load_module(const char *file)
+{
+	int fd = check(open(file, O_RDONLY | O_CLOEXEC), file);
+	check((int)syscall(SYS_finit_module, fd, "", 0), file);
+	close(fd);
+}
+
+/* Flat 32-bit protected mode without paging. */
+static void set_mode(int vcpu)
+{
+	struct kvm_sregs s;
+	struct kvm_segment flat = {
+		.limit = 0xffffffff, .selector = 8, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1,
+	};
+
+	check(ioctl(vcpu, KVM_GET_SREGS, &s), "KVM_GET_SREGS");
+	s.ds = s.es = s.fs = s.gs = s.ss = flat;
+	s.cs = flat;
+	s.cs.type = 11;
+	s.cr0 |= 1;
+	check(ioctl(vcpu, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
+
+	struct kvm_regs g = { .rip = CODE, .rflags = 2, .rbp = RESULTS, .rsp = RESULTS };
+	check(ioctl(vcpu, KVM_SET_REGS, &g), "KVM_SET_REGS");
+}
+
+static void run(int vcpu, const struct kvm_run *state)
+{
+	for (;;) {
+		check(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+		if (state->exit_reason != KVM_EXIT_IO) {
+			printf("failed: exit reason %u\n", state->exit_reason);
+			power_off();
+		}
+		if (state->io.port == DONE_PORT)
+			return;
+		if (state->io.port != USER_PORT) {
+			printf("failed: port %#x came to user space\n", state->io.port);
+			power_off();
+		}
+	}
+}
+
+int main(void)
+{
+	load_module("/irqbypass.ko");
+	load_module("/kvm.ko");
+	load_module("/kvm-intel.ko");
+
+	int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+	int vm = check(ioctl(kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+	check(ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000), "KVM_SET_TSS_ADDR");
+	check(ioctl(vm, KVM_CREATE_IRQCHIP, 0), "KVM_CREATE_IRQCHIP");
+
+	uint8_t *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		fail("guest memory");
+	memcpy(memory + CODE, guest_start, (size_t)(guest_end - guest_start));
+	struct kvm_userspace_memory_region region = {
+		.memory_size = MEMORY, .userspace_addr = (uintptr_t)memory,
+	};
+	check(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
+
+	struct kvm_ioeventfd kick = {
+		.addr = KICK_PORT, .len = 1, .fd = check(eventfd(0, EFD_CLOEXEC), "eventfd"),
+		.flags = KVM_IOEVENTFD_FLAG_PIO,
+	};
+	check(ioctl(vm, KVM_IOEVENTFD, &kick), "KVM_IOEVENTFD");
+
+	int vcpu = check(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+	int size = check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
+	struct kvm_run *state = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	if (state == MAP_FAILED)
+		fail("vCPU state");
+
+	set_mode(vcpu);
+	run(vcpu, state);
+
+	uint32_t results[NAMES];
+	memcpy(results, memory + RESULTS, sizeof results);
+	for (int i = 0; i < NAMES; i++)
+		printf("bench %s ticks=%u\n", names[i], results[i] / ROUNDS);
+	power_off();
+}

@@ -1,0 +1,169 @@
+//! The peer: KVM, measured in the same emulator by a program that makes the same exits.
+//!
+//! A CD with the distribution's cloud kernel and an initial file system that holds only the
+//! measuring program and KVM's modules. It powers off when it is done.
+
+use super::figures;
+use crate::emulator::console::Echo;
+use crate::emulator::{Emulator, Machine, Setup};
+use crate::image;
+use crate::install;
+use crate::packages;
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const META_PACKAGE: &str = "linux-image-cloud-amd64";
+const MODULES: [&str; 3] = [
+    "virt/lib/irqbypass.ko",
+    "arch/x86/kvm/kvm.ko",
+    "arch/x86/kvm/kvm-intel.ko",
+];
+/// How long the kernel and the measurement may take.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Measures, and returns names and ticks as the probes' bench gives them.
+///
+/// # Errors
+///
+/// Where the peer cannot be fetched, built or run.
+pub(super) fn measure(folder: &Path, may_install: bool) -> Result<Vec<(String, u64)>> {
+    install::ensure(&[install::C_COMPILER], may_install)?;
+    let package = packages::dependency(META_PACKAGE, "linux-image-", "amd64")?;
+    let tree = packages::unpacked(&package, "amd64", may_install)?;
+    let version = package.trim_start_matches("linux-image-");
+    let cd = folder.join("cd");
+    paths::fresh_folder(&cd.join("boot/grub"))?;
+    let kernel = paths::read(&tree.join(format!("boot/vmlinuz-{version}")))?;
+    paths::write(&cd.join("boot/vmlinuz"), kernel)?;
+    let modules = tree.join("lib/modules").join(version).join("kernel");
+    paths::write(&cd.join("boot/initrd"), file_system(folder, &modules)?)?;
+    paths::write(
+        &cd.join("boot/grub/grub.cfg"),
+        "set timeout=0\nlinux /boot/vmlinuz console=ttyS0 quiet\ninitrd /boot/initrd\nboot\n",
+    )?;
+    let iso = folder.join("kvm.iso");
+    image::mkrescue(&cd, &iso)?;
+    let logs = folder.join("run");
+    let mut machine = Machine::start(Emulator::Bochs, &Setup::new(iso, 1), &logs, Echo::Off)?;
+    machine
+        .wait_power_off(LIMIT)
+        .with_context(|| format!("see {}", paths::shown(&logs)))?;
+    let console = machine.console.text();
+    if let Some(line) = console.lines().find(|line| line.starts_with("failed: ")) {
+        bail!(
+            "KVM could not be measured: {line}; see {}",
+            paths::shown(&logs)
+        );
+    }
+    let lines = figures::bench_lines(&console);
+    if lines.is_empty() {
+        bail!("KVM said no figures; see {}", paths::shown(&logs));
+    }
+    Ok(lines)
+}
+
+/// The initial file system: the measuring program as /init, two device nodes, the modules.
+fn file_system(folder: &Path, modules: &Path) -> Result<Vec<u8>> {
+    let init = compile(folder)?;
+    let mut archive = Archive::default();
+    archive.folder("dev");
+    archive.device("dev/console", 5, 1);
+    archive.device("dev/kvm", 10, 232);
+    archive.file("init", &paths::read(&init)?)?;
+    for module in MODULES {
+        let path = modules.join(module);
+        let name = path.file_name().context("a module has no name")?;
+        archive.file(&name.to_string_lossy(), &paths::read(&path)?)?;
+    }
+    Ok(archive.finish())
+}
+
+fn compile(folder: &Path) -> Result<PathBuf> {
+    let program = folder.join("init");
+    let status = Command::new("cc")
+        .args(["-O2", "-static", "-o"])
+        .arg(&program)
+        .arg(super::peer_source())
+        .status()
+        .context("cannot start the C compiler")?;
+    if !status.success() {
+        bail!("the measuring program does not compile; the compiler's messages are above");
+    }
+    Ok(program)
+}
+
+/// A cpio archive in the "newc" format that Linux unpacks as its first file system.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    fn folder(&mut self, name: &str) {
+        self.entry(name, 0o040_755, (0, 0), &[], 0);
+    }
+
+    fn device(&mut self, name: &str, major: u32, minor: u32) {
+        self.entry(name, 0o020_600, (major, minor), &[], 0);
+    }
+
+    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let length = u32::try_from(bytes.len()).context("a file is too large for the archive")?;
+        self.entry(name, 0o100_755, (0, 0), bytes, length);
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), bytes: &[u8], length: u32) {
+        self.entries += 1;
+        let name_size = name.len() + 1;
+        let (major, minor) = device;
+        // Magic, inode, mode, uid, gid, links, time, size, device (2), its node (2), name, check.
+        let header = format!(
+            "070701{:08x}{mode:08x}{:08x}{:08x}{:08x}{:08x}{length:08x}{:08x}{:08x}\
+             {major:08x}{minor:08x}{name_size:08x}{:08x}",
+            self.entries, 0, 0, 1, 0, 0, 0, 0
+        );
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.align();
+        self.bytes.extend_from_slice(bytes);
+        self.align();
+    }
+
+    fn align(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[], 0);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Archive;
+
+    #[test]
+    fn archives_have_the_form_that_linux_reads() {
+        let mut archive = Archive::default();
+        archive.device("dev/console", 5, 1);
+        archive.file("init", b"abcde").unwrap();
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        let text = String::from_utf8_lossy(&bytes);
+        let first = &text[..110];
+        assert!(first.starts_with("0707010000000100002180"), "{first}");
+        assert_eq!(&first[78..94], "0000000500000001");
+        assert_eq!(&first[94..102], "0000000c");
+        let second = text.find("init\0").unwrap() - 110;
+        assert_eq!(&text[second + 54..second + 62], "00000005");
+        assert!(text.contains("abcde\x00\x00\x00070701"));
+        assert!(text.contains("TRAILER!!!\0"));
+    }
+}
