@@ -164,11 +164,17 @@ fn trace_exits(built: &Built, folder: &Path, figures: &mut Figures) -> Result<()
 fn jitter(built: &Built, folder: &Path) -> Result<String> {
     let text = board(2, "@rtos", &format!("run=jitter_{RELEASES};halt"));
     let console = run(&text, &built.programs, &folder.join("jitter"))?;
-    let line = console
+    let lines: Vec<_> = console
         .lines()
-        .find_map(|line| line.trim().strip_prefix("jitter: "))
-        .context("the RTOS said no \"jitter: ...\"")?;
-    Ok(line.to_owned())
+        .filter_map(|line| line.trim().strip_prefix("jitter: "))
+        .collect();
+    if lines.is_empty() {
+        bail!(
+            "the RTOS said no \"jitter: ...\"; see {}",
+            paths::shown(folder)
+        );
+    }
+    Ok(lines.join("; "))
 }
 
 /// Puts the peer's ticks beside ours, and its own kinds of exits behind them.

@@ -156,7 +156,7 @@ fn crash(lab: &Lab, cpus: u32) -> Result<()> {
     session.expect("first: crashed: ")?;
     to_guest(&mut session, 2)?;
     session.send("uptime\r")?;
-    session.expect("uptime")?;
+    session.expect("uptime: ")?;
     rtos::ready(&mut session)?;
     shell(&mut session)?;
     let said = command(&mut session, "guests")?;
@@ -186,7 +186,7 @@ fn crash(lab: &Lab, cpus: u32) -> Result<()> {
 fn restart_by_itself(lab: &Lab) -> Result<()> {
     let mut session = lab.boot(&pair(2, "on_crash = \"restart\"", ""))?;
     to_guest(&mut session, 1)?;
-    session.send("crash ud\r")?;
+    session.send("crash triple\r")?;
     session.expect("first: crashed: ")?;
     session.expect("first: restarting")?;
     session.expect("first: started")?;
