@@ -99,16 +99,6 @@ impl Session {
         self.with_place(|machine| machine.expect(text, left))
     }
 
-    /// As [`Session::expect`], but the text must come within `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not come.
-    pub(crate) fn expect_within(&mut self, text: &str, timeout: Duration) -> Result<String> {
-        let timeout = timeout.min(self.left());
-        self.with_place(|machine| machine.expect(text, timeout))
-    }
-
     /// Waits for a text and returns the rest of its line.
     ///
     /// # Errors

@@ -10,9 +10,7 @@ use anyhow::{Context, Result, ensure};
 const SANDY_BRIDGE: &str = "corei7_sandy_bridge_2600k";
 /// The executive's prompt.
 pub(super) const PROMPT: &str = "rtos> ";
-/// Seconds over which the clocks are compared.
-const CLOCK_SECONDS: u64 = 5;
-/// How far they may be apart.
+/// How far clocks may be apart.
 const CLOCK_TOLERANCE_PPM: i64 = 1000;
 
 /// The tests.
@@ -48,9 +46,17 @@ pub(super) fn cases() -> Vec<Case> {
             "rtos-clock",
             "the RTOS's clocks agree with the board's within 0.1 %",
             240,
-            clock,
+            |lab| clock(lab, 5),
         )
         .on_bochs(),
+        Case::new(
+            "rtos-clock-minutes",
+            "the same over two minutes",
+            900,
+            |lab| clock(lab, 120),
+        )
+        .on_bochs()
+        .only_with_all(),
         Case::new(
             "rtos-typing",
             "what is typed reaches the RTOS, and its answer comes back",
@@ -61,8 +67,15 @@ pub(super) fn cases() -> Vec<Case> {
             "rtos-jitter",
             "the RTOS measures its release latency and misses no period",
             240,
-            jitter,
+            |lab| jitter(lab, 1000),
         ),
+        Case::new(
+            "rtos-jitter-long",
+            "the same over as many releases as it can note",
+            600,
+            |lab| jitter(lab, 4096),
+        )
+        .only_with_all(),
     ]
 }
 
@@ -88,8 +101,8 @@ fn selftest(lab: &Lab, model: &str, cpus: u32) -> Result<()> {
 
 /// Both clocks of the guest's PC against each other, and its time-stamp counter, which is the
 /// board's, against them.
-fn clock(lab: &Lab) -> Result<()> {
-    let mut session = lab.boot(&board(2, &format!("run=clock_{CLOCK_SECONDS};halt")))?;
+fn clock(lab: &Lab, seconds: u64) -> Result<()> {
+    let mut session = lab.boot(&board(2, &format!("run=clock_{seconds};halt")))?;
     let line = session.expect_line("clock: ")?;
     let error: i64 = number_before(&line, "ppm")?;
     ensure!(
@@ -97,7 +110,7 @@ fn clock(lab: &Lab) -> Result<()> {
         "the PIT differs from the RTC by more than 0.1 %: {line}"
     );
     let ticks: i64 = number_before(&line, "tsc")?;
-    let expected = i64::try_from(CLOCK_SECONDS * IPS)?;
+    let expected = i64::try_from(seconds * IPS)?;
     let error = (ticks - expected) * 1_000_000 / expected;
     ensure!(
         error.abs() <= CLOCK_TOLERANCE_PPM,
@@ -117,9 +130,9 @@ fn typing(lab: &Lab) -> Result<()> {
     session.wait_power_off()
 }
 
-fn jitter(lab: &Lab) -> Result<()> {
-    let mut session = lab.boot(&board(2, "run=jitter_1000;halt"))?;
-    session.expect("jitter: n=1000 ")?;
+fn jitter(lab: &Lab, releases: u32) -> Result<()> {
+    let mut session = lab.boot(&board(2, &format!("run=jitter_{releases};halt")))?;
+    session.expect(&format!("jitter: n={releases} "))?;
     let line = session.expect_line("jitter: period=")?;
     let overruns: i64 = number_before(&line, "overruns")?;
     ensure!(overruns == 0, "{overruns} periods were missed: {line}");
