@@ -90,6 +90,7 @@ boot_entry:
     retf
 
     .code64
+    .global boot_long_mode
 boot_long_mode:
     movabs rax, offset boot_upper_half
     jmp rax
@@ -190,13 +191,14 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff
     .quad 0x00cf93000000ffff
+    .global boot_gdt_pointer
 boot_gdt_pointer:
     .short boot_gdt_pointer - boot_gdt - 1
     .quad boot_gdt - 0xffffffff80000000
 
     .section .bss.boot_tables, "aw", @nobits
     .balign 4096
-    .global boot_pml4
+    .global boot_pml4, boot_pdpt_low, boot_pdpt_high, boot_pds, boot_stack_top
 boot_pml4: .skip 4096
 boot_pdpt_low: .skip 4096
 boot_pdpt_high: .skip 4096
