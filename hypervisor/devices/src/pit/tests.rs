@@ -105,6 +105,35 @@ fn mode_3_splits_an_odd_period() {
 }
 
 #[test]
+fn mode_4_strobes_once_for_one_cycle() {
+    let mut pit = pit();
+    program(&mut pit, 0, 4, 3, at(0));
+    let outputs: Vec<bool> = [0, 1, 3, 4, 5, 65_540]
+        .map(|n| {
+            pit.sync(at(n));
+            pit.output()
+        })
+        .into();
+    assert_eq!(outputs, [true, true, true, false, true, true]);
+}
+
+#[test]
+fn modes_1_and_5_wait_for_the_gate() {
+    let mut pit = pit();
+    for (mode, low) in [(1, 1..11), (5, 11..12)] {
+        pit.write_port_b(0, at(0));
+        program(&mut pit, 2, mode, 10, at(0));
+        assert_eq!(pit.read_port_b(at(1000)) & 0x20, 0x20);
+        pit.write_port_b(1, at(1000));
+        for n in 0..30 {
+            let out = pit.read_port_b(at(1000 + n)) & 0x20 != 0;
+            assert_eq!(out, !low.contains(&n), "mode {mode}, cycle {n}");
+        }
+        pit = Pit::new(TSC_HZ, Ticks(0));
+    }
+}
+
+#[test]
 fn many_periods_at_once_count_as_one_rise_and_the_rest_as_missed() {
     let mut pit = pit();
     program(&mut pit, 0, 2, 1000, at(0));
@@ -198,6 +227,8 @@ enum Step {
     LatchStatus,
     Gate(bool),
     Clocks(u32),
+    /// Clocks up to the next rise of the output, give or take one or two.
+    ToRise(u64),
     Save,
 }
 
@@ -210,6 +241,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::LatchStatus),
         1 => any::<bool>().prop_map(Step::Gate),
         4 => prop_oneof![1u32..8, 1u32..3000, 60_000u32..140_000].prop_map(Step::Clocks),
+        3 => (0u64..4).prop_map(Step::ToRise),
         1 => Just(Step::Save),
     ];
     proptest::collection::vec(step, 1..60)
@@ -254,17 +286,22 @@ proptest! {
                     stepped.set_gate(level);
                     computed.set_gate(level);
                 }
-                Step::Clocks(clocks) => {
+                Step::Clocks(_) | Step::ToRise(_) => {
                     let promised = computed.next_rise();
+                    let clocks = match (step, promised) {
+                        (Step::Clocks(clocks), _) => u64::from(clocks),
+                        (Step::ToRise(more), Some(rise)) => (rise - cycle + more).saturating_sub(2),
+                        _ => 1,
+                    };
                     let mut rises = 0;
                     let mut first = None;
-                    for n in 1..=u64::from(clocks) {
+                    for n in 1..=clocks {
                         if stepped.clock() {
                             rises += 1;
                             first.get_or_insert(cycle + n);
                         }
                     }
-                    cycle += u64::from(clocks);
+                    cycle += clocks;
                     prop_assert_eq!(promised.filter(|at| *at <= cycle), first);
                     prop_assert_eq!(computed.sync(cycle), rises);
                 }
