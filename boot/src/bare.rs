@@ -211,6 +211,7 @@ fn discover(found: Found) -> Result<(), BootError> {
         &mut memory,
         calibration.hz,
     )?;
+    panic::remember_processors(&cpus);
     info!("processors: {} of {} run", cpus.len(), board.cpus.len());
     let own = paging::image();
     let host = Host {

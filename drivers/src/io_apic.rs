@@ -2,8 +2,9 @@
 
 use core::ptr::NonNull;
 
-const SELECT: usize = 0x00 / 4;
-const WINDOW: usize = 0x10 / 4;
+const SELECT: usize = 0;
+/// Register offsets in units of 32 bits.
+const WINDOW: usize = 4;
 
 const VERSION: u32 = 0x01;
 const REDIRECTION: u32 = 0x10;

@@ -4,6 +4,7 @@
 //! return addresses on its stack, one per line as `  at 0x…`, which `cargo xtask symbolize` reads.
 
 use super::interrupts::TrapFrame;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,8 @@ use spin::Once;
 use x86_64::registers::control::{Cr2, Cr3};
 
 static APIC: Once<LocalApic> = Once::new();
+/// APIC IDs of the processors that run.
+static PROCESSORS: Once<Vec<u32>> = Once::new();
 static IN_PROGRESS: AtomicBool = AtomicBool::new(false);
 
 /// Return addresses are printed up to this depth.
@@ -23,6 +26,11 @@ const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
 /// Lets a panic reach the other processors.
 pub(super) fn remember_apic(apic: LocalApic) {
     APIC.call_once(|| apic);
+}
+
+/// Names the processors that a panic must stop.
+pub(super) fn remember_processors(apic_ids: &[u32]) {
+    PROCESSORS.call_once(|| apic_ids.to_vec());
 }
 
 pub(super) fn in_progress() -> bool {
@@ -84,12 +92,9 @@ fn begin() {
         stop_here();
     }
     let Some(apic) = APIC.get() else { return };
-    /// All APIC IDs that a board of this size has, in physical mode, one by one: the shorthand
-    /// "all but self" is not used, as it would also reach processors that never started.
-    const IDS: u32 = 256;
     let own = apic.id();
-    for id in (0..IDS).filter(|id| *id != own) {
-        apic.send(id, Ipi::Nmi);
+    for id in PROCESSORS.get().into_iter().flatten().filter(|id| **id != own) {
+        apic.send(*id, Ipi::Nmi);
     }
     // Long enough for a processor to leave its guest and take the NMI.
     const PATIENCE: u64 = 1_000_000;

@@ -263,7 +263,11 @@ impl<'a> Active<'a> {
     /// [`VmcsError::Write`].
     pub fn inject_page_fault(&mut self, linear: u64, code: u32) -> Result<(), VmcsError> {
         set_cr2(linear);
-        self.inject(Event { kind: EventKind::HardwareException, vector: 14, error_code: Some(code) })
+        self.inject(Event {
+            kind: EventKind::HardwareException,
+            vector: 14,
+            error_code: Some(code),
+        })
     }
 
     /// XCR0 as the guest set it.

@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use core::arch::asm;
 use core::fmt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
-use x86_64::registers::segmentation::{CS, FS, GS, SS, Segment, Segment64};
+use x86_64::registers::segmentation::{CS, SS, Segment};
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
 /// Why a processor could not enter VMX operation.
@@ -142,16 +142,18 @@ impl VmxCpu {
     }
 
     pub(crate) fn host_fields(&self) -> HostFields {
-        // SAFETY: FS, GS and EFER bases exist on every 64-bit processor, PAT on every one with VT-x.
-        let (pat, efer) = unsafe { (msr::read(Msr::Pat), msr::read(Msr::Efer)) };
+        // SAFETY: EFER and the FS and GS bases exist on every 64-bit processor, PAT on every one
+        // with VT-x.
+        let [pat, efer, fs_base, gs_base] =
+            [Msr::Pat, Msr::Efer, Msr::FsBase, Msr::GsBase].map(|msr| unsafe { msr::read(msr) });
         HostFields {
             cr0: Cr0::read_raw(),
             cr3: Cr3::read().0.start_address().as_u64(),
             cr4: Cr4::read_raw(),
             cs: CS::get_reg().0,
             ss: SS::get_reg().0,
-            fs_base: FS::read_base().as_u64(),
-            gs_base: GS::read_base().as_u64(),
+            fs_base,
+            gs_base,
             tables: self.host,
             pat,
             efer,
