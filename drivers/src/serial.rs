@@ -1,7 +1,7 @@
 //! The board's serial line: COM1, driven without ever waiting for it.
 
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
+use uart_16550::spec::registers::{IER, LSR};
 use uart_16550::{BaudRate, Config, Uart16550};
 
 /// I/O base of COM1.
@@ -54,6 +54,11 @@ impl Serial {
         } else {
             self.uart.disable_interrupts(IER::THR_EMPTY);
         }
+    }
+
+    /// Whether everything sent has left the transmitter.
+    pub fn is_idle(&mut self) -> bool {
+        self.uart.lsr().contains(LSR::TRANSMITTER_EMPTY)
     }
 
     /// Takes notice of a pending interrupt (reading the identification clears "transmitter empty").

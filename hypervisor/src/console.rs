@@ -241,9 +241,18 @@ fn deliver(focus: Focus, byte: u8) -> Typed {
 
 pub(crate) use ring::Ring as History;
 
-/// Waits until everything is on the line.
+/// Waits until everything has left the line, but no longer than that takes at its speed.
 pub(crate) fn flush() {
+    const PATIENCE: u32 = 10_000_000;
     let mut line = LINE.lock();
     line.interrupts = false;
     line.drain();
+    if let Some(serial) = line.serial.as_mut() {
+        for _ in 0..PATIENCE {
+            if serial.is_idle() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
 }
