@@ -102,3 +102,11 @@ pub fn undefined_instruction() {
     // SAFETY: raises an exception, whose handler leaves memory alone; if it returns, execution goes on behind.
     unsafe { asm!("ud2", options(nomem, nostack)) }
 }
+
+/// Clears what keeps FPU instructions from being executed: CR0.EM and CR0.TS.
+pub fn allow_fpu() {
+    const EMULATION_OR_SWITCHED: u32 = 1 << 2 | 1 << 3;
+    let value = cr0() & !EMULATION_OR_SWITCHED;
+    // SAFETY: the two bits only decide about FPU instructions.
+    unsafe { asm!("mov cr0, {}", in(reg) value, options(nomem, nostack, preserves_flags)) }
+}

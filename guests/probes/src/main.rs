@@ -1,23 +1,36 @@
 //! Small guests that probe or attack the hypervisor. The first word of the command line chooses one.
+//!
+//! A probe prints what it finds, and ends with `probe NAME: passed` or `probe NAME: FAILED why` and a
+//! power-off. One that must not survive says what it is about to do, and does it.
 #![cfg_attr(target_arch = "x86", no_std, no_main)]
 
 #[cfg(target_arch = "x86")]
-pc::entry!(main);
+mod bench;
+#[cfg(target_arch = "x86")]
+mod code;
+#[cfg(target_arch = "x86")]
+mod console;
+#[cfg(target_arch = "x86")]
+mod control;
+#[cfg(target_arch = "x86")]
+mod cpuid;
+#[cfg(target_arch = "x86")]
+mod endings;
+#[cfg(target_arch = "x86")]
+mod fpu;
+#[cfg(target_arch = "x86")]
+mod instructions;
+#[cfg(target_arch = "x86")]
+mod memory;
+#[cfg(target_arch = "x86")]
+mod ports;
+#[cfg(target_arch = "x86")]
+mod probe;
+#[cfg(target_arch = "x86")]
+mod time;
 
 #[cfg(target_arch = "x86")]
-fn main(boot: pc::handover::Boot) -> ! {
-    match boot.command_line().words().next().unwrap_or("none") {
-        "triple-fault" => {
-            pc::println!("probe triple-fault: about to triple-fault");
-            pc::serial::drain();
-            pc::power::triple_fault()
-        }
-        name => {
-            pc::println!("probe {name}: FAILED unknown probe");
-            pc::power::off()
-        }
-    }
-}
+pc::entry!(probe::main);
 
 #[cfg(not(target_arch = "x86"))]
 fn main() {

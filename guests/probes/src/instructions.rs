@@ -1,0 +1,92 @@
+//! Instructions that a guest must not be able to use.
+
+use pc::{cpu, handover::Boot, println};
+
+use crate::{
+    code::{self, Fault, PROTECTION, Registers, UNDEFINED},
+    probe::{Failure, Verdict, ensure},
+};
+
+/// No processor has this register.
+const ABSENT_MSR: u32 = 0x4fff_fff0;
+/// Where operands in memory lie: conventional memory that nothing uses.
+const OPERAND: u32 = 0x8000;
+
+/// Ends well if the code raised exactly this exception.
+fn expect(result: Result<Registers, Fault>, expected: Fault) -> Verdict {
+    match result {
+        Err(fault) if fault == expected => Ok(()),
+        Err(Fault { vector, .. }) if vector != expected.vector => Err(Failure {
+            what: "another exception",
+            found: vector,
+        }),
+        Err(Fault { error, .. }) if error != expected.error => Err(Failure {
+            what: "another error code",
+            found: error,
+        }),
+        Err(Fault { at, .. }) => Err(Failure {
+            what: "at another instruction",
+            found: at,
+        }),
+        Ok(Registers { eax, .. }) => Err(Failure {
+            what: "no exception, eax",
+            found: eax,
+        }),
+    }
+}
+
+/// UD2 raises the exception it is made for.
+pub(crate) fn undefined(_: &Boot) -> Verdict {
+    // SAFETY: UD2 does nothing but raise an exception.
+    expect(
+        unsafe { code::run(&[0x0f, 0x0b], Registers::default()) },
+        UNDEFINED,
+    )
+}
+
+/// Registers that are not there cannot be read or written.
+pub(crate) fn absent_msr(_: &Boot) -> Verdict {
+    let registers = Registers {
+        ecx: ABSENT_MSR,
+        ..Registers::default()
+    };
+    for (name, code) in [("rdmsr", [0x0f, 0x32]), ("wrmsr", [0x0f, 0x30])] {
+        println!("probe absent-msr: {name} {ABSENT_MSR:#x}");
+        // SAFETY: no such register is there; if one is, nothing here depends on it.
+        expect(unsafe { code::run(&code, registers) }, PROTECTION)?;
+    }
+    Ok(())
+}
+
+const VMX: &[(&str, &[u8])] = &[
+    ("vmcall", &[0x0f, 0x01, 0xc1]),
+    ("vmlaunch", &[0x0f, 0x01, 0xc2]),
+    ("vmresume", &[0x0f, 0x01, 0xc3]),
+    ("vmxoff", &[0x0f, 0x01, 0xc4]),
+    ("vmfunc", &[0x0f, 0x01, 0xd4]),
+    ("vmxon", &[0xf3, 0x0f, 0xc7, 0x30]),
+    ("vmclear", &[0x66, 0x0f, 0xc7, 0x30]),
+    ("vmptrld", &[0x0f, 0xc7, 0x30]),
+    ("vmptrst", &[0x0f, 0xc7, 0x38]),
+    ("vmread", &[0x0f, 0x78, 0xc1]),
+    ("vmwrite", &[0x0f, 0x79, 0xc1]),
+    ("invept", &[0x66, 0x0f, 0x38, 0x80, 0x08]),
+    ("invvpid", &[0x66, 0x0f, 0x38, 0x81, 0x08]),
+    ("vmmcall", &[0x0f, 0x01, 0xd9]),
+    ("vmrun", &[0x0f, 0x01, 0xd8]),
+];
+
+/// A guest is shown no virtualization, and has none.
+pub(crate) fn vmx(_: &Boot) -> Verdict {
+    let registers = Registers {
+        eax: OPERAND,
+        ..Registers::default()
+    };
+    for (name, code) in VMX {
+        println!("probe vmx-instructions: {name}");
+        // SAFETY: without VMX operation, these raise an exception; the memory that EAX points to is unused.
+        expect(unsafe { code::run(code, registers) }, UNDEFINED)?;
+    }
+    let [_, _, features, _] = cpu::cpuid(1, 0);
+    ensure(features & 1 << 5 == 0, "cpuid shows vmx, ecx", features)
+}

@@ -1,0 +1,64 @@
+//! Choosing a probe, and what comes of it.
+
+use pc::{handover::Boot, idt, power, println};
+
+use crate::{bench, console, control, cpuid, endings, fpu, instructions, memory, ports, time};
+
+/// Why a probe failed, and the number that shows it.
+pub(crate) struct Failure {
+    /// What is wrong.
+    pub(crate) what: &'static str,
+    /// The number that was found.
+    pub(crate) found: u32,
+}
+
+/// What comes of a probe that survives.
+pub(crate) type Verdict = Result<(), Failure>;
+
+/// Fails with a reason unless a condition holds.
+pub(crate) fn ensure(condition: bool, what: &'static str, found: u32) -> Verdict {
+    if condition {
+        Ok(())
+    } else {
+        Err(Failure { what, found })
+    }
+}
+
+type Probe = fn(&Boot) -> Verdict;
+
+const PROBES: &[(&str, Probe)] = &[
+    ("triple-fault", endings::triple_fault),
+    ("reset", endings::reset),
+    ("spin", endings::spin),
+    ("wild-memory", memory::wild),
+    ("memory-map", memory::map),
+    ("undefined", instructions::undefined),
+    ("absent-msr", instructions::absent_msr),
+    ("vmx-instructions", instructions::vmx),
+    ("cr", control::registers),
+    ("cpuid", cpuid::leaves),
+    ("ports", ports::all),
+    ("timer", time::timer),
+    ("hlt", time::halts),
+    ("fpu", fpu::state),
+    ("console", console::echo),
+];
+
+/// Runs the probe that the command line names.
+pub(crate) fn main(boot: Boot) -> ! {
+    idt::load();
+    let mut words = boot.command_line().words();
+    let name = words.next().unwrap_or("");
+    if name == "bench-exits" {
+        bench::exits(words.next() == Some("trace"));
+        power::off();
+    }
+    match PROBES.iter().find(|(known, _)| *known == name) {
+        None => println!("probe {name}: FAILED there is no such probe"),
+        Some((_, probe)) => match probe(&boot) {
+            Ok(()) => println!("probe {name}: passed"),
+            Err(Failure { what, found }) => println!("probe {name}: FAILED {what}: {found:#x}"),
+        },
+    }
+    power::off()
+}
