@@ -23,6 +23,8 @@ pub(super) struct Exit {
 pub(super) struct Figures {
     /// The exits in the guest's order.
     pub exits: Vec<Exit>,
+    /// Names and ticks of what only KVM was asked.
+    pub(crate) kvm_only: Vec<(String, u64)>,
     /// Bytes of the image on the CD.
     pub image_file: u64,
     /// Bytes of the image in memory.
@@ -65,9 +67,15 @@ impl Figures {
     /// As JSON.
     pub(super) fn json(&self) -> Value {
         let exits: Vec<_> = self.exits.iter().map(exit_json).collect();
+        let kvm_only: Vec<_> = self
+            .kvm_only
+            .iter()
+            .map(|(name, ticks)| json!({ "name": name, "kvm_ticks": ticks }))
+            .collect();
         json!({
             "unit": "ticks of the time-stamp counter in Bochs: instructions",
             "exits": exits,
+            "kvm_only": kvm_only,
             "image": { "file_bytes": self.image_file, "memory_bytes": self.image_memory },
             "hypervisor_memory_kib": self.hypervisor_kib,
             "boot_ticks": self.boot_ticks,
@@ -111,6 +119,9 @@ impl Figures {
                 ),
                 None => writeln!(text, "  (not traced)"),
             };
+        }
+        for (name, ticks) in &self.kvm_only {
+            let _ = writeln!(text, "{name:<20}{:>7}{ticks:>7}", "-");
         }
         let _ = write!(
             text,

@@ -129,6 +129,7 @@ fn measure(built: &Built, folder: &Path) -> Result<Figures> {
         hypervisor_kib: figures::number_between(&console, "hypervisor uses ", " KiB")?,
         boot_ticks: figures::number_between(&console, "boot: ", " ticks from entry")?,
         jitter: String::new(),
+        kvm_only: Vec::new(),
     })
 }
 
@@ -182,7 +183,7 @@ fn add_peer(figures: &mut Figures, peer: Vec<(String, u64)>) {
     for (name, ticks) in peer {
         match figures.exits.iter_mut().find(|exit| exit.name == name) {
             Some(exit) => exit.kvm = Some(ticks),
-            None => progress::note(&format!("KVM only: {name}: {ticks} ticks")),
+            None => figures.kvm_only.push((name, ticks)),
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// Ctrl-O, the console's escape key.
 const ESCAPE: &str = "\x0f";
 /// The hypervisor's prompt.
-const PROMPT: &str = "understudy> ";
+pub(super) const PROMPT: &str = "understudy> ";
 
 /// The tests.
 pub(super) fn cases() -> Vec<Case> {
@@ -99,7 +99,7 @@ fn pair(cpus: u32, first: &str, second: &str) -> String {
 }
 
 /// Goes to the shell.
-fn shell(session: &mut Session) -> Result<()> {
+pub(super) fn shell(session: &mut Session) -> Result<()> {
     session.send(&format!("{ESCAPE}h"))?;
     session.expect(PROMPT).map(drop)
 }

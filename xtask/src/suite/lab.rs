@@ -2,7 +2,7 @@
 
 use super::Case;
 use crate::compile::Programs;
-use crate::emulator::console::Echo;
+use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{Emulator, Machine, Setup};
 use crate::image::LoadedBoard;
 use crate::paths;
@@ -97,6 +97,26 @@ impl Session {
     pub(crate) fn expect(&mut self, text: &str) -> Result<String> {
         let left = self.left();
         self.with_place(|machine| machine.expect(text, left))
+    }
+
+    /// As [`Session::expect`], but fails at once where `bad` is said first.
+    ///
+    /// # Errors
+    ///
+    /// Where the text does not come, or the bad one does.
+    pub(crate) fn expect_unless(&mut self, text: &str, bad: &str) -> Result<String> {
+        let end = Instant::now() + self.left();
+        loop {
+            let step = Duration::from_millis(200).min(self.left());
+            if let Wait::Found(said) = self.machine.console.wait_for(text, step) {
+                return Ok(said);
+            }
+            self.never_said(bad)?;
+            let over = Instant::now() >= end || self.machine.console.wait_closed(Duration::ZERO);
+            if over {
+                return self.expect(text);
+            }
+        }
     }
 
     /// Waits for a text and returns the rest of its line.
