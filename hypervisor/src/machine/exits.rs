@@ -166,7 +166,7 @@ impl Machine {
                 context.deliver_interrupt(&mut active)?;
             }
             match active.run(left)? {
-                Exit::Io(access) if !access.string => {
+                Exit::Io(access) if !access.is_string() => {
                     if let Some(end) = context.io(&mut active, access)? {
                         return Ok(end);
                     }
@@ -178,7 +178,7 @@ impl Machine {
                 Exit::Deadline => context.statistics.count(Kind::Deadline),
                 Exit::HostInterrupt(vector) => {
                     context.statistics.count(Kind::HostInterrupt);
-                    cpu::host_interrupt(vector);
+                    cpu::host_interrupt(vector.number());
                     return Ok(End::Interrupted);
                 }
                 Exit::InterruptWindow => {
@@ -239,17 +239,17 @@ impl Context<'_> {
     #[inline(always)]
     fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
         let now = self.guest_time(tsc::read());
-        let width = device_width(access.width);
+        let width = device_width(access.width());
         let mut requests = Requests {
             guest: self.guest,
             end: None,
         };
-        match access.direction {
+        match access.direction() {
             Direction::In => {
                 self.statistics.count(Kind::PortIn);
-                let value = self.pc.read(access.port, width, now, &mut requests);
+                let value = self.pc.read(access.port(), width, now, &mut requests);
                 let rax = &mut active.gprs_mut().rax;
-                *rax = match access.width {
+                *rax = match access.width() {
                     vmx::Width::Byte => *rax & !0xff | u64::from(value & 0xff),
                     vmx::Width::Word => *rax & !0xffff | u64::from(value & 0xffff),
                     vmx::Width::Dword => u64::from(value),
@@ -258,11 +258,12 @@ impl Context<'_> {
             Direction::Out => {
                 self.statistics.count(Kind::PortOut);
                 let value = active.gprs().rax as u32;
-                self.pc.write(access.port, width, value, now, &mut requests);
+                self.pc
+                    .write(access.port(), width, value, now, &mut requests);
             }
         }
         active.skip_instruction()?;
-        if is_com1(access.port) && self.guest.input_waits() {
+        if is_com1(access.port()) && self.guest.input_waits() {
             self.feed_console();
         }
         Ok(requests.end)
@@ -336,7 +337,7 @@ impl Context<'_> {
     #[cold]
     fn rare(&mut self, active: &mut Active<'_>, exit: Exit) -> Result<Option<End>, Crash> {
         self.statistics.count(match exit {
-            Exit::ControlRegister(_) => Kind::ControlRegister,
+            Exit::ControlRegister => Kind::ControlRegister,
             Exit::Io(_) => Kind::StringIo,
             _ => Kind::Other,
         });
@@ -350,7 +351,7 @@ impl Context<'_> {
                 string_io::step(active, access, self.memory, self.pc, now, &mut requests)?;
                 return Ok(requests.end);
             }
-            Exit::ControlRegister(access) => self.control_register(active, access)?,
+            Exit::ControlRegister => self.control_register(active)?,
             Exit::SetXcr => {
                 let gprs = active.gprs();
                 let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
@@ -367,20 +368,16 @@ impl Context<'_> {
                 active.inject(Event::INVALID_OPCODE)?;
             }
             Exit::HostNmi => cpu::host_nmi(),
-            Exit::Exception(vector) => cpu::host_machine_check(vector),
+            Exit::Exception(vector) => cpu::host_machine_check(vector.number()),
             Exit::TripleFault => return Err(Crash::TripleFault),
-            Exit::Memory(fault) => return Err(Crash::Memory(fault)),
+            Exit::Memory => return Err(Crash::Memory(active.memory_fault()?)),
             Exit::TaskSwitch => return Err(Crash::TaskSwitch),
             other => return Err(Crash::Unexpected(other)),
         }
         Ok(None)
     }
 
-    fn control_register(
-        &mut self,
-        active: &mut Active<'_>,
-        access: ControlRegisterAccess,
-    ) -> Result<(), Crash> {
+    fn control_register(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
         const CR0_TS: u64 = 1 << 3;
         const CR0_PE: u64 = 1 << 0;
         let memory = &*self.memory;
@@ -391,7 +388,7 @@ impl Context<'_> {
             }
             Some(entries)
         };
-        let accepted = match access {
+        let accepted = match active.control_register_access()? {
             ControlRegisterAccess::Write { register: 0, gpr } => {
                 active.write_cr0(active.gpr(gpr)?, pdptes)?
             }
@@ -409,7 +406,7 @@ impl Context<'_> {
             }
             other => {
                 warn!("{}: unexpected {other:?}", self.guest.name);
-                return Err(Crash::Unexpected(Exit::ControlRegister(other)));
+                return Err(Crash::Unexpected(Exit::ControlRegister));
             }
         };
         if accepted {

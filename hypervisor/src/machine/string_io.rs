@@ -23,13 +23,13 @@ pub(super) fn step(
         32 => 0xffff_ffff,
         _ => u64::MAX,
     };
-    if access.repeat && active.gprs().rcx & mask == 0 {
+    if access.is_repeated() && active.gprs().rcx & mask == 0 {
         return Ok(active.skip_instruction()?);
     }
-    let count = access.width.bytes() as usize;
+    let count = access.width().bytes() as usize;
     let paging = active.paging()?;
     let how = Access {
-        write: access.direction == Direction::In,
+        write: access.direction() == Direction::In,
         user: active.privilege_level()? == 3,
     };
     let linear = active.string_address()?;
@@ -43,11 +43,11 @@ pub(super) fn step(
             Err(fault) => return Ok(active.inject_page_fault(linear, fault.code)?),
         }
     }
-    let width = device_width(access.width);
+    let width = device_width(access.width());
     let mut bytes = [0; 4];
-    match access.direction {
+    match access.direction() {
         Direction::In => {
-            bytes = pc.read(access.port, width, now, effects).to_le_bytes();
+            bytes = pc.read(access.port(), width, now, effects).to_le_bytes();
             for (address, byte) in physical.iter().zip(&bytes).take(count) {
                 memory
                     .write(*address, &[*byte])
@@ -61,7 +61,13 @@ pub(super) fn step(
                     .read(*address, byte)
                     .map_err(|_| Crash::StringIoOutside(*address))?;
             }
-            pc.write(access.port, width, u32::from_le_bytes(bytes), now, effects);
+            pc.write(
+                access.port(),
+                width,
+                u32::from_le_bytes(bytes),
+                now,
+                effects,
+            );
         }
     }
     let delta = if active.rflags()? & RFLAGS_DF == 0 {
@@ -79,11 +85,11 @@ pub(super) fn step(
             moved
         };
     };
-    match access.direction {
+    match access.direction() {
         Direction::In => advance(&mut gprs.rdi, delta),
         Direction::Out => advance(&mut gprs.rsi, delta),
     }
-    if access.repeat {
+    if access.is_repeated() {
         advance(&mut gprs.rcx, u64::MAX);
         if gprs.rcx & mask != 0 {
             return Ok(());

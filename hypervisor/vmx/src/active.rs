@@ -4,12 +4,12 @@ use crate::controls::{EntryControls, PrimaryControls};
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
 use crate::enter::enter;
-use crate::exit::{self, ENTRY_FAILED, Exit};
+use crate::exit::{self, ControlRegisterAccess, ENTRY_FAILED, Exit, MemoryFault};
 use crate::fields::{Field32, Field64, FieldNatural};
 use crate::residency::{set_cr2, set_xcr0, xcr0};
 use crate::setup::{self, CR0_HOST, CR4_ALWAYS, CR4_GUEST};
 use crate::state::{Event, EventKind, Gprs, Segment, SegmentRegister};
-use crate::vcpu::{EntryFailure, Vcpu};
+use crate::vcpu::{EntryFailure, Refusal, Vcpu};
 use crate::vmcs::{Current, VmcsError};
 use alloc::boxed::Box;
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
@@ -41,6 +41,7 @@ pub struct Active<'a> {
     cpu: &'a mut VmxCpu,
     vmcs: Current,
     timer_shift: u8,
+    timer_round: u64,
 }
 
 impl<'a> Active<'a> {
@@ -51,6 +52,7 @@ impl<'a> Active<'a> {
             cpu,
             vmcs,
             timer_shift,
+            timer_round: u64::from(timer_shift != 0),
         }
     }
 
@@ -62,7 +64,8 @@ impl<'a> Active<'a> {
     /// [`EntryFailure`]; the guest did not run.
     #[inline(always)]
     pub fn run(&mut self, ticks: u64) -> Result<Exit, EntryFailure> {
-        let units = (ticks >> self.timer_shift).saturating_add(u64::from(self.timer_shift != 0));
+        // Rounded up; the sum cannot overflow, as there is nothing to round where nothing is shifted.
+        let units = (ticks >> self.timer_shift).wrapping_add(self.timer_round);
         let timer = u32::try_from(units).unwrap_or(u32::MAX);
         // SAFETY: the timer only makes the guest exit.
         unsafe { self.vmcs.write32(Field32::PreemptionTimer, timer)? };
@@ -75,7 +78,7 @@ impl<'a> Active<'a> {
         self.vcpu.launched = true;
         let reason = self.vmcs.read32(Field32::ExitReason)?;
         if reason & ENTRY_FAILED != 0 {
-            return Err(self.state_failure(reason));
+            return Err(self.refused(Refusal::GuestState(reason)));
         }
         Ok(exit::decode(&self.vmcs, reason & 0xffff)?)
     }
@@ -83,14 +86,14 @@ impl<'a> Active<'a> {
     #[cold]
     fn instruction_failure(&mut self) -> EntryFailure {
         match self.vmcs.read32(Field32::InstructionError) {
-            Ok(error) => EntryFailure::Instruction(error, Box::new(self.dump())),
+            Ok(error) => self.refused(Refusal::Instruction(error)),
             Err(error) => EntryFailure::Vmcs(error),
         }
     }
 
     #[cold]
-    fn state_failure(&mut self, reason: u32) -> EntryFailure {
-        EntryFailure::GuestState(reason, Box::new(self.dump()))
+    fn refused(&mut self, what: Refusal) -> EntryFailure {
+        EntryFailure::Refused(Box::new((what, self.dump())))
     }
 
     /// Every readable VMCS field and the general-purpose registers.
@@ -368,6 +371,24 @@ impl<'a> Active<'a> {
     pub fn privilege_level(&self) -> Result<u8, VmcsError> {
         // SS.DPL is the CPL (section 25.4.1).
         Ok(((self.vmcs.read32(Field32::GuestSsAccess)? >> 5) & 3) as u8)
+    }
+
+    /// What the guest did, right after [`Exit::Memory`].
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn memory_fault(&self) -> Result<MemoryFault, VmcsError> {
+        exit::read_memory_fault(&self.vmcs)
+    }
+
+    /// What the guest did, right after [`Exit::ControlRegister`].
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn control_register_access(&self) -> Result<ControlRegisterAccess, VmcsError> {
+        exit::read_control_register_access(&self.vmcs)
     }
 
     /// How the guest translates linear addresses now.

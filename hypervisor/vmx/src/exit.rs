@@ -38,19 +38,52 @@ pub enum Direction {
     Out,
 }
 
-/// A port access.
+/// A port access, packed into one register: the exit path's most frequent passenger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoAccess {
+pub struct IoAccess(u32);
+
+impl IoAccess {
+    const IN: u32 = 1 << 3;
+    const STRING: u32 = 1 << 4;
+    const REPEAT: u32 = 1 << 5;
+
     /// The port.
-    pub port: u16,
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// Bytes at once.
-    pub width: Width,
+    #[must_use]
+    pub const fn width(self) -> Width {
+        match self.0 & 7 {
+            0 => Width::Byte,
+            1 => Width::Word,
+            _ => Width::Dword,
+        }
+    }
+
     /// In or out.
-    pub direction: Direction,
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        if self.0 & Self::IN != 0 {
+            Direction::In
+        } else {
+            Direction::Out
+        }
+    }
+
     /// INS or OUTS: the data are in memory, at the guest's ES:rDI or segment:rSI.
-    pub string: bool,
+    #[must_use]
+    pub const fn is_string(self) -> bool {
+        self.0 & Self::STRING != 0
+    }
+
     /// A REP prefix, with the count in rCX.
-    pub repeat: bool,
+    #[must_use]
+    pub const fn is_repeated(self) -> bool {
+        self.0 & Self::REPEAT != 0
+    }
 }
 
 /// What the guest did with memory that is not there.
@@ -98,7 +131,22 @@ pub enum ControlRegisterAccess {
     LoadMachineStatus(u16),
 }
 
+/// A vector, as an exit carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vector(u32);
+
+impl Vector {
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        (self.0 & VECTOR_MASK) as u8
+    }
+}
+
 /// Why the guest stopped running.
+///
+/// Every payload is one 32-bit word, so that an exit is a pair of registers and never goes through
+/// memory on its way to the match that handles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// CPUID.
@@ -114,17 +162,17 @@ pub enum Exit {
     /// The deadline given to the entry has come.
     Deadline,
     /// A host interrupt with this vector came; it is acknowledged and to be handled.
-    HostInterrupt(u8),
+    HostInterrupt(Vector),
     /// A host NMI came.
     HostNmi,
     /// The guest can take an interrupt now.
     InterruptWindow,
     /// The guest can take an NMI now.
     NmiWindow,
-    /// Memory that is not there.
-    Memory(MemoryFault),
-    /// A control-register access.
-    ControlRegister(ControlRegisterAccess),
+    /// Memory that is not there ([`crate::Active::memory_fault`] tells more).
+    Memory,
+    /// A control-register access ([`crate::Active::control_register_access`] tells which).
+    ControlRegister,
     /// XSETBV; the register is in ECX, the value in EDX:EAX.
     SetXcr,
     /// WBINVD or INVD.
@@ -142,15 +190,15 @@ pub enum Exit {
     /// A hardware task switch.
     TaskSwitch,
     /// An exception that was asked for, with its vector.
-    Exception(u8),
+    Exception(Vector),
     /// A fault while delivering a double fault: the processor shut down.
     TripleFault,
     /// INIT.
     Init,
     /// A start-up IPI with this vector.
-    StartUp(u8),
-    /// The paging structures of the hypervisor itself are malformed at this guest-physical address.
-    Misconfiguration(u64),
+    StartUp(Vector),
+    /// The paging structures of the hypervisor itself are malformed.
+    Misconfiguration,
     /// A reason that should not occur with the controls in use.
     Unexpected(u32),
 }
@@ -200,17 +248,15 @@ const VECTOR_MASK: u32 = 0xff;
 pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
     Ok(match basic {
         reason::IO => {
-            let qualification = vmcs.read_natural(FieldNatural::ExitQualification)?;
-            let Some(access) = io_access(qualification) else {
-                return Ok(Exit::Unexpected(basic));
-            };
-            Exit::Io(access)
+            // The layout of table 28-5 is the packed one.
+            Exit::Io(IoAccess(
+                vmcs.read_natural(FieldNatural::ExitQualification)? as u32,
+            ))
         }
         reason::CPUID => Exit::Cpuid,
         reason::PREEMPTION_TIMER => Exit::Deadline,
         reason::EXTERNAL_INTERRUPT => {
-            let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
-            Exit::HostInterrupt((info & VECTOR_MASK) as u8)
+            Exit::HostInterrupt(Vector(vmcs.read32(Field32::ExitInterruptionInfo)?))
         }
         reason::RDMSR => Exit::ReadMsr,
         reason::WRMSR => Exit::WriteMsr,
@@ -222,7 +268,6 @@ pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
 
 #[cold]
 fn decode_rare(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
-    let qualification = || vmcs.read_natural(FieldNatural::ExitQualification);
     Ok(match basic {
         reason::EXCEPTION_OR_NMI => {
             const KIND_NMI: u32 = 2;
@@ -230,12 +275,14 @@ fn decode_rare(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
             if (info >> 8) & 7 == KIND_NMI {
                 Exit::HostNmi
             } else {
-                Exit::Exception((info & VECTOR_MASK) as u8)
+                Exit::Exception(Vector(info))
             }
         }
         reason::TRIPLE_FAULT => Exit::TripleFault,
         reason::INIT => Exit::Init,
-        reason::STARTUP_IPI => Exit::StartUp(qualification()? as u8),
+        reason::STARTUP_IPI => Exit::StartUp(Vector(
+            vmcs.read_natural(FieldNatural::ExitQualification)? as u32,
+        )),
         reason::NMI_WINDOW => Exit::NmiWindow,
         reason::TASK_SWITCH => Exit::TaskSwitch,
         reason::INVD | reason::WBINVD => Exit::CacheFlush,
@@ -246,58 +293,43 @@ fn decode_rare(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
         | reason::INVEPT
         | reason::INVVPID
         | reason::VMFUNC => Exit::VirtualizationInstruction,
-        reason::CR_ACCESS => match control_register_access(qualification()?) {
-            Some(access) => Exit::ControlRegister(access),
-            None => Exit::Unexpected(basic),
-        },
+        reason::CR_ACCESS => Exit::ControlRegister,
         reason::MWAIT | reason::MONITOR => Exit::MonitorWait,
         reason::PAUSE => Exit::Pause,
-        reason::EPT_VIOLATION => {
-            let physical = vmcs.read64(Field64::GuestPhysicalAddress)?;
-            let linear = vmcs.read_natural(FieldNatural::GuestLinearAddress)?;
-            Exit::Memory(memory_fault(qualification()?, physical, linear))
-        }
-        reason::EPT_MISCONFIGURATION => {
-            Exit::Misconfiguration(vmcs.read64(Field64::GuestPhysicalAddress)?)
-        }
+        reason::EPT_VIOLATION => Exit::Memory,
+        reason::EPT_MISCONFIGURATION => Exit::Misconfiguration,
         reason::XSETBV => Exit::SetXcr,
         other => Exit::Unexpected(other),
     })
 }
 
-/// Table 28-5.
-#[inline(always)]
-fn io_access(qualification: u64) -> Option<IoAccess> {
-    let width = match qualification & 7 {
-        0 => Width::Byte,
-        1 => Width::Word,
-        3 => Width::Dword,
-        _ => return None,
-    };
-    Some(IoAccess {
-        port: (qualification >> 16) as u16,
-        width,
-        direction: if qualification & (1 << 3) != 0 {
-            Direction::In
-        } else {
-            Direction::Out
-        },
-        string: qualification & (1 << 4) != 0,
-        repeat: qualification & (1 << 5) != 0,
-    })
+/// What an EPT violation was about, right after it.
+pub(crate) fn read_memory_fault(vmcs: &Current) -> Result<MemoryFault, VmcsError> {
+    let qualification = vmcs.read_natural(FieldNatural::ExitQualification)?;
+    let physical = vmcs.read64(Field64::GuestPhysicalAddress)?;
+    let linear = vmcs.read_natural(FieldNatural::GuestLinearAddress)?;
+    Ok(memory_fault(qualification, physical, linear))
+}
+
+/// What a control-register access was, right after it.
+pub(crate) fn read_control_register_access(
+    vmcs: &Current,
+) -> Result<ControlRegisterAccess, VmcsError> {
+    Ok(control_register_access(
+        vmcs.read_natural(FieldNatural::ExitQualification)?,
+    ))
 }
 
 /// Table 28-3.
-fn control_register_access(qualification: u64) -> Option<ControlRegisterAccess> {
+const fn control_register_access(qualification: u64) -> ControlRegisterAccess {
     let register = (qualification & 0xf) as u8;
     let gpr = ((qualification >> 8) & 0xf) as u8;
-    Some(match (qualification >> 4) & 3 {
+    match (qualification >> 4) & 3 {
         0 => ControlRegisterAccess::Write { register, gpr },
         1 => ControlRegisterAccess::Read { register, gpr },
         2 => ControlRegisterAccess::ClearTaskSwitched,
-        3 => ControlRegisterAccess::LoadMachineStatus((qualification >> 16) as u16),
-        _ => return None,
-    })
+        _ => ControlRegisterAccess::LoadMachineStatus((qualification >> 16) as u16),
+    }
 }
 
 /// Table 28-7.
@@ -325,39 +357,33 @@ mod tests {
 
     #[test]
     fn port_accesses_decode() {
-        let access = io_access(0x0021_0008).unwrap();
-        assert_eq!(
-            access,
-            IoAccess {
-                port: 0x21,
-                width: Width::Byte,
-                direction: Direction::In,
-                string: false,
-                repeat: false
-            }
-        );
-        let access = io_access(0x0cf8_0033).unwrap();
-        assert_eq!((access.port, access.width), (0xcf8, Width::Dword));
-        assert!(access.string && access.repeat && access.direction == Direction::Out);
-        assert_eq!(io_access(2), None);
+        let access = IoAccess(0x0021_0008);
+        assert_eq!((access.port(), access.width()), (0x21, Width::Byte));
+        assert_eq!(access.direction(), Direction::In);
+        assert!(!access.is_string() && !access.is_repeated());
+        let access = IoAccess(0x0cf8_0033);
+        assert_eq!((access.port(), access.width()), (0xcf8, Width::Dword));
+        assert!(access.is_string() && access.is_repeated());
+        assert_eq!(access.direction(), Direction::Out);
+        assert_eq!(core::mem::size_of::<Exit>(), 8);
     }
 
     #[test]
     fn control_register_accesses_decode() {
         assert_eq!(
             control_register_access(0x304),
-            Some(ControlRegisterAccess::Write {
+            ControlRegisterAccess::Write {
                 register: 4,
                 gpr: 3
-            })
+            }
         );
         assert_eq!(
             control_register_access(0x20),
-            Some(ControlRegisterAccess::ClearTaskSwitched)
+            ControlRegisterAccess::ClearTaskSwitched
         );
         assert_eq!(
             control_register_access(0x0001_0030),
-            Some(ControlRegisterAccess::LoadMachineStatus(1))
+            ControlRegisterAccess::LoadMachineStatus(1)
         );
     }
 

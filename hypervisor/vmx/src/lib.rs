@@ -40,9 +40,11 @@ pub use controls::{EntryControls, ExitControls, PinControls, PrimaryControls, Se
 pub use cpu::{HostState, StartError, VmxCpu};
 pub use dump::VmcsDump;
 pub use ept::{Ept, EptError, MemoryType, Permissions};
-pub use exit::{AccessKind, ControlRegisterAccess, Direction, Exit, IoAccess, MemoryFault, Width};
+pub use exit::{
+    AccessKind, ControlRegisterAccess, Direction, Exit, IoAccess, MemoryFault, Vector, Width,
+};
 pub use fields::{Field16, Field32, Field64, FieldNatural};
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};
 pub use state::{Event, EventKind, Gpr, Gprs, Segment, SegmentRegister};
-pub use vcpu::{EntryFailure, Vcpu, VcpuError};
+pub use vcpu::{EntryFailure, Refusal, Vcpu, VcpuError};
 pub use vmcs::VmcsError;

@@ -44,12 +44,28 @@ impl From<VmcsError> for VcpuError {
 /// Why an entry did not lead to an exit.
 #[derive(Debug)]
 pub enum EntryFailure {
-    /// VMLAUNCH or VMRESUME failed on the controls or the host state; the VM-instruction error.
-    Instruction(u32, Box<VmcsDump>),
-    /// The guest state was refused; the exit reason.
-    GuestState(u32, Box<VmcsDump>),
-    /// A field could not be read.
+    /// The processor refused the entry: why, and the VMCS.
+    Refused(Box<(Refusal, VmcsDump)>),
+    /// A field could not be read or written.
     Vmcs(VmcsError),
+}
+
+/// What the processor refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// VMLAUNCH or VMRESUME failed on the controls or the host state; the VM-instruction error.
+    Instruction(u32),
+    /// The guest state; the exit reason.
+    GuestState(u32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Instruction(error) => crate::dump::instruction_error(*error),
+            Self::GuestState(reason) => crate::dump::entry_failure(*reason),
+        })
+    }
 }
 
 impl From<VmcsError> for EntryFailure {
@@ -61,20 +77,7 @@ impl From<VmcsError> for EntryFailure {
 impl fmt::Display for EntryFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Instruction(error, dump) => {
-                write!(
-                    f,
-                    "VM entry failed: {}\n{dump}",
-                    crate::dump::instruction_error(*error)
-                )
-            }
-            Self::GuestState(reason, dump) => {
-                write!(
-                    f,
-                    "VM entry refused: {}\n{dump}",
-                    crate::dump::entry_failure(*reason)
-                )
-            }
+            Self::Refused(what) => write!(f, "VM entry refused: {}\n{}", what.0, what.1),
             Self::Vmcs(error) => error.fmt(f),
         }
     }
