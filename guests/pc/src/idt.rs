@@ -12,22 +12,32 @@ use crate::{boot::CODE, cpu, println, serial};
 /// What a stub leaves on the stack: registers by PUSHAD, then vector and error code, then the processor's part.
 #[repr(C)]
 #[derive(Clone, Debug)]
-#[allow(missing_docs)] // the names say it
 pub struct TrapFrame {
+    /// EDI of the interrupted code, as the others.
     pub edi: u32,
+    /// ESI.
     pub esi: u32,
+    /// EBP.
     pub ebp: u32,
     /// ESP as PUSHAD saw it: 20 below that of the interrupted code.
     pub esp: u32,
+    /// EBX.
     pub ebx: u32,
+    /// EDX.
     pub edx: u32,
+    /// ECX.
     pub ecx: u32,
+    /// EAX.
     pub eax: u32,
+    /// What happened.
     pub vector: u32,
     /// Zero where the processor pushes none.
     pub error: u32,
+    /// Where execution goes on.
     pub eip: u32,
+    /// The code segment.
     pub cs: u32,
+    /// The flags.
     pub eflags: u32,
 }
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use pc::cpu;
 use rtos::{
-    kernel::{State, TASKS},
+    kernel::{State, TASKS, TaskId},
     latency::PIT_HZ,
 };
 
@@ -38,9 +38,14 @@ impl fmt::Display for Shown {
 
 /// Lists the tasks.
 pub(crate) fn tasks() {
-    say!("id name       prio base state           ticks   switches stack free");
+    say!("id name       prio base state           ticks   switches  free stack");
     for (id, task) in (0..TASKS).filter_map(system::task_at) {
-        let free = cpu::without_interrupts(|| stacks::unused(id));
+        // Idle runs on the stack of the boot.
+        let free = if id == TaskId::IDLE {
+            0
+        } else {
+            cpu::without_interrupts(|| stacks::unused(id))
+        };
         say!(
             "{:2} {:10} {:4} {:4} {:10} {:10} {:10} {:10}",
             id.index(),

@@ -13,7 +13,7 @@ use rtos::{
 
 use crate::{
     console::say,
-    machine::{pit, shared::Late},
+    machine::{pit, shared::Late, uart},
     system,
 };
 
@@ -51,6 +51,8 @@ pub(crate) fn measure(releases: usize) {
         return;
     };
     let count = releases.min(MOST_RELEASES);
+    // The console's own output shall not disturb.
+    uart::flush();
     while system::count(released) > 0 {
         // Signals that an earlier run left.
         let _ = system::take(released, Some(0));

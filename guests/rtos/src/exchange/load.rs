@@ -85,12 +85,14 @@ impl Load {
         };
         let line = exchange.line(number).ok_or("a subscriber has gone")?;
         let request = match (line, self.left > 0) {
-            (Line::Idle, true) => {
+            (Line::Idle, true) if self.draw(3) == 0 => {
                 let other = FIRST + (number.0 - FIRST + 1 + self.draw(COUNT - 1)) % COUNT;
                 Request::Call(number, Number(other))
             }
             (Line::Idle, false) => return Ok(None),
+            (Line::Dialling, true) if self.draw(4) > 0 => Request::Status(number),
             (Line::Ringing, true) if self.draw(4) > 0 => Request::Answer(number),
+            (Line::Idle, true) => Request::Status(number),
             (Line::Connected, true) if self.draw(3) > 0 => Request::Status(number),
             _ => Request::Clear(number),
         };

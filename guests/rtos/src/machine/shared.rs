@@ -27,7 +27,7 @@ impl<T> Shared<T> {
     /// Uses the value.
     pub(crate) fn with<R>(&self, user: impl FnOnce(&mut T) -> R) -> R {
         cpu::without_interrupts(|| {
-            // A plain load and store, for a processor without atomic instructions would do as well.
+            // With interrupts off, a load and a store are as good as one step.
             assert!(
                 !self.used.load(Ordering::Relaxed),
                 "shared data is used within its own use"
