@@ -17,6 +17,8 @@ const EXTENDED_BASE: u32 = 0x8000_0000;
 
 /// Last basic leaf shown.
 const BASIC_MAX: u32 = 0x16;
+/// Basic leaves that depend on the sub-leaf or on the guest's state: 1, 7 and 0xD.
+const SUB_LEAF_OR_LIVE: u32 = (1 << 1) | (1 << 7) | (1 << 0xd);
 /// Last extended leaf shown.
 const EXTENDED_MAX: u32 = 0x8000_0008;
 /// Sub-leaves of leaf 0xD that describe user state components.
@@ -195,10 +197,16 @@ impl Cpuid {
     /// What CPUID returns for a leaf and sub-leaf. A leaf beyond the last one returns zeros.
     #[inline(always)]
     pub(crate) fn get(&self, leaf: u32, sub_leaf: u32, live: impl FnOnce() -> Live) -> Registers {
+        if leaf <= BASIC_MAX {
+            if SUB_LEAF_OR_LIVE & (1 << leaf) == 0 {
+                return self.basic[leaf as usize];
+            }
+            if leaf == 7 {
+                return if sub_leaf == 0 { self.basic[7] } else { [0; 4] };
+            }
+            return self.live(leaf, sub_leaf, live());
+        }
         match leaf {
-            1 | 0xd => self.live(leaf, sub_leaf, live()),
-            7 if sub_leaf != 0 => [0; 4],
-            0..=BASIC_MAX => self.basic[leaf as usize],
             EXTENDED_BASE..=EXTENDED_MAX => self.extended[(leaf - EXTENDED_BASE) as usize],
             HYPERVISOR_BASE => self.hypervisor,
             HYPERVISOR_TIMING => self.timing,

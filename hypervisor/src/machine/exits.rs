@@ -13,7 +13,7 @@ use drivers::tsc;
 use log::{info, warn};
 use vmx::{
     AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, Event, Exit, IoAccess,
-    MemoryFault, VmcsError, VmxCpu,
+    MemoryFault, RareExit, VmcsError, VmxCpu,
 };
 
 /// How a run ended.
@@ -30,7 +30,7 @@ pub(super) enum Crash {
     Memory(MemoryFault),
     TaskSwitch,
     StringIoOutside(u64),
-    Unexpected(Exit),
+    Unexpected(RareExit),
     Entry(EntryFailure),
     Vmcs(VmcsError),
 }
@@ -150,11 +150,11 @@ impl Machine {
                 self.handle.name
             );
         }
+        let until = until.min(tsc::read().saturating_add(u64::from(u32::MAX)));
         let mut event = context.next_event(until);
         loop {
             let now = tsc::read();
-            let left = event.saturating_sub(now);
-            if left == 0 {
+            if now >= event {
                 if now >= until {
                     return Ok(End::Interrupted);
                 }
@@ -162,12 +162,19 @@ impl Machine {
                 event = context.next_event(until);
                 continue;
             }
+            // No longer than `until` is ahead, which was bounded above.
+            let left = (event - now) as u32;
             if context.pc.interrupt_pending() {
                 context.deliver_interrupt(&mut active)?;
             }
             match active.run(left)? {
-                Exit::Io(access) if !access.is_string() => {
-                    if let Some(end) = context.io(&mut active, access)? {
+                Exit::Io(access) => {
+                    let end = if access.is_string() {
+                        context.string_io(&mut active, access)?
+                    } else {
+                        context.io(&mut active, access)?
+                    };
+                    if let Some(end) = end {
                         return Ok(end);
                     }
                     event = context.next_event(until);
@@ -200,11 +207,9 @@ impl Machine {
                         return Ok(End::Interrupted);
                     }
                 }
-                rare => {
-                    if let Some(end) = context.rare(&mut active, rare)? {
-                        return Ok(end);
-                    }
-                    event = context.next_event(until);
+                Exit::Rare(reason) => {
+                    let exit = active.rare_exit(reason)?;
+                    context.rare(&mut active, exit)?;
                 }
             }
         }
@@ -335,24 +340,30 @@ impl Context<'_> {
     }
 
     #[cold]
-    fn rare(&mut self, active: &mut Active<'_>, exit: Exit) -> Result<Option<End>, Crash> {
+    fn string_io(
+        &mut self,
+        active: &mut Active<'_>,
+        access: IoAccess,
+    ) -> Result<Option<End>, Crash> {
+        self.statistics.count(Kind::StringIo);
+        let now = self.guest_time(tsc::read());
+        let mut requests = Requests {
+            guest: self.guest,
+            end: None,
+        };
+        string_io::step(active, access, self.memory, self.pc, now, &mut requests)?;
+        Ok(requests.end)
+    }
+
+    #[cold]
+    fn rare(&mut self, active: &mut Active<'_>, exit: RareExit) -> Result<(), Crash> {
         self.statistics.count(match exit {
-            Exit::ControlRegister => Kind::ControlRegister,
-            Exit::Io(_) => Kind::StringIo,
+            RareExit::ControlRegister(_) => Kind::ControlRegister,
             _ => Kind::Other,
         });
         match exit {
-            Exit::Io(access) => {
-                let now = self.guest_time(tsc::read());
-                let mut requests = Requests {
-                    guest: self.guest,
-                    end: None,
-                };
-                string_io::step(active, access, self.memory, self.pc, now, &mut requests)?;
-                return Ok(requests.end);
-            }
-            Exit::ControlRegister => self.control_register(active)?,
-            Exit::SetXcr => {
+            RareExit::ControlRegister(access) => self.control_register(active, access)?,
+            RareExit::SetXcr => {
                 let gprs = active.gprs();
                 let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
                 if gprs.rcx as u32 == 0 && active.write_xcr0(value) {
@@ -362,22 +373,26 @@ impl Context<'_> {
                 }
             }
             // The caches are coherent and the host's: nothing to flush for the guest.
-            Exit::CacheFlush | Exit::Pause => active.skip_instruction()?,
-            Exit::ReadPerformanceCounter => active.inject(Event::GENERAL_PROTECTION)?,
-            Exit::MonitorWait | Exit::Hypercall | Exit::VirtualizationInstruction => {
-                active.inject(Event::INVALID_OPCODE)?;
+            RareExit::CacheFlush | RareExit::Pause => active.skip_instruction()?,
+            RareExit::ReadPerformanceCounter => active.inject(Event::GENERAL_PROTECTION)?,
+            RareExit::MonitorWait | RareExit::Hypercall | RareExit::VirtualizationInstruction => {
+                active.inject(Event::INVALID_OPCODE)?
             }
-            Exit::HostNmi => cpu::host_nmi(),
-            Exit::Exception(vector) => cpu::host_machine_check(vector.number()),
-            Exit::TripleFault => return Err(Crash::TripleFault),
-            Exit::Memory => return Err(Crash::Memory(active.memory_fault()?)),
-            Exit::TaskSwitch => return Err(Crash::TaskSwitch),
+            RareExit::HostNmi => cpu::host_nmi(),
+            RareExit::Exception(vector) => cpu::host_machine_check(vector.number()),
+            RareExit::TripleFault => return Err(Crash::TripleFault),
+            RareExit::Memory(fault) => return Err(Crash::Memory(fault)),
+            RareExit::TaskSwitch => return Err(Crash::TaskSwitch),
             other => return Err(Crash::Unexpected(other)),
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn control_register(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn control_register(
+        &mut self,
+        active: &mut Active<'_>,
+        access: ControlRegisterAccess,
+    ) -> Result<(), Crash> {
         const CR0_TS: u64 = 1 << 3;
         const CR0_PE: u64 = 1 << 0;
         let memory = &*self.memory;
@@ -388,7 +403,7 @@ impl Context<'_> {
             }
             Some(entries)
         };
-        let accepted = match active.control_register_access()? {
+        let accepted = match access {
             ControlRegisterAccess::Write { register: 0, gpr } => {
                 active.write_cr0(active.gpr(gpr)?, pdptes)?
             }
@@ -406,7 +421,7 @@ impl Context<'_> {
             }
             other => {
                 warn!("{}: unexpected {other:?}", self.guest.name);
-                return Err(Crash::Unexpected(Exit::ControlRegister));
+                return Err(Crash::Unexpected(RareExit::ControlRegister(other)));
             }
         };
         if accepted {

@@ -4,7 +4,7 @@ use crate::controls::{EntryControls, PrimaryControls};
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
 use crate::enter::enter;
-use crate::exit::{self, ControlRegisterAccess, ENTRY_FAILED, Exit, MemoryFault};
+use crate::exit::{self, ENTRY_FAILED, Exit, RareExit, RareReason};
 use crate::fields::{Field32, Field64, FieldNatural};
 use crate::residency::{set_cr2, set_xcr0, xcr0};
 use crate::setup::{self, CR0_HOST, CR4_ALWAYS, CR4_GUEST};
@@ -41,7 +41,7 @@ pub struct Active<'a> {
     cpu: &'a mut VmxCpu,
     vmcs: Current,
     timer_shift: u8,
-    timer_round: u64,
+    timer_round: u32,
 }
 
 impl<'a> Active<'a> {
@@ -52,30 +52,29 @@ impl<'a> Active<'a> {
             cpu,
             vmcs,
             timer_shift,
-            timer_round: u64::from(timer_shift != 0),
+            timer_round: u32::from(timer_shift != 0),
         }
     }
 
-    /// Runs the guest until it exits, at the latest some `ticks` TSC ticks from now (rounded up to
-    /// the timer's granularity, at most 2^32 units of it).
+    /// Runs the guest until it exits, at the latest some `ticks` TSC ticks from now, rounded up to
+    /// the timer's granularity.
     ///
     /// # Errors
     ///
     /// [`EntryFailure`]; the guest did not run.
     #[inline(always)]
-    pub fn run(&mut self, ticks: u64) -> Result<Exit, EntryFailure> {
-        // Rounded up; the sum cannot overflow, as there is nothing to round where nothing is shifted.
-        let units = (ticks >> self.timer_shift).wrapping_add(self.timer_round);
-        let timer = u32::try_from(units).unwrap_or(u32::MAX);
+    pub fn run(&mut self, ticks: u32) -> Result<Exit, EntryFailure> {
+        // Where nothing is shifted there is nothing to round, so the sum does not overflow.
+        let timer = (ticks >> self.timer_shift).wrapping_add(self.timer_round);
         // SAFETY: the timer only makes the guest exit.
         unsafe { self.vmcs.write32(Field32::PreemptionTimer, timer)? };
         // SAFETY: the VMCS is current, its host state was written for this processor and this
         // context, the resident state is loaded (`activate`); `launched` is kept below.
-        let failed = unsafe { enter(&raw mut *self.vcpu.context, u32::from(self.vcpu.launched)) };
+        let failed = unsafe { enter(&raw mut *self.vcpu.context, self.vcpu.launched) };
         if failed != 0 {
             return Err(self.instruction_failure());
         }
-        self.vcpu.launched = true;
+        self.vcpu.launched = 1;
         let reason = self.vmcs.read32(Field32::ExitReason)?;
         if reason & ENTRY_FAILED != 0 {
             return Err(self.refused(Refusal::GuestState(reason)));
@@ -373,22 +372,13 @@ impl<'a> Active<'a> {
         Ok(((self.vmcs.read32(Field32::GuestSsAccess)? >> 5) & 3) as u8)
     }
 
-    /// What the guest did, right after [`Exit::Memory`].
+    /// Decodes a rare exit, right after it.
     ///
     /// # Errors
     ///
     /// [`VmcsError::Read`].
-    pub fn memory_fault(&self) -> Result<MemoryFault, VmcsError> {
-        exit::read_memory_fault(&self.vmcs)
-    }
-
-    /// What the guest did, right after [`Exit::ControlRegister`].
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn control_register_access(&self) -> Result<ControlRegisterAccess, VmcsError> {
-        exit::read_control_register_access(&self.vmcs)
+    pub fn rare_exit(&self, reason: RareReason) -> Result<RareExit, VmcsError> {
+        exit::decode_rare(&self.vmcs, reason)
     }
 
     /// How the guest translates linear addresses now.

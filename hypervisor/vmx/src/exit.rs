@@ -143,7 +143,7 @@ impl Vector {
     }
 }
 
-/// Why the guest stopped running.
+/// Why the guest stopped running: the frequent reasons, decoded in place.
 ///
 /// Every payload is one 32-bit word, so that an exit is a pair of registers and never goes through
 /// memory on its way to the match that handles it.
@@ -163,16 +163,27 @@ pub enum Exit {
     Deadline,
     /// A host interrupt with this vector came; it is acknowledged and to be handled.
     HostInterrupt(Vector),
-    /// A host NMI came.
-    HostNmi,
     /// The guest can take an interrupt now.
     InterruptWindow,
+    /// Something rarer, which [`crate::Active::rare_exit`] decodes.
+    Rare(RareReason),
+}
+
+/// The code of a rare exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RareReason(u32);
+
+/// Why the guest stopped running: the rarer reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RareExit {
+    /// A host NMI came.
+    HostNmi,
     /// The guest can take an NMI now.
     NmiWindow,
-    /// Memory that is not there ([`crate::Active::memory_fault`] tells more).
-    Memory,
-    /// A control-register access ([`crate::Active::control_register_access`] tells which).
-    ControlRegister,
+    /// Memory that is not there.
+    Memory(MemoryFault),
+    /// A control-register access.
+    ControlRegister(ControlRegisterAccess),
     /// XSETBV; the register is in ECX, the value in EDX:EAX.
     SetXcr,
     /// WBINVD or INVD.
@@ -197,8 +208,8 @@ pub enum Exit {
     Init,
     /// A start-up IPI with this vector.
     StartUp(Vector),
-    /// The paging structures of the hypervisor itself are malformed.
-    Misconfiguration,
+    /// The paging structures of the hypervisor itself are malformed at this guest-physical address.
+    Misconfiguration(u64),
     /// A reason that should not occur with the controls in use.
     Unexpected(u32),
 }
@@ -262,62 +273,50 @@ pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
         reason::WRMSR => Exit::WriteMsr,
         reason::HLT => Exit::Halt,
         reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
-        other => return decode_rare(vmcs, other),
+        other => Exit::Rare(RareReason(other)),
     })
 }
 
-#[cold]
-fn decode_rare(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
-    Ok(match basic {
+/// Decodes a rare exit, right after it.
+pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit, VmcsError> {
+    let qualification = || vmcs.read_natural(FieldNatural::ExitQualification);
+    Ok(match reason.0 {
         reason::EXCEPTION_OR_NMI => {
             const KIND_NMI: u32 = 2;
             let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
             if (info >> 8) & 7 == KIND_NMI {
-                Exit::HostNmi
+                RareExit::HostNmi
             } else {
-                Exit::Exception(Vector(info))
+                RareExit::Exception(Vector(info))
             }
         }
-        reason::TRIPLE_FAULT => Exit::TripleFault,
-        reason::INIT => Exit::Init,
-        reason::STARTUP_IPI => Exit::StartUp(Vector(
-            vmcs.read_natural(FieldNatural::ExitQualification)? as u32,
-        )),
-        reason::NMI_WINDOW => Exit::NmiWindow,
-        reason::TASK_SWITCH => Exit::TaskSwitch,
-        reason::INVD | reason::WBINVD => Exit::CacheFlush,
-        reason::RDPMC => Exit::ReadPerformanceCounter,
-        reason::VMCALL => Exit::Hypercall,
+        reason::TRIPLE_FAULT => RareExit::TripleFault,
+        reason::INIT => RareExit::Init,
+        reason::STARTUP_IPI => RareExit::StartUp(Vector(qualification()? as u32)),
+        reason::NMI_WINDOW => RareExit::NmiWindow,
+        reason::TASK_SWITCH => RareExit::TaskSwitch,
+        reason::INVD | reason::WBINVD => RareExit::CacheFlush,
+        reason::RDPMC => RareExit::ReadPerformanceCounter,
+        reason::VMCALL => RareExit::Hypercall,
         reason::GETSEC
         | reason::VMX_FIRST..=reason::VMX_LAST
         | reason::INVEPT
         | reason::INVVPID
-        | reason::VMFUNC => Exit::VirtualizationInstruction,
-        reason::CR_ACCESS => Exit::ControlRegister,
-        reason::MWAIT | reason::MONITOR => Exit::MonitorWait,
-        reason::PAUSE => Exit::Pause,
-        reason::EPT_VIOLATION => Exit::Memory,
-        reason::EPT_MISCONFIGURATION => Exit::Misconfiguration,
-        reason::XSETBV => Exit::SetXcr,
-        other => Exit::Unexpected(other),
+        | reason::VMFUNC => RareExit::VirtualizationInstruction,
+        reason::CR_ACCESS => RareExit::ControlRegister(control_register_access(qualification()?)),
+        reason::MWAIT | reason::MONITOR => RareExit::MonitorWait,
+        reason::PAUSE => RareExit::Pause,
+        reason::EPT_VIOLATION => {
+            let physical = vmcs.read64(Field64::GuestPhysicalAddress)?;
+            let linear = vmcs.read_natural(FieldNatural::GuestLinearAddress)?;
+            RareExit::Memory(memory_fault(qualification()?, physical, linear))
+        }
+        reason::EPT_MISCONFIGURATION => {
+            RareExit::Misconfiguration(vmcs.read64(Field64::GuestPhysicalAddress)?)
+        }
+        reason::XSETBV => RareExit::SetXcr,
+        other => RareExit::Unexpected(other),
     })
-}
-
-/// What an EPT violation was about, right after it.
-pub(crate) fn read_memory_fault(vmcs: &Current) -> Result<MemoryFault, VmcsError> {
-    let qualification = vmcs.read_natural(FieldNatural::ExitQualification)?;
-    let physical = vmcs.read64(Field64::GuestPhysicalAddress)?;
-    let linear = vmcs.read_natural(FieldNatural::GuestLinearAddress)?;
-    Ok(memory_fault(qualification, physical, linear))
-}
-
-/// What a control-register access was, right after it.
-pub(crate) fn read_control_register_access(
-    vmcs: &Current,
-) -> Result<ControlRegisterAccess, VmcsError> {
-    Ok(control_register_access(
-        vmcs.read_natural(FieldNatural::ExitQualification)?,
-    ))
 }
 
 /// Table 28-3.

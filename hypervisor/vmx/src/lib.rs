@@ -41,7 +41,8 @@ pub use cpu::{HostState, StartError, VmxCpu};
 pub use dump::VmcsDump;
 pub use ept::{Ept, EptError, MemoryType, Permissions};
 pub use exit::{
-    AccessKind, ControlRegisterAccess, Direction, Exit, IoAccess, MemoryFault, Vector, Width,
+    AccessKind, ControlRegisterAccess, Direction, Exit, IoAccess, MemoryFault, RareExit,
+    RareReason, Vector, Width,
 };
 pub use fields::{Field16, Field32, Field64, FieldNatural};
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};

@@ -109,7 +109,8 @@ pub struct Vcpu {
     io: IoBitmaps,
     msrs: MsrBitmap,
     vpid: u16,
-    pub(crate) launched: bool,
+    /// 1 once the VMCS is launched, as [`crate::enter::enter`] takes it.
+    pub(crate) launched: u32,
     pub(crate) primary: PrimaryControls,
     _not_send: core::marker::PhantomData<*mut ()>,
 }
@@ -145,7 +146,7 @@ impl Vcpu {
             io: IoBitmaps::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
             msrs: MsrBitmap::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
             vpid,
-            launched: false,
+            launched: 0,
             primary: caps.primary,
             _not_send: core::marker::PhantomData,
         };
@@ -185,7 +186,7 @@ impl Vcpu {
             .contains(SecondaryControls::RDTSCP);
         self.resident = Resident::at_reset(&cpu.fresh, has_tsc_aux);
         self.primary = cpu.capabilities().primary;
-        self.launched = false;
+        self.launched = 0;
         // SAFETY: a `VmxCpu` exists, so this processor is in VMX operation; a vCPU never leaves the
         // processor it was made on, so its VMCS is active nowhere else.
         unsafe {
