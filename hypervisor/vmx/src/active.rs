@@ -4,7 +4,7 @@ use crate::controls::{EntryControls, PrimaryControls};
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
 use crate::enter::enter;
-use crate::exit::{self, ENTRY_FAILED, Exit, RareExit, RareReason};
+use crate::exit::{self, Exit, RareExit, RareReason};
 use crate::fields::{Field32, Field64, FieldNatural};
 use crate::residency::{set_cr2, set_xcr0, xcr0};
 use crate::setup::{self, CR0_HOST, CR4_ALWAYS, CR4_GUEST};
@@ -61,7 +61,7 @@ impl<'a> Active<'a> {
     ///
     /// # Errors
     ///
-    /// [`EntryFailure`]; the guest did not run.
+    /// [`EntryFailure`]; the guest did not run. A refused guest state shows as a rare exit first.
     #[inline(always)]
     pub fn run(&mut self, ticks: u32) -> Result<Exit, EntryFailure> {
         // Where nothing is shifted there is nothing to round, so the sum does not overflow.
@@ -75,11 +75,10 @@ impl<'a> Active<'a> {
             return Err(self.instruction_failure());
         }
         self.vcpu.launched = 1;
-        let reason = self.vmcs.read32(Field32::ExitReason)?;
-        if reason & ENTRY_FAILED != 0 {
-            return Err(self.refused(Refusal::GuestState(reason)));
-        }
-        Ok(exit::decode(&self.vmcs, reason & 0xffff)?)
+        Ok(exit::decode(
+            &self.vmcs,
+            self.vmcs.read32(Field32::ExitReason)?,
+        )?)
     }
 
     #[cold]
@@ -376,9 +375,12 @@ impl<'a> Active<'a> {
     ///
     /// # Errors
     ///
-    /// [`VmcsError::Read`].
-    pub fn rare_exit(&self, reason: RareReason) -> Result<RareExit, VmcsError> {
-        exit::decode_rare(&self.vmcs, reason)
+    /// [`EntryFailure`] when it was no exit: the processor refused the guest state.
+    pub fn rare_exit(&mut self, reason: RareReason) -> Result<RareExit, EntryFailure> {
+        if let Some(reason) = reason.entry_failure() {
+            return Err(self.refused(Refusal::GuestState(reason)));
+        }
+        Ok(exit::decode_rare(&self.vmcs, reason)?)
     }
 
     /// How the guest translates linear addresses now.

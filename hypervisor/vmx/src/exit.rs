@@ -173,6 +173,17 @@ pub enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RareReason(u32);
 
+impl RareReason {
+    /// The reason of an entry that failed on its guest state, if that is what it was.
+    pub(crate) const fn entry_failure(self) -> Option<u32> {
+        if self.0 & ENTRY_FAILED != 0 {
+            Some(self.0 & BASIC_REASON)
+        } else {
+            None
+        }
+    }
+}
+
 /// Why the guest stopped running: the rarer reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RareExit {
@@ -250,14 +261,16 @@ mod reason {
 }
 
 /// Bit 31 of the exit reason: the entry failed on its guest state.
-pub(crate) const ENTRY_FAILED: u32 = 1 << 31;
+const ENTRY_FAILED: u32 = 1 << 31;
+/// The basic reason is in the low half.
+const BASIC_REASON: u32 = 0xffff;
 
 const VECTOR_MASK: u32 = 0xff;
 
-/// Decodes the exit whose (basic) reason was just read.
+/// Decodes the exit whose reason was just read. A reason with any flag set is a rare one.
 #[inline(always)]
-pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
-    Ok(match basic {
+pub(crate) fn decode(vmcs: &Current, reason: u32) -> Result<Exit, VmcsError> {
+    Ok(match reason {
         reason::IO => {
             // The layout of table 28-5 is the packed one.
             Exit::Io(IoAccess(
@@ -280,7 +293,7 @@ pub(crate) fn decode(vmcs: &Current, basic: u32) -> Result<Exit, VmcsError> {
 /// Decodes a rare exit, right after it.
 pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit, VmcsError> {
     let qualification = || vmcs.read_natural(FieldNatural::ExitQualification);
-    Ok(match reason.0 {
+    Ok(match reason.0 & BASIC_REASON {
         reason::EXCEPTION_OR_NMI => {
             const KIND_NMI: u32 = 2;
             let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
