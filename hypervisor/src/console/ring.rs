@@ -124,8 +124,8 @@ mod tests {
                 let mut taken = 0;
                 while taken < take && !ring.front().is_empty() {
                     let chunk = ring.front().len().min(take - taken);
-                    for byte in ring.front()[..chunk].to_vec() {
-                        prop_assert_eq!(Some(byte), model.pop_front());
+                    for byte in &ring.front()[..chunk] {
+                        prop_assert_eq!(Some(*byte), model.pop_front());
                     }
                     ring.consume(chunk);
                     taken += chunk;
