@@ -9,7 +9,7 @@ use crate::progress;
 use anyhow::{Context, Result};
 use config::Board;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a build leaves behind.
 pub(crate) struct Built {
@@ -28,7 +28,23 @@ pub(crate) struct Built {
 /// Where a tool is missing, something does not compile, or the board file is wrong.
 pub(crate) fn build(options: &BuildOptions) -> Result<Built> {
     install::ensure(&[install::IMAGE], !options.no_install)?;
-    let _lock = lock()?;
+    build_locked(options, &lock()?)
+}
+
+/// Builds, and copies the programs into a folder where later builds do not touch them.
+///
+/// # Errors
+///
+/// As [`build`], or where they cannot be copied.
+pub(crate) fn build_apart(options: &BuildOptions, folder: &Path) -> Result<Built> {
+    install::ensure(&[install::IMAGE], !options.no_install)?;
+    let lock = lock()?;
+    let mut built = build_locked(options, &lock)?;
+    built.programs = built.programs.copied_to(folder)?;
+    Ok(built)
+}
+
+fn build_locked(options: &BuildOptions, _lock: &File) -> Result<Built> {
     let programs = compile::programs(!options.debug, !options.no_install)?;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
     let (board, iso) = progress::step(
@@ -53,11 +69,7 @@ pub(crate) fn build(options: &BuildOptions) -> Result<Built> {
 }
 
 /// Keeps other calls of this tool out of the output folder while this one builds.
-///
-/// # Errors
-///
-/// Where the folder cannot be written.
-pub(crate) fn lock() -> Result<File> {
+fn lock() -> Result<File> {
     let output = paths::output();
     paths::make_folder(&output)?;
     let file = File::create(output.join("lock")).context("cannot make the build's lock file")?;

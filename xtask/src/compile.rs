@@ -8,7 +8,7 @@ use crate::toolchain::{BOARD_TARGET, GUEST_TARGET, Toolchain};
 use anyhow::{Context, Result, bail};
 use config::toml::BuiltImage;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The programs that a build leaves behind.
@@ -32,6 +32,26 @@ impl Programs {
             rtos: output.join("rtos.elf"),
             probes: output.join("probes.elf"),
         }
+    }
+
+    /// Copies of the programs in a folder, which later builds leave as they are.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be copied.
+    pub(crate) fn copied_to(&self, folder: &Path) -> Result<Self> {
+        paths::fresh_folder(folder)?;
+        let copy = |file: &Path, name: &str| -> Result<PathBuf> {
+            let to = folder.join(name);
+            install(file, &to)?;
+            Ok(to)
+        };
+        Ok(Self {
+            hypervisor: copy(&self.hypervisor, "understudy.elf")?,
+            stripped: copy(&self.stripped, "understudy-stripped.elf")?,
+            rtos: copy(&self.rtos, "rtos.elf")?,
+            probes: copy(&self.probes, "probes.elf")?,
+        })
     }
 
     /// The file of one of this project's guests.
@@ -90,7 +110,7 @@ fn cargo(toolchain: &Toolchain, package: &str, target: &str, release: bool) -> R
     Ok(folder.join(package))
 }
 
-fn install(from: &PathBuf, to: &PathBuf) -> Result<()> {
+fn install(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))

@@ -1,8 +1,8 @@
 //! Where things lie: the checkout and the output folders.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The top of the checkout.
@@ -42,6 +42,47 @@ pub(crate) fn fresh_folder(folder: &Path) -> Result<()> {
             .with_context(|| format!("cannot empty the folder {}", folder.display()))?;
     }
     make_folder(folder)
+}
+
+/// A folder of the output that no other call of this tool uses meanwhile.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// Locked until it is dropped, or the process ends in whichever way.
+    _lock: File,
+}
+
+/// Claims the folder `name` of the output, or, where another call uses it, `name-2` and so on.
+///
+/// # Errors
+///
+/// Where the output folder cannot be written.
+pub(crate) fn claim(name: &str) -> Result<Claim> {
+    let output = output();
+    make_folder(&output)?;
+    for number in 1.. {
+        let name = match number {
+            1 => name.to_owned(),
+            _ => format!("{name}-{number}"),
+        };
+        let lock = output.join(format!("{name}.lock"));
+        let lock =
+            File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                return Ok(Claim {
+                    folder: output.join(name),
+                    _lock: lock,
+                });
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context("cannot lock the output folder");
+            }
+        }
+    }
+    bail!("every folder for {name} is in use")
 }
 
 /// Writes a file, with an error that names it.

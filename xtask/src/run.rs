@@ -38,7 +38,8 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         bail!("--debugger needs Bochs and a terminal, so neither --headless nor QEMU");
     }
     let built = build::build(&options.build)?;
-    let folder = paths::output().join("run");
+    let claim = paths::claim("run")?;
+    let folder = &claim.folder;
     let mut setup = Setup::new(built.iso, options.cpus.unwrap_or(built.board.cpus));
     setup.cpu_model.clone_from(&options.cpu_model);
     setup.megabytes = options.mem;
@@ -54,13 +55,13 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         "==> Boot \"{}\" in {name} with {} processor(s); logs in {}",
         built.board.name,
         setup.cpus,
-        paths::shown(&folder)
+        paths::shown(folder)
     );
     let start = Instant::now();
     let outcome = if options.headless {
-        headless(emulator, &setup, &folder, options, &typing)
+        headless(emulator, &setup, folder, options, &typing)
     } else {
-        interactive(emulator, &setup, &folder, options, &typing)
+        interactive(emulator, &setup, folder, options, &typing)
     }?;
     let took = progress::seconds(start.elapsed());
     let (text, code) = match outcome {
@@ -69,7 +70,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     };
     eprintln!("\n==> {text}");
     paths::write(&folder.join("reason.txt"), format!("{text}\n"))?;
-    tell_backtrace(&folder, &built.programs.hypervisor)?;
+    tell_backtrace(folder, &built.programs.hypervisor)?;
     Ok(code)
 }
 

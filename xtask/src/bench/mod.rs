@@ -37,18 +37,19 @@ const RELEASES: u32 = 1000;
 pub(crate) fn exits(options: &ExitsOptions) -> Result<ExitCode> {
     let may_install = !options.no_install;
     install::ensure(&[install::BOCHS], may_install)?;
-    let built = build::build(&BuildOptions {
+    let claim = paths::claim("bench")?;
+    let folder = &claim.folder;
+    let build = BuildOptions {
         no_install: options.no_install,
         ..BuildOptions::default()
-    })?;
-    let folder = paths::output().join("bench");
-    paths::make_folder(&folder)?;
-    let mut figures = progress::step("Measure the exits", || measure(&built, &folder))?;
+    };
+    let built = build::build_apart(&build, &folder.join("programs"))?;
+    let mut figures = progress::step("Measure the exits", || measure(&built, folder))?;
     progress::step("Trace one exit of each kind", || {
-        trace_exits(&built, &folder, &mut figures)
+        trace_exits(&built, folder, &mut figures)
     })?;
     progress::step("Measure the RTOS's release latency", || {
-        figures.jitter = jitter(&built, &folder)?;
+        figures.jitter = jitter(&built, folder)?;
         Ok(())
     })?;
     if let Some(Peer::Kvm) = options.peer {

@@ -6,9 +6,10 @@ use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{Emulator, Machine, Setup};
 use crate::image::LoadedBoard;
 use crate::paths;
-use anyhow::{Context, Result, bail};
+use crate::symbolize;
+use anyhow::{Context, Result, anyhow, bail};
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The bench of one test. All transcripts stay in `target/understudy/test/NAME`.
@@ -28,12 +29,13 @@ impl Lab {
         case: &Case,
         emulator: Emulator,
         programs: &Programs,
+        folder: &Path,
         may_install: bool,
     ) -> Self {
         Self {
             emulator,
             programs: programs.clone(),
-            folder: paths::output().join("test").join(case.name),
+            folder: folder.join(case.name),
             deadline: Instant::now() + case.deadline,
             boots: Cell::new(0),
             may_install,
@@ -77,6 +79,7 @@ impl Lab {
             machine,
             deadline: self.deadline,
             folder,
+            hypervisor: self.programs.hypervisor.clone(),
         })
     }
 }
@@ -86,6 +89,8 @@ pub(crate) struct Session {
     machine: Machine,
     deadline: Instant,
     folder: PathBuf,
+    /// For the names of functions, should it panic.
+    hypervisor: PathBuf,
 }
 
 impl Session {
@@ -174,7 +179,17 @@ impl Session {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// Adds to an error where the transcript lies, and a panic's backtrace with names.
     fn with_place<T>(&mut self, work: impl FnOnce(&mut Machine) -> Result<T>) -> Result<T> {
-        work(&mut self.machine).with_context(|| format!("see {}", paths::shown(&self.folder)))
+        work(&mut self.machine).map_err(|error| {
+            let folder = paths::shown(&self.folder);
+            let trace = symbolize::backtrace(&self.machine.console.text(), &self.hypervisor);
+            match trace {
+                Ok(trace) if !trace.is_empty() => {
+                    anyhow!("{error:#}\nthe panic's backtrace:\n{trace}see {folder}")
+                }
+                _ => anyhow!("{error:#}\nsee {folder}"),
+            }
+        })
     }
 }

@@ -15,9 +15,10 @@ use crate::compile;
 use crate::emulator::Emulator;
 use crate::install;
 use crate::paths;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lab::Lab;
 use report::{Report, Row, Verdict};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -107,6 +108,11 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if host.is_empty() && cases.is_empty() {
+        bail!(
+            "no test's name contains that; --list shows them all, --all --list the slow ones too"
+        );
+    }
     let report = Report::new(options.plain);
     for check in &host {
         report.started(check.name);
@@ -116,10 +122,19 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
     }
     if !cases.is_empty() {
         let start = Instant::now();
-        match prepare(options) {
+        let claim = paths::claim("test")?;
+        match prepare(options, &claim.folder) {
             Ok((emulator, programs)) => {
                 report.add(Row::new("build", start.elapsed(), Verdict::Passed));
-                let lab = |case: &Case| Lab::new(case, emulator, &programs, !options.no_install);
+                let lab = |case: &Case| {
+                    Lab::new(
+                        case,
+                        emulator,
+                        &programs,
+                        &claim.folder,
+                        !options.no_install,
+                    )
+                };
                 run_cases(&cases, options.jobs, emulator, &report, lab);
             }
             Err(error) => {
@@ -141,14 +156,15 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
 }
 
 /// Builds what the boards need.
-fn prepare(options: &TestOptions) -> Result<(Emulator, compile::Programs)> {
+fn prepare(options: &TestOptions, folder: &Path) -> Result<(Emulator, compile::Programs)> {
     let may_install = !options.no_install;
     install::ensure(&[install::IMAGE], may_install)?;
     let emulator = options.emulator.settle(may_install)?;
-    let built = build::build(&BuildOptions {
+    let build = BuildOptions {
         no_install: options.no_install,
         ..BuildOptions::default()
-    })?;
+    };
+    let built = build::build_apart(&build, &folder.join("programs"))?;
     Ok((emulator, built.programs))
 }
 
