@@ -101,7 +101,10 @@ impl LoadedBoard {
         for (number, bytes) in self.modules.iter().enumerate() {
             paths::write(&boot.join(format!("module-{number}.img")), bytes)?;
         }
-        mkrescue(&tree, &iso)?;
+        // A board that runs from an earlier image keeps that.
+        let fresh = folder.join("understudy.iso.new");
+        mkrescue(&tree, &fresh)?;
+        fs::rename(&fresh, &iso).context("cannot put the image in its place")?;
         paths::write(&key_file, key)?;
         fs::remove_dir_all(&tree).context("cannot remove the image's working folder")?;
         Ok(iso)
