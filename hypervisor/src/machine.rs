@@ -7,7 +7,7 @@ mod string_io;
 use crate::cpuid::{Cpuid, Offer};
 use crate::guest::{GuestHandle, GuestState};
 use crate::host::BootModule;
-use crate::loader::{Module, multiboot};
+use crate::loader::{Entry, Module, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -186,6 +186,11 @@ impl Machine {
                 multiboot::load(image, &self.config.command_line, &files, &mut self.memory)?
             }
         };
+        let Entry::Protected32 { eip, eax, ebx } = entry else {
+            return Err(StartFailure(
+                "kernels that start in 64-bit mode cannot be run yet".to_string(),
+            ));
+        };
         self.base = tsc::read();
         self.tsc_adjust = 0;
         self.pc = Pc::new(pc_config(&self.config, self.board, self.base), Ticks(0));
@@ -208,9 +213,9 @@ impl Machine {
             }
         };
         let mut active = vcpu.activate(cpu)?;
-        active.set_rip(u64::from(entry.eip))?;
-        active.gprs_mut().rax = u64::from(entry.eax);
-        active.gprs_mut().rbx = u64::from(entry.ebx);
+        active.set_rip(u64::from(eip))?;
+        active.gprs_mut().rax = u64::from(eax);
+        active.gprs_mut().rbx = u64::from(ebx);
         vcpu.park(cpu);
         Ok(())
     }

@@ -6,8 +6,10 @@
 //! Guest memory after loading: the boot information lies in low memory at [`INFO`], below the
 //! reserved top kilobyte; the kernel where its image says; the modules behind the kernel, page-aligned.
 
-use super::{Entry, Module};
-use crate::memory::{GuestMemory, OutOfBounds};
+use super::{
+    AVAILABLE, Entry, HOLE, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area,
+};
+use crate::memory::GuestMemory;
 use alloc::vec::Vec;
 use core::fmt;
 use elf::ElfBytes;
@@ -37,15 +39,9 @@ const INFO_MEMORY_MAP: u32 = 1 << 6;
 const INFO_LOADER_NAME: u32 = 1 << 9;
 
 const LOADER_NAME: &[u8] = b"Understudy\0";
-const PAGE: u64 = 4096;
-const MIB: u64 = 1 << 20;
 
 /// Where the boot information lies.
 const INFO: u64 = 0x9_0000;
-/// End of conventional memory: the kilobyte above belongs to the extended BIOS data area.
-const LOW_MEMORY_END: u64 = 0x9_fc00;
-/// Start of the hole for adapters and firmware.
-const HOLE: u64 = 0xa_0000;
 
 /// Why an image cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +182,7 @@ pub fn load(
     }
     write_bios_data_area(memory).map_err(|_| LoadError::TooLittleMemory)?;
     write_information(command_line, &loaded, memory)?;
-    Ok(Entry {
+    Ok(Entry::Protected32 {
         eip: plan.eip,
         eax: BOOT_MAGIC,
         ebx: INFO as u32,
@@ -330,20 +326,6 @@ fn place(segment: &Segment<'_>, memory: &mut GuestMemory) -> Result<(), LoadErro
         .map_err(|_| LoadError::DoesNotFit { start, end })
 }
 
-/// The fields of the BIOS data area that kernels read: the serial port, the size of conventional
-/// memory and the segment of the extended data area.
-fn write_bios_data_area(memory: &mut GuestMemory) -> Result<(), OutOfBounds> {
-    const COM1_BASE: u64 = 0x400;
-    const EBDA_SEGMENT: u64 = 0x40e;
-    const LOW_MEMORY_KIB: u64 = 0x413;
-    memory.write(COM1_BASE, &0x3f8_u16.to_le_bytes())?;
-    memory.write(EBDA_SEGMENT, &((LOW_MEMORY_END >> 4) as u16).to_le_bytes())?;
-    memory.write(
-        LOW_MEMORY_KIB,
-        &((LOW_MEMORY_END / 1024) as u16).to_le_bytes(),
-    )
-}
-
 /// Lays out the boot information from [`INFO`] upward.
 fn write_information(
     command_line: &str,
@@ -404,8 +386,6 @@ fn write_information(
 
 /// The memory map: start, end and type (1 is available, 2 is reserved).
 fn memory_map(top: u64) -> [(u64, u64, u32); 4] {
-    const AVAILABLE: u32 = 1;
-    const RESERVED: u32 = 2;
     const FIRMWARE: u64 = 0xf_0000;
     [
         (0, LOW_MEMORY_END, AVAILABLE),
