@@ -1,9 +1,13 @@
 //! A VMCS in words, for the log.
 
+use crate::controls::{
+    EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls,
+};
 use crate::fields::{Field16, Field32, Field64, FieldNatural};
 use crate::state::Gprs;
 use crate::vmcs::Current;
 use alloc::vec::Vec;
+use bitflags::Flags;
 use core::fmt;
 
 /// Every field that could be read, and the general-purpose registers.
@@ -156,12 +160,33 @@ impl fmt::Display for VmcsDump {
         for (name, value) in &self.fields {
             match name {
                 Name::F16(field) => writeln!(f, "  {field:?} = {value:#06x}")?,
-                Name::F32(field) => writeln!(f, "  {field:?} = {value:#010x}")?,
+                Name::F32(field) => {
+                    write!(f, "  {field:?} = {value:#010x}")?;
+                    write_flags(f, *field, *value as u32)?;
+                    writeln!(f)?;
+                }
                 Name::F64(field) => writeln!(f, "  {field:?} = {value:#018x}")?,
                 Name::Natural(field) => writeln!(f, "  {field:?} = {value:#018x}")?,
             }
         }
         Ok(())
+    }
+}
+
+/// Names the flags that are set in a field of controls.
+fn write_flags(f: &mut fmt::Formatter<'_>, field: Field32, value: u32) -> fmt::Result {
+    fn names<F: Flags>(f: &mut fmt::Formatter<'_>, flags: F) -> fmt::Result {
+        flags
+            .iter_names()
+            .try_for_each(|(name, _)| write!(f, " {name}"))
+    }
+    match field {
+        Field32::PinControls => names(f, PinControls::from_bits_retain(value)),
+        Field32::PrimaryControls => names(f, PrimaryControls::from_bits_retain(value)),
+        Field32::SecondaryControls => names(f, SecondaryControls::from_bits_retain(value)),
+        Field32::ExitControls => names(f, ExitControls::from_bits_retain(value)),
+        Field32::EntryControls => names(f, EntryControls::from_bits_retain(value)),
+        _ => Ok(()),
     }
 }
 
@@ -185,5 +210,31 @@ pub(crate) fn entry_failure(reason: u32) -> &'static str {
         34 => "an MSR could not be loaded",
         41 => "machine check during entry",
         _ => "for an unknown reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_names_fields_and_flags() {
+        let dump = VmcsDump {
+            gprs: Gprs {
+                rax: 0x1234,
+                ..Gprs::default()
+            },
+            fields: vec![
+                (Name::F32(Field32::PinControls), 0x47),
+                (Name::Natural(FieldNatural::GuestRip), 0xfff0),
+            ],
+        };
+        let text = dump.to_string();
+        assert!(text.contains("rip 000000000000fff0"));
+        assert!(text.contains("rax 0000000000001234"));
+        assert!(
+            text.contains("PinControls = 0x00000047 EXTERNAL_INTERRUPT_EXITING PREEMPTION_TIMER")
+        );
+        assert!(text.contains("GuestRip = 0x000000000000fff0"));
     }
 }
