@@ -168,6 +168,7 @@ fn discover(found: Found) -> Result<(), BootError> {
         info,
         mut tables,
     } = found;
+    logger::obey(&info.command_line);
     interrupts::set_up(0, tables.first_stacks());
     // SAFETY: the 8259s are the board's and nobody uses them.
     unsafe { drivers::pic::silence(PIC_VECTORS) };

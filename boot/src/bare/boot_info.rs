@@ -22,6 +22,7 @@ pub(super) struct BootInfo {
     pub(super) ram: Vec<Area>,
     pub(super) modules: Vec<BootModule>,
     pub(super) rsdp: Option<Rsdp>,
+    pub(super) command_line: String,
 }
 
 /// A copy of the root system description pointer.
@@ -151,10 +152,15 @@ impl BootInfo {
             revision: tag.revision(),
             root_table: tag.rsdt_address(),
         });
+        let command_line = information
+            .command_line_tag()
+            .and_then(|tag| tag.cmdline().ok())
+            .map_or_else(String::new, String::from);
         Self {
             ram,
             modules,
             rsdp: new.or(old),
+            command_line,
         }
     }
 }

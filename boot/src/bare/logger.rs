@@ -40,3 +40,13 @@ pub(super) fn start() {
 pub(super) fn set_frequency(hz: u64) {
     FREQUENCY.store(hz, Ordering::Relaxed);
 }
+
+/// Obeys `log=LEVEL` on the command line; warns of what it does not know.
+pub(super) fn obey(command_line: &str) {
+    for word in command_line.split_ascii_whitespace() {
+        match word.strip_prefix("log=").map(str::parse::<LevelFilter>) {
+            Some(Ok(level)) => log::set_max_level(level),
+            _ => log::warn!("command line: \"{word}\" means nothing (log=LEVEL does)"),
+        }
+    }
+}

@@ -93,7 +93,12 @@ fn begin() {
     }
     let Some(apic) = APIC.get() else { return };
     let own = apic.id();
-    for id in PROCESSORS.get().into_iter().flatten().filter(|id| **id != own) {
+    for id in PROCESSORS
+        .get()
+        .into_iter()
+        .flatten()
+        .filter(|id| **id != own)
+    {
         apic.send(*id, Ipi::Nmi);
     }
     // Long enough for a processor to leave its guest and take the NMI.
