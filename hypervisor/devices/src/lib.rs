@@ -8,7 +8,10 @@
 
 extern crate alloc;
 
+pub mod ioapic;
 pub mod keyboard;
+pub mod lapic;
+pub mod msi;
 pub mod pc;
 pub mod pci;
 pub mod pic;
@@ -19,5 +22,7 @@ pub mod system;
 pub mod time;
 pub mod uart;
 
+pub use ioapic::{IoApic, IoApicStateV1};
+pub use lapic::{LocalApic, LocalApicConfig, LocalApicStateV1};
 pub use pc::{Effects, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width};
 pub use time::{Rate, Ticks};
