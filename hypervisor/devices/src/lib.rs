@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod ioapic;
+pub mod acpi;
 pub mod keyboard;
 pub mod lapic;
 pub mod msi;
