@@ -3,9 +3,10 @@
 use crate::cli::BuildOptions;
 use crate::compile::{self, Programs};
 use crate::image::LoadedBoard;
-use crate::install;
+use crate::install::{self, Need};
 use crate::paths;
 use crate::progress;
+use crate::toolchain::{Route, Toolchain};
 use anyhow::{Context, Result};
 use config::Board;
 use std::fs::File;
@@ -21,14 +22,14 @@ pub(crate) struct Built {
     pub iso: PathBuf,
 }
 
-/// Builds the programs and the image of one board.
+/// Builds the programs and the image of one board. Whatever is missing on this machine for that,
+/// or of `more`, is installed first, in one go.
 ///
 /// # Errors
 ///
 /// Where a tool is missing, something does not compile, or the board file is wrong.
-pub(crate) fn build(options: &BuildOptions) -> Result<Built> {
-    install::ensure(&[install::IMAGE], !options.no_install)?;
-    build_locked(options, &lock()?)
+pub(crate) fn build(options: &BuildOptions, more: &[&[Need]]) -> Result<Built> {
+    build_locked(options, more, &lock()?)
 }
 
 /// Builds, and copies the programs into a folder where later builds do not touch them.
@@ -36,16 +37,26 @@ pub(crate) fn build(options: &BuildOptions) -> Result<Built> {
 /// # Errors
 ///
 /// As [`build`], or where they cannot be copied.
-pub(crate) fn build_apart(options: &BuildOptions, folder: &Path) -> Result<Built> {
-    install::ensure(&[install::IMAGE], !options.no_install)?;
+pub(crate) fn build_apart(
+    options: &BuildOptions,
+    more: &[&[Need]],
+    folder: &Path,
+) -> Result<Built> {
     let lock = lock()?;
-    let mut built = build_locked(options, &lock)?;
+    let mut built = build_locked(options, more, &lock)?;
     built.programs = built.programs.copied_to(folder)?;
     Ok(built)
 }
 
-fn build_locked(options: &BuildOptions, _lock: &File) -> Result<Built> {
-    let programs = compile::programs(!options.debug, !options.no_install)?;
+fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Result<Built> {
+    let route = Route::find();
+    let mut needs = vec![install::IMAGE];
+    needs.extend(route.needs());
+    needs.extend(more);
+    install::ensure(&needs, !options.no_install)?;
+    let toolchain = Toolchain::new(&route)?;
+    progress::note(&format!("compiler: {}", toolchain.reason));
+    let programs = compile::programs(&toolchain, !options.debug)?;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
     let (board, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),

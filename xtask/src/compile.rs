@@ -67,17 +67,12 @@ impl Programs {
 ///
 /// # Errors
 ///
-/// Where a tool is missing, a compilation fails or the hypervisor breaks a rule.
-pub(crate) fn programs(release: bool, may_install: bool) -> Result<Programs> {
-    let toolchain = progress::step("Choose the compiler", || {
-        let toolchain = Toolchain::choose(may_install)?;
-        progress::note(&toolchain.reason);
-        Ok(toolchain)
-    })?;
+/// Where a compilation fails or the hypervisor breaks a rule.
+pub(crate) fn programs(toolchain: &Toolchain, release: bool) -> Result<Programs> {
     let programs = Programs::paths();
     paths::make_folder(&paths::output().join("boot"))?;
     progress::step("Compile the hypervisor", || {
-        let built = cargo(&toolchain, "understudy", BOARD_TARGET, release)?;
+        let built = cargo(toolchain, "understudy", BOARD_TARGET, release)?;
         install(&built, &programs.hypervisor)
     })?;
     progress::step("Check the hypervisor's code", || {
@@ -85,7 +80,7 @@ pub(crate) fn programs(release: bool, may_install: bool) -> Result<Programs> {
     })?;
     progress::step("Compile the guests", || {
         for image in BuiltImage::ALL {
-            let built = cargo(&toolchain, image.name(), GUEST_TARGET, release)?;
+            let built = cargo(toolchain, image.name(), GUEST_TARGET, release)?;
             let bytes = paths::read(&built)?;
             let stripped = Image::parse(&bytes)?.stripped()?;
             paths::write(programs.guest(image), stripped)?;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Build(options) => build::build(options).map(|_| ExitCode::SUCCESS),
+        Command::Build(options) => build::build(options, &[]).map(|_| ExitCode::SUCCESS),
         Command::Run(options) => run::run(options),
         Command::Bench(cli::Bench::Exits(options)) => bench::exits(options),
         Command::Test(options) => suite::test(options),

@@ -37,7 +37,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     if options.debugger && (options.headless || emulator != Emulator::Bochs) {
         bail!("--debugger needs Bochs and a terminal, so neither --headless nor QEMU");
     }
-    let built = build::build(&options.build)?;
+    let built = build::build(&options.build, emulator.needs())?;
     let claim = paths::claim("run")?;
     let folder = &claim.folder;
     let mut setup = Setup::new(built.iso, options.cpus.unwrap_or(built.board.cpus));

@@ -6,7 +6,7 @@
 //! 3. a compiler that has the sources of `core` at hand builds them along: the active toolchain
 //!    with its `rust-src`, or the distribution's packages, which are installed where need be.
 
-use crate::install;
+use crate::install::{self, Need};
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result, bail};
@@ -37,44 +37,88 @@ pub(crate) struct Toolchain {
 }
 
 /// What the active toolchain says of itself.
-struct Active {
+#[derive(Debug)]
+pub(crate) struct Active {
     sysroot: PathBuf,
     host: String,
 }
 
+/// A way to a compiler, before anything is installed for it.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// The active toolchain has the targets.
+    Plain(Active, &'static str),
+    /// The active toolchain has the sources of core.
+    Sources(Active),
+    /// The distribution's packages.
+    Packages,
+}
+
+impl Route {
+    /// Finds the first route that is open; asks rustup for the targets where that is allowed.
+    pub(crate) fn find() -> Self {
+        let Some(active) = Active::find() else {
+            return Self::Packages;
+        };
+        if active.has_targets() {
+            Self::Plain(active, "the active toolchain has both targets")
+        } else if rustup_adds_targets() && active.has_targets() {
+            Self::Plain(active, "rustup added the targets")
+        } else if active.has_sources() {
+            Self::Sources(active)
+        } else {
+            Self::Packages
+        }
+    }
+
+    /// What must be on this machine for it.
+    pub(crate) fn needs(&self) -> Vec<&'static [Need]> {
+        match self {
+            Self::Plain(active, _) | Self::Sources(active) if active.linker().is_some() => vec![],
+            Self::Plain(..) | Self::Sources(_) => vec![install::LINKER],
+            Self::Packages => vec![install::COMPILER, install::LINKER],
+        }
+    }
+}
+
 impl Toolchain {
-    /// Chooses the route.
+    /// Takes a route whose needs are met.
     ///
     /// # Errors
     ///
-    /// Where no route is open; the text says what to install.
-    pub(crate) fn choose(may_install: bool) -> Result<Self> {
-        let active = Active::find();
-        if let Some(active) = &active {
-            if active.has_targets() {
-                return Self::plain(active, "the active toolchain has both targets", may_install);
-            }
-            if rustup_adds_targets() && active.has_targets() {
-                return Self::plain(active, "rustup added the targets", may_install);
-            }
-        }
+    /// Where the distribution's compiler is too old.
+    pub(crate) fn new(route: &Route) -> Result<Self> {
         let why = match env::var("RUSTUP_AUTO_INSTALL") {
             Ok(value) if value == "0" => "RUSTUP_AUTO_INSTALL=0 forbids adding targets",
             _ => "rustup could not add the targets",
         };
-        if let Some(active) = active.filter(Active::has_sources) {
-            let linker = linker(Some(&active), may_install)?;
-            return Ok(Self {
+        match route {
+            Route::Plain(active, reason) => Ok(Self {
                 cargo: "cargo".into(),
                 rustc: None,
-                build_std: true,
-                board_linker: Some(linker.clone()),
-                guest_linker: linker,
-                folder: "cargo-src",
-                reason: format!("{why}; the active toolchain builds core from its rust-src"),
-            });
+                build_std: false,
+                board_linker: None,
+                guest_linker: linker(Some(active))?,
+                folder: "cargo",
+                reason: (*reason).to_owned(),
+            }),
+            Route::Sources(active) => {
+                let linker = linker(Some(active))?;
+                Ok(Self {
+                    cargo: "cargo".into(),
+                    rustc: None,
+                    build_std: true,
+                    board_linker: Some(linker.clone()),
+                    guest_linker: linker,
+                    folder: "cargo-src",
+                    reason: format!("{why}; the active toolchain builds core from its rust-src"),
+                })
+            }
+            Route::Packages => Self::of_packages(why),
         }
-        install::ensure(&[install::COMPILER, install::LINKER], may_install)?;
+    }
+
+    fn of_packages(why: &str) -> Result<Self> {
         let rustc = Path::new("/usr/bin/rustc");
         let minor = minor_version(rustc)?;
         if minor < MINOR_MIN {
@@ -84,7 +128,7 @@ impl Toolchain {
                  targets {BOARD_TARGET} and {GUEST_TARGET}"
             );
         }
-        let linker = linker(None, may_install)?;
+        let linker = linker(None)?;
         Ok(Self {
             cargo: "/usr/bin/cargo".into(),
             rustc: Some(rustc.to_path_buf()),
@@ -95,18 +139,6 @@ impl Toolchain {
             reason: format!(
                 "{why}; the distribution's compiler (1.{minor}) builds core from rust-web-src"
             ),
-        })
-    }
-
-    fn plain(active: &Active, reason: &str, may_install: bool) -> Result<Self> {
-        Ok(Self {
-            cargo: "cargo".into(),
-            rustc: None,
-            build_std: false,
-            board_linker: None,
-            guest_linker: linker(Some(active), may_install)?,
-            folder: "cargo",
-            reason: reason.to_owned(),
         })
     }
 
@@ -191,12 +223,11 @@ impl Active {
     }
 }
 
-fn linker(active: Option<&Active>, may_install: bool) -> Result<PathBuf> {
-    if let Some(linker) = active.and_then(Active::linker) {
-        return Ok(linker);
-    }
-    install::ensure(&[install::LINKER], may_install)?;
-    paths::program("ld.lld").context("there is no ld.lld on the search path")
+fn linker(active: Option<&Active>) -> Result<PathBuf> {
+    active
+        .and_then(Active::linker)
+        .or_else(|| paths::program("ld.lld"))
+        .context("there is no ld.lld on the search path")
 }
 
 /// Asks rustup for the targets.

@@ -12,7 +12,6 @@ use crate::elf::Image;
 use crate::emulator::console::Echo;
 use crate::emulator::{Emulator, Machine, Setup};
 use crate::image::LoadedBoard;
-use crate::install;
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result, bail};
@@ -36,14 +35,13 @@ const RELEASES: u32 = 1000;
 /// Where a board does not run through.
 pub(crate) fn exits(options: &ExitsOptions) -> Result<ExitCode> {
     let may_install = !options.no_install;
-    install::ensure(&[install::BOCHS], may_install)?;
     let claim = paths::claim("bench")?;
     let folder = &claim.folder;
     let build = BuildOptions {
         no_install: options.no_install,
         ..BuildOptions::default()
     };
-    let built = build::build_apart(&build, &folder.join("programs"))?;
+    let built = build::build_apart(&build, Emulator::Bochs.needs(), &folder.join("programs"))?;
     let mut figures = progress::step("Measure the exits", || measure(&built, folder))?;
     progress::step("Trace one exit of each kind", || {
         trace_exits(&built, folder, &mut figures)

@@ -8,7 +8,7 @@ pub(crate) mod console;
 pub(crate) mod process;
 pub(crate) mod qemu;
 
-use crate::install;
+use crate::install::{self, Need};
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result, bail};
@@ -49,11 +49,12 @@ pub(crate) enum Emulator {
 }
 
 impl Choice {
-    /// Settles on an emulator that works here, installed where need be.
+    /// Settles on an emulator that works here. QEMU is installed at once where that is allowed,
+    /// because without it Bochs may take its place.
     ///
     /// # Errors
     ///
-    /// Where it is missing and cannot be installed, or the host lacks nested VT-x.
+    /// Where QEMU was asked for and cannot be installed, or the host lacks nested VT-x.
     pub(crate) fn settle(self, may_install: bool) -> Result<Emulator> {
         match self {
             Self::Auto if qemu::host_has_nested_vtx() => {
@@ -74,8 +75,17 @@ impl Choice {
             }
             Self::Auto | Self::Bochs => {}
         }
-        install::ensure(&[install::BOCHS], may_install)?;
         Ok(Emulator::Bochs)
+    }
+}
+
+impl Emulator {
+    /// What must be on this machine for it.
+    pub(crate) const fn needs(self) -> &'static [&'static [Need]] {
+        match self {
+            Self::Bochs => &[install::BOCHS],
+            Self::QemuKvm => &[install::QEMU],
+        }
     }
 }
 

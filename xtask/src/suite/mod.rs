@@ -13,7 +13,6 @@ use crate::build;
 use crate::cli::{BuildOptions, TestOptions};
 use crate::compile;
 use crate::emulator::Emulator;
-use crate::install;
 use crate::paths;
 use anyhow::{Result, bail};
 use lab::Lab;
@@ -158,13 +157,12 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
 /// Builds what the boards need.
 fn prepare(options: &TestOptions, folder: &Path) -> Result<(Emulator, compile::Programs)> {
     let may_install = !options.no_install;
-    install::ensure(&[install::IMAGE], may_install)?;
     let emulator = options.emulator.settle(may_install)?;
     let build = BuildOptions {
         no_install: options.no_install,
         ..BuildOptions::default()
     };
-    let built = build::build_apart(&build, &folder.join("programs"))?;
+    let built = build::build_apart(&build, emulator.needs(), &folder.join("programs"))?;
     Ok((emulator, built.programs))
 }
 
