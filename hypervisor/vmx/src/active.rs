@@ -541,6 +541,48 @@ impl<'a> Active<'a> {
         valid
     }
 
+    /// Puts the vCPU into 64-bit mode with the page tables at `cr3`, the descriptor table given, and
+    /// flat segments: `code` and `data` are its selectors. Interrupts stay off.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Write`].
+    pub fn enter_long_mode(
+        &mut self,
+        cr3: u64,
+        gdt: (u64, u16),
+        code: u16,
+        data: u16,
+    ) -> Result<(), VmcsError> {
+        for register in SegmentRegister::ALL {
+            let segment = match register {
+                SegmentRegister::Cs => Segment::flat_code_64(code),
+                SegmentRegister::Ldtr | SegmentRegister::Tr => continue,
+                _ => Segment::flat_data_32(data),
+            };
+            self.set_segment(register, segment)?;
+        }
+        let cr0 = Cr0Flags::PAGING | Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
+        let cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits();
+        let efer = EferFlags::LONG_MODE_ENABLE | EferFlags::LONG_MODE_ACTIVE;
+        // SAFETY: guest state only, with the bits that must stay set.
+        unsafe {
+            self.vmcs
+                .write_natural(FieldNatural::GuestGdtrBase, gdt.0)?;
+            self.vmcs
+                .write32(Field32::GuestGdtrLimit, u32::from(gdt.1))?;
+            self.vmcs.write_natural(FieldNatural::GuestCr3, cr3)?;
+            let real = cr0.bits() | Cr0Flags::NUMERIC_ERROR.bits();
+            self.vmcs.write_natural(FieldNatural::GuestCr0, real)?;
+            self.vmcs
+                .write_natural(FieldNatural::Cr0Shadow, cr0.bits())?;
+            self.vmcs
+                .write_natural(FieldNatural::GuestCr4, cr4 | CR4_ALWAYS)?;
+            self.vmcs.write_natural(FieldNatural::Cr4Shadow, cr4)?;
+        }
+        self.write_efer_field(efer.bits())
+    }
+
     /// Writes IA32_EFER and the entry control that must agree with its LMA bit.
     fn write_efer_field(&mut self, efer: u64) -> Result<(), VmcsError> {
         let entry = self.vmcs.read32(Field32::EntryControls)?;

@@ -121,6 +121,17 @@ impl Segment {
         }
     }
 
+    /// A 64-bit code segment, readable, accessed.
+    #[must_use]
+    pub const fn flat_code_64(selector: u16) -> Self {
+        Self {
+            selector,
+            base: 0,
+            limit: !0,
+            access: 0xa09b,
+        }
+    }
+
     /// A flat 4 GiB 32-bit data segment, writable, accessed.
     #[must_use]
     pub const fn flat_data_32(selector: u16) -> Self {
