@@ -7,7 +7,7 @@ mod string_io;
 use crate::cpuid::{Cpuid, Offer};
 use crate::guest::{GuestHandle, GuestState};
 use crate::host::BootModule;
-use crate::loader::{Entry, Module, multiboot};
+use crate::loader::{Entry, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -184,6 +184,10 @@ impl Machine {
         let entry = match self.config.format {
             ImageFormat::Multiboot => {
                 multiboot::load(image, &self.config.command_line, &files, &mut self.memory)?
+            }
+            ImageFormat::Linux => {
+                let command_line = &self.config.command_line;
+                linux::load(image, command_line, &files, None, &mut self.memory)?
             }
         };
         let Entry::Protected32 { eip, eax, ebx } = entry else {
@@ -380,5 +384,6 @@ fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
         com1: config.devices.contains(&Device::Com1),
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),
+        io_apic: false,
     }
 }

@@ -6,6 +6,8 @@
 //! Inputs are asserted or not; the polarity of an entry is stored and has no effect.
 
 mod entry;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +133,14 @@ impl IoApic {
         }
     }
 
+    /// No local APIC took a message of this vector, so none will end it. A level stays asserted; the next write to its
+    /// entry sends anew.
+    pub fn undelivered(&mut self, vector: u8) {
+        for entry in &mut self.entries {
+            entry.end(vector);
+        }
+    }
+
     /// A 32-bit read at `offset` in the page.
     #[must_use]
     pub fn mmio_read(&self, offset: u16) -> u32 {
@@ -177,7 +187,7 @@ impl IoApic {
                 let asserted = self.line(input);
                 let entry = self.entries.get_mut(usize::from(input))?;
                 entry.set_low(value);
-                if asserted && entry.level() {
+                if asserted && entry.holds() {
                     return entry.fire();
                 }
             }

@@ -13,8 +13,16 @@ mod address;
 mod base;
 mod command;
 mod lvt;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod reference;
 mod register;
 mod state;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod timer_tests;
 mod timer;
 mod vectors;
 

@@ -8,8 +8,8 @@
 
 extern crate alloc;
 
-pub mod ioapic;
 pub mod acpi;
+pub mod ioapic;
 pub mod keyboard;
 pub mod lapic;
 pub mod msi;

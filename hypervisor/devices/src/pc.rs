@@ -4,6 +4,7 @@
 //! the hypervisor's own timer late or unarmed. That one is armed ([`Pc::next_deadline`]) only for events whose
 //! interrupt is not masked: a masked one can wait for the access that unmasks it.
 
+mod lines;
 mod ports;
 #[cfg(test)]
 mod properties;
@@ -14,6 +15,8 @@ mod unclaimed;
 
 use crate::keyboard::Keyboard;
 use crate::pci::Pci;
+use crate::ioapic::IoApic;
+use crate::msi::Dispatch;
 use crate::pic::{Masked, Pic};
 use crate::pit::Pit;
 use crate::power::{Power, SCI_IRQ};
@@ -22,6 +25,7 @@ use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
 pub use state::{PcStateV1, StateError};
+use lines::Lines;
 use unclaimed::Unclaimed;
 
 /// Interrupt request lines.
@@ -44,6 +48,8 @@ pub struct PcConfig {
     pub rtc: bool,
     /// Whether there is PCI configuration mechanism 1 at 0xCF8.
     pub pci: bool,
+    /// Whether there is an I/O APIC, whose page the processor's side maps ([`Pc::io_apic_read`]).
+    pub io_apic: bool,
 }
 
 /// The size of a port access.
@@ -104,7 +110,7 @@ pub trait Effects {
 #[derive(Clone, Debug)]
 pub struct Pc {
     config: PcConfig,
-    pic: Pic,
+    lines: Lines,
     pit: Pit,
     keyboard: Keyboard,
     system: System,
@@ -135,7 +141,7 @@ impl Pc {
         } = config;
         let mut pc = Self {
             config,
-            pic: Pic::new(),
+            lines: Lines::new(Pic::new(), config.io_apic.then(IoApic::new)),
             pit: Pit::new(tsc_hz, now),
             keyboard: Keyboard::new(),
             system: System::new(),
@@ -173,11 +179,11 @@ impl Pc {
 
     /// Gives the lines their levels after a reset, without requests.
     fn start_lines(&mut self) {
-        self.pic.set_line(IRQ_TIMER, self.pit.output());
+        self.lines.set(IRQ_TIMER, self.pit.output());
         for irq in [IRQ_COM1, IRQ_CLOCK, SCI_IRQ] {
-            self.pic.set_line(irq, false);
+            self.lines.set(irq, false);
         }
-        self.pic.reset();
+        self.lines.reset();
         self.rearm_all();
     }
 
@@ -204,8 +210,8 @@ impl Pc {
             if self.pit.sync(now) {
                 // The output may have fallen and risen again, or fallen since. A tick that is late because the guest
                 // did not run is not taken back, so the line stays high until the next one.
-                self.pic.set_line(IRQ_TIMER, false);
-                self.pic.set_line(IRQ_TIMER, true);
+                self.lines.set(IRQ_TIMER, false);
+                self.lines.set(IRQ_TIMER, true);
             }
             self.timer_next = self.pit.next_rise();
         }
@@ -213,12 +219,12 @@ impl Pc {
             && let Some(rtc) = &mut self.rtc
         {
             rtc.sync(now);
-            self.pic.set_line(IRQ_CLOCK, rtc.interrupt());
+            self.lines.set(IRQ_CLOCK, rtc.interrupt());
             self.clock_next = rtc.next_rise();
         }
         if now >= self.power_next {
             self.power.sync(now);
-            self.pic.set_line(SCI_IRQ, self.power.interrupt());
+            self.lines.set(SCI_IRQ, self.power.interrupt());
             self.power_next = self.power.next_rise();
         }
         self.rearm();
@@ -235,7 +241,7 @@ impl Pc {
     /// Finds the next event and deadline among the devices'.
     fn rearm(&mut self) {
         self.next_event = self.timer_next.min(self.clock_next).min(self.power_next);
-        let masked = self.pic.masked();
+        let masked = self.lines.masked();
         let unless = |mask, at| {
             if masked.contains(mask) {
                 Ticks::NEVER
@@ -252,12 +258,35 @@ impl Pc {
     #[inline]
     #[must_use]
     pub fn interrupt_pending(&self) -> bool {
-        self.pic.interrupt()
+        self.lines.pic.interrupt()
     }
 
     /// The processor's interrupt acknowledge cycles: the vector to deliver.
     pub fn acknowledge(&mut self) -> u8 {
-        self.pic.acknowledge()
+        self.lines.pic.acknowledge()
+    }
+
+    /// The next message from the I/O APIC to the local APICs. To be asked for until there is none after every access
+    /// and every [`expire`](Self::expire), on a board with an I/O APIC.
+    pub fn take_message(&mut self) -> Option<Dispatch> {
+        self.lines.take_message()
+    }
+
+    /// A 32-bit read at `offset` in the I/O APIC's page.
+    #[must_use]
+    pub fn io_apic_read(&self, offset: u16) -> u32 {
+        self.lines.io_apic_read(offset)
+    }
+
+    /// A 32-bit write at `offset` in the I/O APIC's page.
+    pub fn io_apic_write(&mut self, offset: u16, value: u32) {
+        self.lines.io_apic_write(offset, value);
+        self.rearm();
+    }
+
+    /// A local APIC ended a level-triggered interrupt of this vector.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        self.lines.end_of_interrupt(vector);
     }
 
     /// How many received bytes COM1 can take now.
@@ -270,14 +299,14 @@ impl Pc {
     pub fn console_input(&mut self, bytes: &[u8]) -> usize {
         let Some(uart) = &mut self.uart else { return 0 };
         let taken = uart.receive(bytes);
-        self.pic.set_line(IRQ_COM1, uart.line());
+        self.lines.set(IRQ_COM1, uart.line());
         taken
     }
 
     /// Presses the power button, which a guest with ACPI notices as an event.
     pub fn press_power_button(&mut self) {
         self.power.press_button();
-        self.pic.set_line(SCI_IRQ, self.power.interrupt());
+        self.lines.set(SCI_IRQ, self.power.interrupt());
         self.rearm_all();
     }
 

@@ -52,6 +52,17 @@ impl Entry {
         self.contains(Self::LEVEL)
     }
 
+    /// Whether the entry sends for as long as its input is asserted. Only interrupts do: the other modes are edges
+    /// whatever the trigger mode says, for nothing ends them.
+    pub(super) const fn holds(self) -> bool {
+        let mode = DeliveryMode::decode(self.bits() as u32);
+        let interrupt = matches!(
+            mode,
+            Some(DeliveryMode::Fixed | DeliveryMode::LowestPriority)
+        );
+        interrupt && self.level()
+    }
+
     /// Writes the low half. Remote IRR goes with the level trigger: that is how software drops it on versions without an
     /// EOI register.
     pub(super) fn set_low(&mut self, value: u32) {

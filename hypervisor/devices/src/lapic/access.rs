@@ -252,7 +252,11 @@ impl LocalApic {
         self.base = self.base.change(to)?;
         match (from, to.mode()) {
             (Mode::XApic | Mode::X2Apic, Mode::Disabled) => self.init(),
-            (Mode::XApic, Mode::X2Apic) => self.command_destination = 0,
+            (Mode::XApic, Mode::X2Apic) => {
+                self.command_destination = 0;
+                self.logical = 0;
+                self.format = 0xF;
+            }
             _ => {}
         }
         Ok(Some(Effect::Address))

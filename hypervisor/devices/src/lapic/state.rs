@@ -126,6 +126,17 @@ impl LocalApic {
             wide || apic.command_destination & 0x00FF_FFFF == 0,
             "local APIC: command",
         )?;
+        ensure(
+            base.mode() == Mode::XApic || (state.logical, state.format) == (0, 0xF),
+            "local APIC: logical destination",
+        )?;
+        let idle = state.requests == [0; 4]
+            && state.in_service == [0; 4]
+            && apic.timer.deadline == Ticks::NEVER;
+        ensure(
+            base.mode() != Mode::Disabled || idle,
+            "local APIC: not disabled",
+        )?;
         for (which, bits) in Lvt::ALL.into_iter().zip(state.lvt) {
             let entry = LvtBits::from_bits(bits)
                 .filter(|entry| {

@@ -1,7 +1,8 @@
 //! The timer of a local APIC (SDM 11.5.4).
 //!
 //! Its clock is the guest's TSC divided by [`TICKS_PER_CYCLE`], so every count is an exact number of ticks whatever the
-//! TSC's frequency. Nothing is stepped: the timer is a deadline, from which the count follows.
+//! TSC's frequency. IA32_TSC_DEADLINE is compared with guest time, so where a guest's TSC differs from that (it wrote to
+//! it), whoever passes the MSR on converts it. Nothing is stepped: the timer is a deadline, from which the count follows.
 
 use super::lvt::TimerMode;
 use crate::time::Ticks;
@@ -70,8 +71,12 @@ impl Timer {
 
     /// A write to the divide configuration register: what is left of the count goes on at the new pace.
     pub(super) fn set_divide(&mut self, divide: u8, mode: TimerMode, now: Ticks) {
+        let divide = divide & DIVIDE_BITS;
+        if divide == self.divide {
+            return;
+        }
         let left = self.count(now);
-        self.divide = divide & DIVIDE_BITS;
+        self.divide = divide;
         if mode.counts() {
             self.count_from(left, now);
         }

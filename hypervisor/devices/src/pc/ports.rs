@@ -106,7 +106,7 @@ impl Pc {
             && width == Width::Byte
             && let Some((which, register)) = pic_register(port)
         {
-            return u32::from(self.pic.read(which, register));
+            return u32::from(self.lines.pic.read(which, register));
         }
         self.read_any(port, width, now)
     }
@@ -132,9 +132,9 @@ impl Pc {
 
     #[inline]
     fn write_pic(&mut self, which: Which, register: pic::Register, value: u8) {
-        let masks = self.pic.masks();
-        self.pic.write(which, register, value);
-        if self.pic.masks() != masks {
+        let masks = self.lines.pic.masks();
+        self.lines.pic.write(which, register, value);
+        if self.lines.pic.masks() != masks {
             self.rearm();
         }
     }
@@ -222,7 +222,7 @@ impl Pc {
     /// A read of one byte, as an ISA bus splits wider ones; `None` if no device claims the port.
     fn read_byte(&mut self, port: u16, now: Ticks) -> Option<u8> {
         if let Some((which, register)) = pic_register(port) {
-            return Some(self.pic.read(which, register));
+            return Some(self.lines.pic.read(which, register));
         }
         match Port::decode(port) {
             Port::Counter(index) => Some(self.pit.read_counter(index, now)),
@@ -233,8 +233,8 @@ impl Pc {
                 let rtc = self.rtc.as_mut()?;
                 let value = rtc.read(now);
                 // A read of register C ends an interrupt, and gives the next one a deadline.
-                if self.pic.line(IRQ_CLOCK) != rtc.interrupt() {
-                    self.pic.set_line(IRQ_CLOCK, rtc.interrupt());
+                if self.lines.pic.line(IRQ_CLOCK) != rtc.interrupt() {
+                    self.lines.set(IRQ_CLOCK, rtc.interrupt());
                     self.clock_next = rtc.next_rise();
                     self.rearm();
                 }
@@ -243,12 +243,12 @@ impl Pc {
             Port::Serial(offset) => {
                 let uart = self.uart.as_mut()?;
                 let value = uart.read(offset);
-                self.pic.set_line(IRQ_COM1, uart.line());
+                self.lines.set(IRQ_COM1, uart.line());
                 Some(value)
             }
             Port::SystemA => Some(self.system.port_a()),
             Port::ResetControl => Some(self.system.reset_control()),
-            Port::Sense(which) => Some(self.pic.sense(which)),
+            Port::Sense(which) => Some(self.lines.pic.sense(which)),
             Port::Power(offset) => Some((self.power.read(offset & !3, now) >> lane(offset)) as u8),
             Port::PciData(offset) => {
                 let pci = self.pci.as_ref().filter(|pci| pci.enabled())?;
@@ -299,7 +299,7 @@ impl Pc {
                     return false;
                 };
                 rtc.write(value, now);
-                self.pic.set_line(IRQ_CLOCK, rtc.interrupt());
+                self.lines.set(IRQ_CLOCK, rtc.interrupt());
                 self.clock_next = rtc.next_rise();
                 self.rearm();
             }
@@ -314,13 +314,13 @@ impl Pc {
                     effects.reset(ResetCause::Cf9);
                 }
             }
-            Port::Sense(which) => self.pic.set_sense(which, value),
+            Port::Sense(which) => self.lines.pic.set_sense(which, value),
             Port::Power(offset) => {
                 let (value, lanes) = (u32::from(value) << lane(offset), 0xFF << lane(offset));
                 if self.power.write(offset & !3, value, lanes, now) == Some(Request::PowerOff) {
                     effects.power_off();
                 }
-                self.pic.set_line(SCI_IRQ, self.power.interrupt());
+                self.lines.set(SCI_IRQ, self.power.interrupt());
                 self.power_next = self.power.next_rise();
                 self.rearm();
             }
@@ -342,18 +342,18 @@ impl Pc {
             return false;
         };
         if uart.transmits(offset) {
-            self.pic.set_line(IRQ_COM1, false);
+            self.lines.set(IRQ_COM1, false);
         }
         if let Some(byte) = uart.write(offset, value) {
             effects.console_output(byte);
         }
-        self.pic.set_line(IRQ_COM1, uart.line());
+        self.lines.set(IRQ_COM1, uart.line());
         true
     }
 
     /// Counter 0 was programmed.
     fn timer_changed(&mut self) {
-        self.pic.set_line(IRQ_TIMER, self.pit.output());
+        self.lines.set(IRQ_TIMER, self.pit.output());
         self.timer_next = self.pit.next_rise();
         self.rearm();
     }

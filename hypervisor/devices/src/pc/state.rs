@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lines::Lines;
 use super::{IRQ_CLOCK, IRQ_COM1, Pc, PcConfig, Unclaimed};
+use crate::ioapic::{IoApic, IoApicStateV1};
 use crate::keyboard::{Keyboard, KeyboardStateV1};
 use crate::pci::{Pci, PciStateV1};
 use crate::pic::{Pic, PicStateV1};
@@ -43,6 +45,8 @@ pub struct PcStateV1 {
     pub tsc_hz: u64,
     /// Interrupt controllers.
     pub pic: PicStateV1,
+    /// I/O APIC.
+    pub io_apic: Option<IoApicStateV1>,
     /// Interval timer.
     pub pit: PitStateV1,
     /// Keyboard controller.
@@ -65,7 +69,8 @@ impl Pc {
     pub fn save(&self) -> PcStateV1 {
         PcStateV1 {
             tsc_hz: self.config.tsc_hz,
-            pic: self.pic.save(),
+            pic: self.lines.pic.save(),
+            io_apic: self.lines.io_apic.as_ref().map(IoApic::save),
             pit: self.pit.save(),
             keyboard: self.keyboard.save(),
             system: self.system.save(),
@@ -89,14 +94,18 @@ impl Pc {
         }
         let fits = state.rtc.is_some() == config.rtc
             && state.uart.is_some() == config.com1
-            && state.pci.is_some() == config.pci;
+            && state.pci.is_some() == config.pci
+            && state.io_apic.is_some() == config.io_apic;
         if !fits {
             return Err(StateError::Devices);
         }
         let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
         let mut pc = Self {
             config,
-            pic: Pic::restore(&state.pic)?,
+            lines: Lines::new(
+                Pic::restore(&state.pic)?,
+                state.io_apic.as_ref().map(IoApic::restore).transpose()?,
+            ),
             pit: Pit::restore(tsc_hz, &state.pit)?,
             keyboard: Keyboard::restore(&state.keyboard)?,
             system: System::restore(&state.system)?,
@@ -116,7 +125,7 @@ impl Pc {
             (IRQ_CLOCK, pc.rtc.as_ref().is_some_and(Rtc::interrupt)),
             (SCI_IRQ, pc.power.interrupt()),
         ];
-        if lines.iter().any(|(irq, level)| pc.pic.line(*irq) != *level) {
+        if lines.iter().any(|(irq, level)| pc.lines.pic.line(*irq) != *level) {
             return Err(StateError::Invalid("interrupt lines"));
         }
         pc.rearm_all();

@@ -35,6 +35,7 @@ pub(super) fn config() -> PcConfig {
         com1: true,
         rtc: true,
         pci: true,
+        io_apic: true,
     }
 }
 
@@ -419,4 +420,32 @@ fn the_power_button_is_an_interrupt() {
     bench.out(0x602, Width::Word, 0x100);
     bench.pc.press_power_button();
     assert_eq!(bench.serve(), Some(0x29));
+}
+
+#[test]
+fn the_io_apic_hears_the_lines_too() {
+    let mut bench = Bench::new();
+    // Input 2, the timer's: vector 0x31, edge, to processor 0. The 8259s stay masked.
+    bench.pc.io_apic_write(0x00, 0x10 + 2 * 2);
+    bench.pc.io_apic_write(0x10, 0x31);
+    bench.outb(0x43, 0x34);
+    bench.outb(0x40, 0xE8);
+    bench.outb(0x40, 0x03);
+    let due = bench.pc.next_deadline().unwrap();
+    bench.pc.expire(Ticks(due.0 - 1));
+    assert!(bench.pc.take_message().is_none());
+    bench.pc.expire(due);
+    let message = bench.pc.take_message().unwrap().message;
+    assert_eq!(message.vector, 0x31);
+    assert!(bench.pc.take_message().is_none());
+    assert!(!bench.pc.interrupt_pending());
+    let restored = Pc::restore(config(), bench.pc.save()).unwrap();
+    assert_eq!(restored.next_deadline(), bench.pc.next_deadline());
+}
+
+#[test]
+fn without_an_io_apic_its_page_reads_all_ones() {
+    let mut bench = Bench::with(PcConfig { io_apic: false, ..config() });
+    bench.pc.io_apic_write(0x00, 0x01);
+    assert_eq!(bench.pc.io_apic_read(0x10), u32::MAX);
 }
