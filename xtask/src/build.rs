@@ -56,7 +56,8 @@ fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Resul
     install::ensure(&needs, !options.no_install)?;
     let toolchain = Toolchain::new(&route)?;
     progress::note(&format!("compiler: {}", toolchain.reason));
-    let programs = compile::programs(&toolchain, !options.debug)?;
+    let mut programs = compile::programs(&toolchain, !options.debug)?;
+    programs.may_fetch = !options.no_install;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
     let (board, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),

@@ -1,6 +1,7 @@
 //! Builds the programs: the hypervisor and the guests of this project.
 
 use crate::elf::Image;
+use crate::linux;
 use crate::paths;
 use crate::progress;
 use crate::simd;
@@ -20,6 +21,10 @@ pub(crate) struct Programs {
     pub stripped: PathBuf,
     rtos: PathBuf,
     probes: PathBuf,
+    linux: PathBuf,
+    initramfs: PathBuf,
+    /// Whether packages may be fetched for what a board names.
+    pub may_fetch: bool,
 }
 
 impl Programs {
@@ -31,6 +36,9 @@ impl Programs {
             stripped: output.join("boot/understudy.elf"),
             rtos: output.join("rtos.elf"),
             probes: output.join("probes.elf"),
+            linux: linux::kernel(),
+            initramfs: linux::initramfs(),
+            may_fetch: true,
         }
     }
 
@@ -51,6 +59,7 @@ impl Programs {
             stripped: copy(&self.stripped, "understudy-stripped.elf")?,
             rtos: copy(&self.rtos, "rtos.elf")?,
             probes: copy(&self.probes, "probes.elf")?,
+            ..self.clone()
         })
     }
 
@@ -59,6 +68,8 @@ impl Programs {
         match image {
             BuiltImage::Rtos => &self.rtos,
             BuiltImage::Probes => &self.probes,
+            BuiltImage::Linux => &self.linux,
+            BuiltImage::Initramfs => &self.initramfs,
         }
     }
 }
@@ -79,7 +90,7 @@ pub(crate) fn programs(toolchain: &Toolchain, release: bool) -> Result<Programs>
         check(&programs).with_context(|| paths::shown(&programs.hypervisor))
     })?;
     progress::step("Compile the guests", || {
-        for image in BuiltImage::ALL {
+        for image in BuiltImage::PROGRAMS {
             let built = cargo(toolchain, image.name(), GUEST_TARGET, release)?;
             let bytes = paths::read(&built)?;
             let stripped = Image::parse(&bytes)?.stripped()?;

@@ -1,10 +1,11 @@
 //! The bootable CD image of one board: GRUB, the hypervisor, the board's description, its files.
 
 use crate::compile::Programs;
+use crate::linux;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use config::Board;
-use config::toml::{ModuleSource, Origin, parse};
+use config::toml::{BuiltImage, ModuleSource, Origin, parse};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,10 @@ impl LoadedBoard {
         programs: &Programs,
     ) -> Result<Self> {
         let (board, sources) = parse(text, name)?;
+        let linux = [BuiltImage::Linux, BuiltImage::Initramfs].map(Origin::Built);
+        if sources.iter().any(|source| linux.contains(&source.origin)) {
+            linux::prepare(programs.may_fetch)?;
+        }
         let mut modules = Vec::new();
         let mut errors = Vec::new();
         for source in &sources {

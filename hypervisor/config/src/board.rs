@@ -92,6 +92,9 @@ pub struct GuestModule {
 pub enum ImageFormat {
     /// Multiboot 0.6.96, ELF32 or address fields (`"multiboot"`).
     Multiboot,
+    /// A Linux kernel (bzImage) by the 64-bit boot protocol (`"linux"`). Its modules have no command
+    /// lines: together they are the initial RAM disk.
+    Linux,
 }
 
 /// Devices that a virtual PC may lack. Interrupt controllers and the timer are always there.

@@ -9,7 +9,7 @@
 //! [[guest]]
 //! name = "rtos"
 //! image = "@rtos"                 # made by the build tool; or a path beside this file
-//! format = "multiboot"            # the default
+//! format = "multiboot"            # the default; or "linux", the default for "@linux"
 //! memory = "16M"
 //! cpu = 1
 //! priority = 100                  # the default; the higher number runs first
@@ -71,22 +71,28 @@ pub struct ModuleSource {
 pub enum Origin {
     /// A file; a relative path starts at the board file's folder.
     File(PathBuf),
-    /// One of this project's own guests, which the build tool makes.
+    /// Something that the build tool makes.
     Built(BuiltImage),
 }
 
-/// The guests that the build tool makes.
+/// The images that the build tool makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltImage {
     /// `@rtos`: the legacy real-time system.
     Rtos,
     /// `@probes`: the small guests that probe the hypervisor.
     Probes,
+    /// `@linux`: the kernel of the distribution that the Linux guest is made of.
+    Linux,
+    /// `@initramfs`: the Linux guest's initial file system, a module for `@linux`.
+    Initramfs,
 }
 
 impl BuiltImage {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Rtos, Self::Probes];
+    pub const ALL: [Self; 4] = [Self::Rtos, Self::Probes, Self::Linux, Self::Initramfs];
+    /// Those that are programs of this project.
+    pub const PROGRAMS: [Self; 2] = [Self::Rtos, Self::Probes];
 
     /// The name behind the `@`.
     #[must_use]
@@ -94,6 +100,8 @@ impl BuiltImage {
         match self {
             Self::Rtos => "rtos",
             Self::Probes => "probes",
+            Self::Linux => "linux",
+            Self::Initramfs => "initramfs",
         }
     }
 }
@@ -267,7 +275,10 @@ impl File<'_, '_> {
             None => format!("image of guest number {}", index + 1),
         };
         let image = self.image(table, &purpose);
-        let formats = &[("multiboot", ImageFormat::Multiboot)];
+        let formats = &[
+            ("multiboot", ImageFormat::Multiboot),
+            ("linux", ImageFormat::Linux),
+        ];
         let format = table.choice("format", formats, self.notes);
         let memory = table.required_size("memory", self.notes);
         let cpu = table.required_integer("cpu", u32::MAX, self.notes);
@@ -289,7 +300,7 @@ impl File<'_, '_> {
         // A stand-in processor of its own keeps two guests from seeming to share one.
         let apart = u32::MAX - u32::try_from(index).unwrap_or(0);
         Guest {
-            format: format.unwrap_or(ImageFormat::Multiboot),
+            format: format.unwrap_or_else(|| self.usual_format(image)),
             image,
             memory: memory.unwrap_or_default(),
             cpu: cpu.unwrap_or(apart),
@@ -365,6 +376,15 @@ impl File<'_, '_> {
                 .error(at, "the board names more than 65536 files");
             0
         })
+    }
+
+    /// The format of a guest whose table names none.
+    fn usual_format(&self, image: u16) -> ImageFormat {
+        let source = self.sources.get(usize::from(image));
+        match source.map(|source| &source.origin) {
+            Some(Origin::Built(BuiltImage::Linux)) => ImageFormat::Linux,
+            _ => ImageFormat::Multiboot,
+        }
     }
 
     fn mark(&mut self, bad: bool, place: Place) {

@@ -4,7 +4,7 @@
 //! the reader of a board file can name the line. The hypervisor asks [`Board::validate`], because
 //! a blob is as much outside input as a file is.
 
-use crate::board::{Board, Guest};
+use crate::board::{Board, Guest, ImageFormat};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -182,6 +182,9 @@ impl Board {
         for (at, module) in guest.modules.iter().take(Guest::MODULES_MAX).enumerate() {
             if let Some(reason) = command_line_problem(&module.command_line) {
                 add(GuestKey::ModuleCommandLine(at), reason);
+            } else if guest.format == ImageFormat::Linux && !module.command_line.is_empty() {
+                let reason = "a Linux kernel's modules cannot have command lines";
+                add(GuestKey::ModuleCommandLine(at), reason.into());
             }
         }
         let doubled = |(at, device)| guest.devices[..at].contains(device);

@@ -193,6 +193,51 @@ fn wrong_values_are_named_with_their_line() {
 }
 
 #[test]
+fn a_linux_guest_names_what_the_build_makes() {
+    let text = r#"
+[board]
+name = "blade"
+cpus = 1
+
+[[guest]]
+name = "linux"
+image = "@linux"
+memory = "256M"
+cpu = 0
+modules = [{ image = "@initramfs" }]
+
+[[guest]]
+name = "other"
+image = "vmlinuz"
+format = "linux"
+memory = "256M"
+cpu = 0
+priority = 1
+"#;
+    let (board, sources) = parse(text, "b.toml").unwrap();
+    assert!(
+        board
+            .guests
+            .iter()
+            .all(|guest| guest.format == ImageFormat::Linux)
+    );
+    let origins: Vec<_> = sources.into_iter().map(|source| source.origin).collect();
+    assert_eq!(
+        origins,
+        [
+            Origin::Built(BuiltImage::Linux),
+            Origin::Built(BuiltImage::Initramfs),
+            Origin::File(PathBuf::from("vmlinuz")),
+        ]
+    );
+    let named = text.replace("\"@initramfs\"", "\"@initramfs\", command_line = \"x\"");
+    assert_eq!(
+        errors(&named),
+        ["11: a Linux kernel's modules cannot have command lines"]
+    );
+}
+
+#[test]
 fn all_errors_come_at_once_in_the_order_of_the_file() {
     let text = FULL
         .replace("cpus = 2", "cpus = 0")
