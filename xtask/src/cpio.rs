@@ -92,7 +92,7 @@ mod tests {
         assert!(first.starts_with("0707010000000100002180"), "{first}");
         assert_eq!(&first[78..94], "0000000500000001");
         assert_eq!(&first[94..102], "0000000c");
-        assert!(text.contains("sh\0busybox\0"), "{text}");
+        assert!(text.contains("sh\0\0\0\0busybox\0"), "{text}");
         let second = text.find("init\0").unwrap() - 110;
         assert_eq!(&text[second + 54..second + 62], "00000005");
         assert!(text.contains("abcde\x00\x00\x00070701"));
