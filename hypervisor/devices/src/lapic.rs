@@ -14,6 +14,8 @@ mod base;
 mod command;
 mod lvt;
 #[cfg(test)]
+mod mode_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod reference;
@@ -21,9 +23,9 @@ mod register;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timer;
 #[cfg(test)]
 mod timer_tests;
-mod timer;
 mod vectors;
 
 use crate::msi::{DeliveryMode, Dispatch, FIRST_VECTOR, Message};

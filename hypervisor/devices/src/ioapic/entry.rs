@@ -108,10 +108,16 @@ impl Entry {
         })
     }
 
-    /// An end of interrupt; returns whether the entry was waiting for it.
+    /// Whether the end of an interrupt of this vector is what the entry waits for.
+    #[inline]
+    pub(super) const fn waits_for(self, vector: u8) -> bool {
+        self.contains(Self::REMOTE_IRR) && self.bits() as u8 == vector
+    }
+
+    /// An end of interrupt; returns whether the entry waited for it.
     #[inline]
     pub(super) fn end(&mut self, vector: u8) -> bool {
-        let waited = self.contains(Self::REMOTE_IRR) && self.bits() as u8 == vector;
+        let waited = self.waits_for(vector);
         if waited {
             self.remove(Self::REMOTE_IRR);
         }

@@ -102,7 +102,12 @@ fn a_masked_timer_runs_and_does_not_interrupt() {
     assert_eq!(apic.next_deadline(), None);
     assert_eq!(get(&mut apic, reg::CURRENT_COUNT, 808), 99);
     // What was due while masked is not made up for.
-    set(&mut apic, reg::LVT_TIMER, PERIODIC | u32::from(VECTOR), 2000);
+    set(
+        &mut apic,
+        reg::LVT_TIMER,
+        PERIODIC | u32::from(VECTOR),
+        2000,
+    );
     assert_eq!(apic.interrupt_pending(), None);
     assert_eq!(apic.next_deadline(), Some(Ticks(2400)));
 }
@@ -172,7 +177,10 @@ fn without_tsc_deadline_mode() {
     assert_eq!(get(&mut apic, reg::LVT_TIMER, 0), MASKED);
     wide(&mut apic);
     let msr = 0x832;
-    assert_eq!(apic.write_msr(msr, TSC_DEADLINE.into(), Ticks(0)), Err(Fault));
+    assert_eq!(
+        apic.write_msr(msr, TSC_DEADLINE.into(), Ticks(0)),
+        Err(Fault)
+    );
 }
 
 #[test]
