@@ -22,8 +22,6 @@ const DEVICE_MAX: u8 = 31;
 
 /// Ports of the PCI configuration mechanism.
 const CONFIGURATION: (u16, u16) = (0xCF8, 0xCFF);
-/// Ports of the power management block.
-const POWER_PORTS: u8 = 16;
 
 pub(super) fn table(config: &AcpiConfig) -> Sdt {
     let mut aml = Vec::new();
@@ -35,7 +33,6 @@ pub(super) fn table(config: &AcpiConfig) -> Sdt {
     if config.pci {
         pci(&mut devices);
     }
-    board(&mut devices);
     if config.com1 {
         isa("COM1", "PNP0501", (0x3F8, 8), 4, &mut devices);
     }
@@ -118,21 +115,6 @@ fn routing() -> PackageBuilder {
         }
     }
     table
-}
-
-/// Ports of the board itself, which nobody else may be given.
-fn board(into: &mut Vec<u8>) {
-    let ports = IO::new(power::BASE, power::BASE, 1, POWER_PORTS);
-    let resources = resources(vec![&ports]);
-    Device::new(
-        Path::new("MBRD"),
-        vec![
-            &name("_HID", &EISAName::new("PNP0C02")),
-            &name("_UID", &ZERO),
-            &resources,
-        ],
-    )
-    .to_aml_bytes(into);
 }
 
 /// An old device with ports and an interrupt request line.
