@@ -33,7 +33,7 @@ static HEAP: heap::LockedHeap = heap::LockedHeap::empty();
 const HEAP_SIZE: u64 = 4 << 20;
 
 /// Vectors of the silenced 8259s.
-const PIC_VECTORS: u8 = 0xf0;
+const PIC_VECTORS: u8 = 0xd0;
 
 /// The linear map of physical memory.
 const DIRECT_MAP: DirectMap = DirectMap::new(0xffff_8000_0000_0000);
@@ -78,7 +78,7 @@ impl fmt::Display for BootError {
             Self::Acpi(error) => write!(f, "the ACPI tables are broken: {error:?}"),
             Self::NoTimer => write!(
                 f,
-                "the 8254 timer does not count, so the TSC cannot be calibrated"
+                "neither the 8254 nor the PM timer counts: the TSC cannot be calibrated"
             ),
             Self::NoProcessors => write!(f, "the ACPI tables list no processors"),
             Self::Start(error) => error.fmt(f),
@@ -205,8 +205,14 @@ fn discover(found: Found) -> Result<(), BootError> {
     let wall_clock = unsafe { drivers::rtc::unix_time() };
     let wall_clock_tsc = tsc::read();
 
+    if !tsc::is_invariant() {
+        warn!(
+            "TSC: the processor does not promise a constant rate; deep idle states would stop guests' clocks"
+        );
+    }
     let cpus = processors::start_others(
         &board.cpus,
+        &info.ram,
         local_apic,
         &mut tables,
         &mut memory,
@@ -238,7 +244,6 @@ fn discover(found: Found) -> Result<(), BootError> {
 /// The end of a boot that cannot go on.
 fn give_up(reason: &BootError) -> ! {
     error!("cannot start: {reason}");
-    loop {
-        x86_64::instructions::hlt();
-    }
+    panic::stop_others();
+    panic::stop_here()
 }

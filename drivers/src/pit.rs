@@ -22,7 +22,8 @@ const OUT_2: u8 = 1 << 5;
 pub unsafe fn tsc_ticks_during(count: u16) -> Option<u64> {
     /// Counter 2, low then high byte, mode 0 (output rises at the end), binary.
     const COUNTER_2_MODE_0: u8 = 0b1011_0000;
-    const PATIENCE: u64 = 10_000_000_000;
+    /// A second or so, whatever the processor.
+    const PATIENCE: u64 = 4_000_000_000;
     let [low, high] = count.to_le_bytes();
     // SAFETY: counter 2 drives nothing but the speaker, which is switched off.
     unsafe {
@@ -30,9 +31,13 @@ pub unsafe fn tsc_ticks_during(count: u16) -> Option<u64> {
         port::write_u8(PORT_B, gate);
         port::write_u8(CONTROL, COUNTER_2_MODE_0);
         port::write_u8(COUNTER_2, low);
-        // Counting starts with the high byte.
-        port::write_u8(COUNTER_2, high);
+        // Counting starts with the high byte; read before, so that a pause only lengthens the count.
         let start = tsc::read();
+        port::write_u8(COUNTER_2, high);
+        if port::read_u8(PORT_B) & OUT_2 != 0 {
+            // The output must be low while the counter counts: there is no 8254 that does.
+            return None;
+        }
         loop {
             let done = port::read_u8(PORT_B) & OUT_2 != 0;
             let ticks = tsc::read().wrapping_sub(start);

@@ -61,8 +61,9 @@ impl Serial {
         self.uart.lsr().contains(LSR::TRANSMITTER_EMPTY)
     }
 
-    /// Takes notice of a pending interrupt (reading the identification clears "transmitter empty").
-    pub fn acknowledge(&mut self) {
-        let _ = self.uart.isr();
+    /// Takes notice of the most urgent interrupt cause (reading "transmitter empty" clears it);
+    /// returns whether there was one.
+    pub fn acknowledge(&mut self) -> bool {
+        self.uart.isr().interrupt_type().is_some()
     }
 }

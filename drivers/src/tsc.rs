@@ -1,6 +1,7 @@
 //! The time-stamp counter and its calibration.
 
 use crate::{pit, port};
+use core::arch::x86_64::__cpuid;
 
 /// Reads the time-stamp counter.
 #[must_use]
@@ -8,6 +9,13 @@ use crate::{pit, port};
 pub fn read() -> u64 {
     // SAFETY: RDTSC exists on every 64-bit processor and has no side effect.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Whether the counter runs at one rate in every power state (CPUID leaf 0x8000_0007, EDX bit 8).
+#[must_use]
+pub fn is_invariant() -> bool {
+    const LEAF: u32 = 0x8000_0007;
+    __cpuid(0x8000_0000).eax >= LEAF && __cpuid(LEAF).edx & (1 << 8) != 0
 }
 
 /// The frequency of the ACPI power-management timer in Hz (ACPI 6.5, section 4.8.3.3).
@@ -18,12 +26,12 @@ const PM_TIMER_FREQUENCY: u64 = 3_579_545;
 pub struct Calibration {
     /// TSC ticks per second.
     pub hz: u64,
-    /// What the PM timer says instead, where the board has one.
+    /// What the PM timer says, where the board has one.
     pub pm_timer_hz: Option<u64>,
 }
 
-/// Measures the TSC against the 8254 and checks the result against the PM timer at this port.
-/// `None` when the board has no 8254 that counts.
+/// Measures the TSC against the 8254, and against the PM timer at this port, which counts alone where
+/// the firmware has stopped the 8254's clock. `None` when the board has neither.
 ///
 /// # Safety
 ///
@@ -34,14 +42,21 @@ pub unsafe fn calibrate(pm_timer: Option<u16>) -> Option<Calibration> {
     const COUNT: u16 = 59_659;
     /// An SMI or a host's pause only lengthens a measurement, so the shortest is the truest.
     const TRIALS: usize = 3;
-    // SAFETY: passed on to the caller.
-    let best = (0..TRIALS)
-        .filter_map(|_| unsafe { pit::tsc_ticks_during(COUNT) })
-        .min()?;
-    let hz = best * pit::FREQUENCY / u64::from(COUNT);
+    let mut best = None;
+    for _ in 0..TRIALS {
+        // SAFETY: passed on to the caller.
+        let Some(ticks) = (unsafe { pit::tsc_ticks_during(COUNT) }) else {
+            break;
+        };
+        best = Some(best.map_or(ticks, |best: u64| best.min(ticks)));
+    }
+    let pit_hz = best.map(|ticks| ticks * pit::FREQUENCY / u64::from(COUNT));
     // SAFETY: passed on to the caller.
     let pm_timer_hz = pm_timer.and_then(|port| unsafe { measure_by_pm_timer(port) });
-    Some(Calibration { hz, pm_timer_hz })
+    Some(Calibration {
+        hz: pit_hz.or(pm_timer_hz)?,
+        pm_timer_hz,
+    })
 }
 
 /// # Safety
@@ -50,7 +65,8 @@ pub unsafe fn calibrate(pm_timer: Option<u16>) -> Option<Calibration> {
 unsafe fn measure_by_pm_timer(timer: u16) -> Option<u64> {
     const TICKS: u32 = 100_000;
     const MASK: u32 = 0x00ff_ffff;
-    const PATIENCE: u64 = 10_000_000_000;
+    /// A second or so, whatever the processor.
+    const PATIENCE: u64 = 4_000_000_000;
     // SAFETY: reading the PM timer has no side effect.
     let now = || unsafe { port::read_u32(timer) } & MASK;
     let (start, start_tsc) = (now(), read());

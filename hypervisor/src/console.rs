@@ -16,6 +16,14 @@ const ESCAPE: u8 = 0x0f;
 
 /// Bytes that wait for the line.
 const TRANSMIT_SIZE: usize = 64 * 1024;
+/// Part of them that guests leave to the hypervisor: none of them can silence its log.
+const RESERVED: usize = 16 * 1024;
+/// The longest notice of lost bytes.
+const NOTICE_MAX: usize = 64;
+/// Bytes of text that the line is taken for at once.
+const TERMINAL_CHUNK: usize = 128;
+/// Polls without progress after which a waiting sender gives up: far beyond one character's time.
+const PATIENCE: u32 = 1_000_000;
 /// How much of each guest's output is kept.
 pub(crate) const HISTORY_SIZE: usize = 16 * 1024;
 
@@ -45,6 +53,8 @@ struct Line {
     serial: Option<Serial>,
     /// The transmit interrupt is routed; before that, the queue is drained by polling.
     interrupts: bool,
+    /// The transmit interrupt is awaited.
+    armed: bool,
     queue: Ring,
     /// Bytes that did not fit into the queue since the last one that did.
     dropped: u64,
@@ -56,6 +66,7 @@ struct Line {
 static LINE: Mutex<Line> = Mutex::new(Line {
     serial: None,
     interrupts: false,
+    armed: false,
     queue: Ring::new(),
     dropped: 0,
     focus: Focus::Shell,
@@ -64,13 +75,18 @@ static LINE: Mutex<Line> = Mutex::new(Line {
 });
 
 impl Line {
-    fn put(&mut self, bytes: &[u8]) {
+    /// Queues what fits of `bytes` when `reserve` bytes are left free for others.
+    fn put(&mut self, bytes: &[u8], reserve: usize) {
         let Some(last) = bytes.last() else { return };
         self.at_line_start = *last == b'\n';
         if self.serial.is_none() {
             return;
         }
-        if self.dropped > 0 && self.queue.room() > 64 {
+        if !self.interrupts {
+            self.put_waiting(bytes);
+            return;
+        }
+        if self.dropped > 0 && self.queue.room() > reserve + NOTICE_MAX {
             let _ = write!(
                 QueueWriter(&mut self.queue),
                 "\r\n[{} bytes lost]\r\n",
@@ -78,8 +94,29 @@ impl Line {
             );
             self.dropped = 0;
         }
-        self.dropped += (bytes.len() - self.queue.push(bytes)) as u64;
-        self.drain();
+        let fits = bytes.len().min(self.queue.room().saturating_sub(reserve));
+        self.dropped += (bytes.len() - self.queue.push(&bytes[..fits])) as u64;
+        // While the transmit interrupt is awaited, it sends the rest.
+        if !self.armed {
+            self.drain();
+        }
+    }
+
+    /// Sends at once, waiting for the line as long as it takes to send a character at its speed, and
+    /// no longer: a broken UART must not hang the board.
+    fn put_waiting(&mut self, bytes: &[u8]) {
+        let Some(serial) = self.serial.as_mut() else {
+            return;
+        };
+        let mut left = bytes;
+        let mut patience = PATIENCE;
+        while !(left.is_empty() && self.queue.front().is_empty()) && patience > 0 {
+            let waiting = self.queue.push(left);
+            left = &left[waiting..];
+            let sent = serial.send(self.queue.front());
+            self.queue.consume(sent);
+            patience = if sent > 0 { PATIENCE } else { patience - 1 };
+        }
     }
 
     /// Moves from the queue to the line what the line takes now.
@@ -88,18 +125,16 @@ impl Line {
             return;
         };
         loop {
-            let chunk = self.queue.front();
-            if chunk.is_empty() {
-                break;
-            }
-            let sent = serial.send(chunk);
+            let sent = serial.send(self.queue.front());
             self.queue.consume(sent);
-            if sent == 0 && self.interrupts {
+            if sent == 0 {
                 break;
             }
         }
-        if self.interrupts {
-            serial.interrupt_on_transmit(!self.queue.front().is_empty());
+        let wanted = self.interrupts && !self.queue.front().is_empty();
+        if wanted != self.armed {
+            serial.interrupt_on_transmit(wanted);
+            self.armed = wanted;
         }
     }
 }
@@ -113,29 +148,72 @@ impl Write for QueueWriter<'_> {
     }
 }
 
-/// Translates line ends for the terminal.
-struct Terminal<'a>(&'a mut Line);
+/// Collects text up to a line's end, translates that for the terminal, and holds the line only while
+/// it passes on what it has: nobody waits for another's formatting.
+struct Terminal {
+    bytes: [u8; TERMINAL_CHUNK],
+    length: usize,
+    /// Whether the first chunk must start on a line of its own.
+    fresh_line: bool,
+}
 
-impl Write for Terminal<'_> {
+impl Terminal {
+    const fn new(fresh_line: bool) -> Self {
+        Self {
+            bytes: [0; TERMINAL_CHUNK],
+            length: 0,
+            fresh_line,
+        }
+    }
+
+    fn add(&mut self, byte: u8) {
+        if self.length == TERMINAL_CHUNK {
+            self.pass_on();
+        }
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    fn pass_on(&mut self) {
+        let mut line = LINE.lock();
+        if self.fresh_line && !line.at_line_start {
+            line.put(b"\r\n", 0);
+        }
+        self.fresh_line = false;
+        line.put(&self.bytes[..self.length], 0);
+        self.length = 0;
+    }
+}
+
+impl Write for Terminal {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (index, line) in text.split('\n').enumerate() {
-            if index > 0 {
-                self.0.put(b"\r\n");
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.add(b'\r');
+                self.add(b'\n');
+                self.pass_on();
+            } else {
+                self.add(byte);
             }
-            self.0.put(line.as_bytes());
         }
         Ok(())
     }
 }
 
-/// Gives the console its line. Until [`start_interrupts`], output waits for the line.
-pub fn attach(serial: Option<Serial>) {
-    let mut line = LINE.lock();
-    line.queue.allocate(0);
-    line.serial = serial;
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            self.pass_on();
+        }
+    }
 }
 
-/// Gives the console its queue; from now on output does not wait once interrupts are on.
+/// Gives the console its line. Until [`start_interrupts`], output waits for the line.
+pub fn attach(serial: Option<Serial>) {
+    LINE.lock().serial = serial;
+}
+
+/// Gives the console its queue, drained by interrupts: from now on output does not wait.
 pub(crate) fn start_interrupts() {
     let mut line = LINE.lock();
     line.queue.allocate(TRANSMIT_SIZE);
@@ -148,30 +226,24 @@ pub(crate) fn start_interrupts() {
 
 /// Writes text of the hypervisor's.
 pub(crate) fn write(arguments: fmt::Arguments<'_>) {
-    let _ = Terminal(&mut LINE.lock()).write_fmt(arguments);
+    let _ = Terminal::new(false).write_fmt(arguments);
 }
 
 /// Writes a log line; it starts on a line of its own.
 pub fn write_log(arguments: fmt::Arguments<'_>) {
-    let mut line = LINE.lock();
-    if !line.at_line_start {
-        line.put(b"\r\n");
-    }
-    let _ = Terminal(&mut line).write_fmt(arguments);
+    let _ = Terminal::new(true).write_fmt(arguments);
 }
 
 /// Writes from a panic: takes the line by force and waits for it.
 ///
 /// # Safety
 ///
-/// All other processors must be stopped or about to be, and the caller must never return.
+/// All other processors must be stopped, and the caller must never return.
 pub unsafe fn write_last_words(arguments: fmt::Arguments<'_>) {
     // SAFETY: the holder of the lock, if any, does not run again, by contract.
     unsafe { LINE.force_unlock() };
-    let mut line = LINE.lock();
-    line.interrupts = false;
-    line.drain();
-    let _ = Terminal(&mut line).write_fmt(arguments);
+    LINE.lock().interrupts = false;
+    let _ = Terminal::new(true).write_fmt(arguments);
 }
 
 /// A guest's output.
@@ -179,7 +251,22 @@ pub(crate) fn write_guest(guest: &GuestHandle, byte: u8) {
     guest.history.lock().push_over(byte);
     let mut line = LINE.lock();
     if line.focus == Focus::Guest(guest.index) {
-        line.put(&[byte]);
+        line.put(&[byte], RESERVED);
+    }
+}
+
+/// Shows what is kept of a guest's output.
+pub(crate) fn show_history(guest: &GuestHandle) {
+    let mut chunk = [0; TERMINAL_CHUNK];
+    let mut from = 0;
+    loop {
+        // A copy at a time, so that the guest does not wait for the line.
+        let count = guest.history.lock().peek(from, &mut chunk);
+        if count == 0 {
+            return;
+        }
+        LINE.lock().put(&chunk[..count], 0);
+        from += count;
     }
 }
 
@@ -188,18 +275,25 @@ pub(crate) fn set_focus(focus: Focus) {
     LINE.lock().focus = focus;
 }
 
-/// Handles the line's interrupt: sends what waits, and passes on what was typed.
+/// Handles the line's interrupt: sends what waits, and passes on what was typed. Goes on until the
+/// UART has no cause left, since its interrupt is an edge that comes only then.
 pub(crate) fn service(mut typed: impl FnMut(Typed)) {
-    {
-        let mut line = LINE.lock();
-        if let Some(serial) = line.serial.as_mut() {
-            serial.acknowledge();
+    /// A UART that always has a cause is broken and must not keep the processor.
+    const ROUNDS: usize = 64;
+    for _ in 0..ROUNDS {
+        let more = {
+            let mut line = LINE.lock();
+            let more = line.serial.as_mut().is_some_and(Serial::acknowledge);
+            line.drain();
+            more
+        };
+        // One byte at a time with the line unlocked: its consumer may write.
+        while let Some(what) = next_typed() {
+            typed(what);
         }
-        line.drain();
-    }
-    // One byte at a time with the line unlocked: its consumer may write.
-    while let Some(what) = next_typed() {
-        typed(what);
+        if !more {
+            return;
+        }
     }
 }
 
@@ -239,14 +333,10 @@ fn deliver(focus: Focus, byte: u8) -> Typed {
     }
 }
 
-pub(crate) use ring::Ring as History;
-
 /// Waits until everything has left the line, but no longer than that takes at its speed.
 pub(crate) fn flush() {
-    const PATIENCE: u32 = 10_000_000;
     let mut line = LINE.lock();
-    line.interrupts = false;
-    line.drain();
+    line.put_waiting(&[]);
     if let Some(serial) = line.serial.as_mut() {
         for _ in 0..PATIENCE {
             if serial.is_idle() {
@@ -256,3 +346,5 @@ pub(crate) fn flush() {
         }
     }
 }
+
+pub(crate) use ring::Ring as History;

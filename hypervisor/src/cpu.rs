@@ -2,7 +2,7 @@
 
 use crate::console::{self, Focus, Typed};
 use crate::guest::{Command, GuestState};
-use crate::machine::{BoardFacts, Machine, Yield};
+use crate::machine::{BoardFacts, Machine, Want, Yield};
 use crate::memory::PhysicalMemory;
 use crate::{guest, shell};
 use alloc::vec::Vec;
@@ -40,8 +40,6 @@ pub(crate) struct Shared {
     /// Set when a processor has mail; it clears the flag as it looks.
     attention: Vec<AtomicBool>,
     pub(crate) power: crate::power::Power,
-    /// Processors that could take no guests.
-    pub(crate) unable: AtomicU64,
 }
 
 static SHARED: Once<Shared> = Once::new();
@@ -63,7 +61,6 @@ pub(crate) fn share(
         attention: cpus.iter().map(|_| AtomicBool::new(false)).collect(),
         cpus,
         power,
-        unable: AtomicU64::new(0),
     })
 }
 
@@ -108,9 +105,9 @@ pub(crate) fn nmis() -> u64 {
     NMIS.load(Ordering::Relaxed)
 }
 
-/// A machine check while a guest ran: the hardware is broken, and going on could spread wrong data.
-pub(crate) fn host_machine_check(vector: u8) -> ! {
-    panic!("machine check (exception {vector}) while a guest ran")
+/// A machine check: the hardware is broken, and going on could spread wrong data.
+pub(crate) fn machine_check(when: &str) -> ! {
+    panic!("machine check {when}")
 }
 
 fn typed(what: Typed) {
@@ -159,14 +156,24 @@ pub(crate) unsafe fn run(
 ) -> ! {
     shared.local_apic.enable(vector::SPURIOUS);
     // SAFETY: passed on to the caller.
-    let vmx = match unsafe { VmxCpu::start(host, &mut *shared.memory.lock()) } {
+    let started = unsafe { VmxCpu::start(host, &mut *shared.memory.lock()) };
+    let vmx = match started {
         Ok(vmx) => vmx,
         Err(reason) => {
             error!("cpu {number}: cannot run guests: {reason}");
-            shared.unable.fetch_add(1, Ordering::AcqRel);
+            for guest in guest::all().iter().filter(|guest| guest.cpu == number) {
+                guest.set_state(GuestState::Crashed);
+            }
             idle_for_good(shared)
         }
     };
+    if number == 0 {
+        info!(
+            "VT-x: {}; microcode {:#x}",
+            vmx.capabilities().extras(),
+            vmx.microcode_revision()
+        );
+    }
     let mut cpu = Cpu {
         number,
         shared,
@@ -228,7 +235,7 @@ impl Cpu {
             .iter_mut()
             .filter(|machine| machine.autostart())
         {
-            machine.start(&mut self.vmx, &self.shared.memory);
+            machine.start(&mut self.vmx);
         }
         if self.number == 0 {
             let memory = self.shared.memory.lock();
@@ -241,18 +248,20 @@ impl Cpu {
             self.take_interrupts();
             self.take_commands();
             let now = tsc::read();
-            let mut chosen = None;
             // Where the run of the chosen machine must end for the sake of one above it.
             let mut until = u64::MAX;
+            let mut wanted = None;
             for (index, machine) in self.machines.iter_mut().enumerate() {
-                if machine.poll(now, &mut self.vmx, &self.shared.memory) {
-                    chosen = Some(index);
+                let want = machine.poll(now, &mut self.vmx, &self.shared.memory);
+                if want != Want::Nothing {
+                    wanted = Some((index, want));
                     break;
                 }
                 until = until.min(machine.next_event().unwrap_or(u64::MAX));
             }
-            match chosen {
-                Some(index) => self.run_machine(index, until.min(now + self.slice)),
+            match wanted {
+                Some((index, Want::Run)) => self.run_machine(index, until.min(now + self.slice)),
+                Some(_) => {}
                 None => self.idle(until),
             }
         }
@@ -300,10 +309,13 @@ impl Cpu {
             machine.park(&mut self.vmx);
         }
         let machine = &mut self.machines[index];
-        let running = machine.handle().state() == GuestState::Running;
+        let running = matches!(
+            machine.handle().state(),
+            GuestState::Running | GuestState::Restarting
+        );
         match command {
             Command::Start if running => info!("{}: runs already", machine.handle().name),
-            Command::Start | Command::Restart => machine.start(&mut self.vmx, &self.shared.memory),
+            Command::Start | Command::Restart => machine.start(&mut self.vmx),
             Command::Stop => machine.stop(&mut self.vmx),
             Command::Dump => machine.dump(&mut self.vmx),
             Command::Statistics => machine.print_statistics(),

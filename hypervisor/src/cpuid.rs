@@ -84,7 +84,7 @@ const LEAF7_ECX_RDPID: u32 = 1 << 22;
 /// Leaf 0xD, sub-leaf 1: XSAVEOPT, XSAVEC, XGETBV with ECX = 1; XSAVES is not offered.
 const LEAF_D1_EAX_SHOWN: u32 = 0b111;
 const EXTENDED_EDX_RDTSCP: u32 = 1 << 27;
-/// Leaf 0x8000_0007: the TSC is invariant: it is, by the way guest time is kept.
+/// Leaf 0x8000_0007: the TSC is invariant, if the processor's is: guest time is that plus a constant.
 const INVARIANT_TSC: u32 = 1 << 8;
 
 /// What the processor's VT-x lets a guest use.
@@ -145,8 +145,7 @@ impl Cpuid {
         ];
         let xsave = Self::xsave_leaves(offer, max);
         basic[0xd] = xsave[0];
-        // The TSC runs at the measured frequency: a crystal of 1 MHz times the megahertz, exactly
-        // where the frequency is a multiple of it, else the crystal is the TSC itself.
+        // The TSC runs at the measured frequency: shown as a crystal of that very frequency.
         let hz = u32::try_from(offer.tsc_hz).unwrap_or(0);
         basic[0x15] = if hz == 0 { [0; 4] } else { [1, 1, hz, 0] };
         let mhz = (offer.tsc_hz / 1_000_000) as u32;
@@ -164,7 +163,7 @@ impl Cpuid {
         if !offer.rdtscp {
             extended[1][3] &= !EXTENDED_EDX_RDTSCP;
         }
-        extended[7] = [0, 0, 0, INVARIANT_TSC];
+        extended[7] = [0, 0, 0, extended[7][3] & INVARIANT_TSC];
         extended[8] = [extended[8][0], 0, 0, 0];
         let khz = (offer.tsc_hz / 1000) as u32;
         Self {

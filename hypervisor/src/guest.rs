@@ -23,6 +23,8 @@ pub(crate) enum GuestState {
     Off = 2,
     /// Did something it cannot go on from.
     Crashed = 3,
+    /// Crashed or reset itself, and is about to start again.
+    Restarting = 4,
 }
 
 impl GuestState {
@@ -31,6 +33,7 @@ impl GuestState {
             1 => Self::Running,
             2 => Self::Off,
             3 => Self::Crashed,
+            4 => Self::Restarting,
             _ => Self::Stopped,
         }
     }
@@ -43,6 +46,7 @@ impl fmt::Display for GuestState {
             Self::Running => "running",
             Self::Off => "off",
             Self::Crashed => "crashed",
+            Self::Restarting => "restarting",
         })
     }
 }

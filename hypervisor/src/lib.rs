@@ -18,6 +18,11 @@ pub mod host;
 pub mod loader;
 mod machine;
 pub mod memory;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "wired in with the first memory-mapped device")
+)]
+mod mmio;
 mod msrs;
 mod power;
 mod shell;

@@ -5,35 +5,7 @@ pub mod multiboot;
 
 use crate::memory::{GuestMemory, OutOfBounds};
 
-/// How the guest's processor starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// In protected mode with flat 32-bit segments, without paging.
-    Protected32 {
-        /// Instruction pointer.
-        eip: u32,
-        /// EAX.
-        eax: u32,
-        /// EBX.
-        ebx: u32,
-    },
-    /// In 64-bit mode with flat segments and interrupts off: CS is [`CODE_64`]; DS, ES and SS are
-    /// [`DATA_64`].
-    Long64 {
-        /// Instruction pointer.
-        rip: u64,
-        /// RSI.
-        rsi: u64,
-        /// CR3: four-level page tables that map the first 4 GiB onto themselves.
-        cr3: u64,
-        /// Where the descriptor table is.
-        gdt_base: u64,
-        /// Its limit: its size less one.
-        gdt_limit: u16,
-    },
-}
-
-/// Selector of the code segment in the descriptor table of [`Entry::Long64`].
+/// Selector of the code segment in the descriptor table of 64-bit kernels.
 pub const CODE_64: u16 = 0x10;
 /// Selector of its data segment.
 pub const DATA_64: u16 = 0x18;

@@ -7,7 +7,7 @@ mod string_io;
 use crate::cpuid::{Cpuid, Offer};
 use crate::guest::{GuestHandle, GuestState};
 use crate::host::BootModule;
-use crate::loader::{Entry, Module, linux, multiboot};
+use crate::loader::{Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -36,6 +36,30 @@ impl<E: core::error::Error> From<E> for StartFailure {
     }
 }
 
+/// What a machine that is not stopped is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// Its memory is being zeroed, up to this address, before it is loaded.
+    Scrubbing(u64),
+    /// It runs, or could.
+    Running,
+    /// It halted and waits for an interrupt.
+    Halted,
+    /// It halted with interrupts off: nothing wakes it.
+    Dead,
+}
+
+/// What a machine wants of its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Nothing before [`Machine::next_event`].
+    Nothing,
+    /// Another look at once: it is being made ready, step by step.
+    Attention,
+    /// To run.
+    Run,
+}
+
 /// Why a machine gave its processor back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Yield {
@@ -56,9 +80,12 @@ pub(crate) struct BoardFacts {
     pub(crate) wall_clock_at_zero: Option<i64>,
 }
 
-/// Restarts after a crash: at most one per this many seconds, so that a guest that crashes at once
-/// does not keep its processor busy with loading it.
+/// A guest that crashes or resets itself starts again at most once in this many seconds, so that one
+/// that does so at once does not keep its processor busy with loading it.
 const RESTART_INTERVAL_SECONDS: u64 = 5;
+
+/// Bytes of memory zeroed in one step: some microseconds, in which nobody else gets the processor.
+const SCRUB_STEP: u64 = 32 << 10;
 
 /// A guest's machine.
 pub(crate) struct Machine {
@@ -77,7 +104,7 @@ pub(crate) struct Machine {
     base: u64,
     /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
     tsc_adjust: u64,
-    halted: bool,
+    activity: Activity,
     /// The first entry since the start was not yet reported.
     fresh: bool,
     restart_at: Option<u64>,
@@ -133,7 +160,7 @@ impl Machine {
             cpuid,
             base: 0,
             tsc_adjust: 0,
-            halted: false,
+            activity: Activity::Running,
             fresh: false,
             restart_at: None,
             statistics: Statistics::default(),
@@ -152,12 +179,25 @@ impl Machine {
         self.config.autostart
     }
 
-    /// Loads the guest afresh and starts it.
-    pub(crate) fn start(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
+    /// Starts the guest afresh. Its memory is zeroed first, step by step as it is polled.
+    pub(crate) fn start(&mut self, cpu: &mut VmxCpu) {
+        self.park(cpu);
         self.restart_at = None;
-        match self.try_start(cpu, frames) {
+        self.activity = Activity::Scrubbing(0);
+        self.handle.set_state(GuestState::Running);
+    }
+
+    /// Zeroes another piece of memory; once all of it is zero, loads the guest.
+    fn make_ready(&mut self, from: u64, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
+        let end = (from + SCRUB_STEP).min(self.memory.size());
+        self.memory.scrub(from..end);
+        if end < self.memory.size() {
+            self.activity = Activity::Scrubbing(end);
+            return;
+        }
+        match self.load(cpu, frames) {
             Ok(()) => {
-                self.handle.set_state(GuestState::Running);
+                self.activity = Activity::Running;
                 info!("{}: started", self.handle.name);
             }
             Err(failure) => {
@@ -167,12 +207,11 @@ impl Machine {
         }
     }
 
-    fn try_start(
+    fn load(
         &mut self,
         cpu: &mut VmxCpu,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
-        self.memory.scrub();
         let image = self.module(self.config.image)?;
         let mut files = Vec::new();
         for module in &self.config.modules {
@@ -181,7 +220,7 @@ impl Machine {
                 command_line: &module.command_line,
             });
         }
-        let entry = match self.config.format {
+        let start = match self.config.format {
             ImageFormat::Multiboot => {
                 multiboot::load(image, &self.config.command_line, &files, &mut self.memory)?
             }
@@ -190,37 +229,23 @@ impl Machine {
                 linux::load(image, command_line, &files, None, &mut self.memory)?
             }
         };
-        let Entry::Protected32 { eip, eax, ebx } = entry else {
-            return Err(StartFailure(
-                "kernels that start in 64-bit mode cannot be run yet".to_string(),
-            ));
-        };
         self.base = tsc::read();
         self.tsc_adjust = 0;
         self.pc = Pc::new(pc_config(&self.config, self.board, self.base), Ticks(0));
-        self.halted = false;
         self.fresh = true;
         self.statistics = Statistics::default();
         let offset = self.base.wrapping_neg();
         // SAFETY: the page tables are this machine's and live beside the vCPU.
-        let vcpu = unsafe {
-            match self.vcpu.take() {
-                Some(mut vcpu) => {
-                    vcpu.reset(cpu, &self.ept, offset)?;
-                    self.vcpu.insert(vcpu)
-                }
+        unsafe {
+            match self.vcpu.as_mut() {
+                Some(vcpu) => vcpu.reset(cpu, &self.ept, offset, &start)?,
                 None => {
                     let mut memory = frames.lock();
-                    self.vcpu
-                        .insert(Vcpu::new(cpu, &self.ept, self.vpid, offset, &mut *memory)?)
+                    let new = Vcpu::new(cpu, &self.ept, self.vpid, offset, &start, &mut *memory)?;
+                    self.vcpu = Some(new);
                 }
             }
-        };
-        let mut active = vcpu.activate(cpu)?;
-        active.set_rip(u64::from(eip))?;
-        active.gprs_mut().rax = u64::from(eax);
-        active.gprs_mut().rbx = u64::from(ebx);
-        vcpu.park(cpu);
+        }
         Ok(())
     }
 
@@ -265,7 +290,12 @@ impl Machine {
                 info!(
                     "{name}: {} {}\n{}",
                     self.handle.state(),
-                    if self.halted { "(halted)" } else { "" },
+                    match self.activity {
+                        Activity::Scrubbing(_) => "(being made ready)",
+                        Activity::Running => "",
+                        Activity::Halted => "(halted)",
+                        Activity::Dead => "(halted with interrupts off)",
+                    },
                     dump.guest_registers()
                 );
             }
@@ -285,56 +315,46 @@ impl Machine {
         }
     }
 
-    /// Guest time of a TSC value of the board.
-    fn guest_time(&self, tsc: u64) -> Ticks {
-        Ticks(tsc.saturating_sub(self.base))
-    }
-
     /// When, in the board's TSC, this machine needs the processor although it is not running now.
     pub(crate) fn next_event(&self) -> Option<u64> {
-        match self.handle.state() {
-            GuestState::Running => self
-                .pc
-                .next_deadline()
-                .map(|at| at.0.saturating_add(self.base)),
-            _ => self.restart_at,
+        match (self.handle.state(), self.activity) {
+            (GuestState::Running, Activity::Dead) => None,
+            (GuestState::Running, _) => next_deadline(&self.pc, self.base),
+            (GuestState::Restarting, _) => self.restart_at,
+            _ => None,
         }
     }
 
-    /// Brings the machine's timers up to now; returns whether it wants the processor.
+    /// Brings the machine up to now; returns what it wants of the processor.
     pub(crate) fn poll(
         &mut self,
         now: u64,
         cpu: &mut VmxCpu,
         frames: &spin::Mutex<PhysicalMemory>,
-    ) -> bool {
-        if self.handle.state() != GuestState::Running {
-            if self.restart_at.is_none_or(|at| now < at) {
-                return false;
+    ) -> Want {
+        match self.handle.state() {
+            GuestState::Running => {}
+            GuestState::Restarting if self.restart_at.is_some_and(|at| at <= now) => {
+                info!("{}: restarting", self.handle.name);
+                self.start(cpu);
             }
-            info!("{}: restarting", self.handle.name);
-            self.start(cpu, frames);
-            return self.handle.state() == GuestState::Running;
+            _ => return Want::Nothing,
         }
-        if self.next_event().is_some_and(|at| at <= now) {
-            self.pc.expire(self.guest_time(now));
+        match self.activity {
+            Activity::Scrubbing(from) => {
+                self.make_ready(from, cpu, frames);
+                return Want::Attention;
+            }
+            Activity::Dead => return Want::Nothing,
+            Activity::Running | Activity::Halted => {}
         }
-        self.feed_console();
-        if self.halted && self.pc.interrupt_pending() {
-            self.halted = false;
+        self.pc.expire(guest_time(now, self.base));
+        feed_console(self.handle, &mut self.pc);
+        if self.activity == Activity::Halted && !self.pc.interrupt_pending() {
+            return Want::Nothing;
         }
-        !self.halted
-    }
-
-    /// Moves typed bytes into COM1 as far as it has room.
-    fn feed_console(&mut self) {
-        if !self.handle.input_waits() {
-            return;
-        }
-        let mut bytes = [0; 16];
-        let room = self.pc.console_room().min(bytes.len());
-        let count = self.handle.take_input(&mut bytes[..room]);
-        self.pc.console_input(&bytes[..count]);
+        self.activity = Activity::Running;
+        Want::Run
     }
 
     fn power_off(&mut self, cpu: &mut VmxCpu) -> Yield {
@@ -344,11 +364,24 @@ impl Machine {
         Yield::Stopped
     }
 
-    fn reset(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) -> Yield {
+    fn reset(&mut self, cpu: &mut VmxCpu) -> Yield {
         info!("{}: reset by the guest", self.handle.name);
-        self.park(cpu);
-        self.start(cpu, frames);
-        Yield::Interrupted
+        self.start_again(cpu);
+        Yield::Stopped
+    }
+
+    /// Starts the guest again: at once if it has run for a while, else later.
+    fn start_again(&mut self, cpu: &mut VmxCpu) {
+        let earliest = self
+            .base
+            .saturating_add(RESTART_INTERVAL_SECONDS * self.board.tsc_hz);
+        if earliest <= tsc::read() {
+            self.start(cpu);
+        } else {
+            self.park(cpu);
+            self.restart_at = Some(earliest);
+            self.handle.set_state(GuestState::Restarting);
+        }
     }
 
     /// The end of a guest that cannot go on: its registers go to the log, and the board file says
@@ -362,14 +395,35 @@ impl Machine {
             }
             vcpu.park(cpu);
         }
-        self.handle.set_state(GuestState::Crashed);
-        if self.config.on_crash == OnCrash::Restart {
-            let interval = RESTART_INTERVAL_SECONDS * self.board.tsc_hz;
-            let now = tsc::read();
-            self.restart_at = Some(now.max(self.base.saturating_add(interval)));
+        match self.config.on_crash {
+            OnCrash::Stop => self.handle.set_state(GuestState::Crashed),
+            OnCrash::Restart => self.start_again(cpu),
         }
         Yield::Stopped
     }
+}
+
+/// Guest time of a TSC value of the board.
+#[inline(always)]
+fn guest_time(tsc: u64, base: u64) -> Ticks {
+    Ticks(tsc.saturating_sub(base))
+}
+
+/// The board's TSC at which the devices' next timer is due.
+#[inline(always)]
+fn next_deadline(pc: &Pc, base: u64) -> Option<u64> {
+    pc.next_deadline().map(|at| at.0.saturating_add(base))
+}
+
+/// Moves typed bytes into COM1 as far as it has room.
+fn feed_console(guest: &GuestHandle, pc: &mut Pc) {
+    if !guest.input_waits() {
+        return;
+    }
+    let mut bytes = [0; 16];
+    let room = pc.console_room().min(bytes.len());
+    let count = guest.take_input(&mut bytes[..room]);
+    pc.console_input(&bytes[..count]);
 }
 
 fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {

@@ -27,9 +27,20 @@ impl Power {
     pub(crate) fn off(&self) {
         crate::console::flush();
         match self.soft_off {
-            // SAFETY: the ports are those of the board's ACPI tables; nothing is left to save.
-            Some(soft_off) => unsafe { soft_off.power_off() },
+            Some(soft_off) => {
+                // SAFETY: the ports are those of the board's ACPI tables; nothing is left to save.
+                unsafe { soft_off.power_off() };
+                error!("the board does not obey its power-off register");
+            }
             None => error!("the board's ACPI tables name no way to power off"),
         }
     }
+}
+
+/// Resets the board; returns if it did not obey.
+pub(crate) fn reset() {
+    crate::console::flush();
+    // SAFETY: the operator wants everything on the board to stop.
+    unsafe { drivers::power::reset() };
+    error!("the board does not obey its reset registers");
 }

@@ -25,10 +25,12 @@ start GUEST     load and start a guest
 stop GUEST      stop a guest
 restart GUEST   stop a guest and start it afresh
 dump GUEST      a guest's registers
+show GUEST      what is kept of a guest's output
 stat            what the guests' exits were
 cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
+reset           reset the board
 poweroff        power the board off
 Ctrl-O 1..8     to that guest's console; Ctrl-O h: back here; Ctrl-O Ctrl-O: a literal Ctrl-O
 ";
@@ -82,12 +84,14 @@ fn execute(line: &str) {
         ("stop", name) => ask(name, Command::Stop),
         ("restart", name) => ask(name, Command::Restart),
         ("dump", name) => ask(name, Command::Dump),
+        ("show", name) => with_guest(name, console::show_history),
         ("stat", _) => guest::all()
             .iter()
             .for_each(|guest| send(guest, Command::Statistics)),
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),
+        ("reset", _) => crate::power::reset(),
         ("poweroff", _) => {
             if let Some(shared) = crate::cpu::shared() {
                 shared.power.off();
@@ -126,13 +130,14 @@ impl fmt::Display for Mib {
 }
 
 fn ask(name: Option<&str>, command: Command) {
-    let Some(name) = name else {
-        say!("which guest?\n");
-        return;
-    };
-    match guest::find(name) {
-        Some(guest) => send(guest, command),
-        None => say!("{name}: no such guest\n"),
+    with_guest(name, |guest| send(guest, command));
+}
+
+fn with_guest(name: Option<&str>, act: impl FnOnce(&GuestHandle)) {
+    match (name, name.and_then(guest::find)) {
+        (_, Some(guest)) => act(guest),
+        (Some(name), None) => say!("{name}: no such guest\n"),
+        (None, None) => say!("which guest?\n"),
     }
 }
 

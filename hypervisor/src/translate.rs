@@ -202,7 +202,7 @@ mod tests {
 
     fn memory() -> GuestMemory {
         let mut memory = fake::memory(0x10_0000);
-        memory.scrub();
+        memory.scrub(0..u64::MAX);
         memory
     }
 
@@ -293,7 +293,7 @@ mod tests {
             Ok(0x006a_bcde)
         );
         let mut memory = fake::memory(0x10_0000);
-        memory.scrub();
+        memory.scrub(0..u64::MAX);
         for (at, value) in [
             (0x1000, 0x2007_u64),
             (0x2000, 0x3007),

@@ -11,7 +11,7 @@ use super::stacks::{Purpose, Stacks};
 use super::{BOOT_MAP_END, BootError, DIRECT_MAP};
 use core::ops::Range;
 use core::ptr::NonNull;
-use hypervisor::memory::PhysicalMemory;
+use hypervisor::memory::{FreeRanges, PhysicalMemory};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::TranslateResult;
 use x86_64::structures::paging::{
@@ -82,14 +82,14 @@ impl AddressSpace {
         for (pair, flags) in bounds.windows(2).zip(rights) {
             space.map_range(IMAGE_OFFSET, pair[0]..pair[1], flags, memory)?;
         }
-        let own = image();
+        // Areas may meet inside a page, or overlap: merged, each page is mapped once.
+        let mut pages = FreeRanges::new();
         for area in ram {
-            let range = area.range.start & !(PAGE_4K - 1)..area.range.end.next_multiple_of(PAGE_4K);
-            let below = range.start..range.end.min(own.start);
-            let above = range.start.max(own.end)..range.end;
-            for part in [below, above].into_iter().filter(|part| !part.is_empty()) {
-                space.map_range(offset(), part, DATA, memory)?;
-            }
+            pages.add(area.range.start & !(PAGE_4K - 1)..area.range.end.next_multiple_of(PAGE_4K));
+        }
+        pages.remove(image());
+        for range in pages.iter() {
+            space.map_range(offset(), range.clone(), DATA, memory)?;
         }
         space.map_stacks(Stacks::of(0), memory)?;
         Ok(space)

@@ -91,6 +91,14 @@ fn begin() {
     if IN_PROGRESS.swap(true, Ordering::AcqRel) {
         stop_here();
     }
+    stop_others();
+}
+
+/// Stops the other processors for good, whatever they do.
+pub(super) fn stop_others() {
+    /// Long enough for a processor to leave its guest and take the NMI.
+    const PATIENCE: u64 = 1_000_000;
+    IN_PROGRESS.store(true, Ordering::Release);
     let Some(apic) = APIC.get() else { return };
     let own = apic.id();
     for id in PROCESSORS
@@ -101,8 +109,6 @@ fn begin() {
     {
         apic.send(*id, Ipi::Nmi);
     }
-    // Long enough for a processor to leave its guest and take the NMI.
-    const PATIENCE: u64 = 1_000_000;
     let start = tsc::read();
     while tsc::read().wrapping_sub(start) < PATIENCE {
         core::hint::spin_loop();

@@ -1,5 +1,6 @@
 //! Starting the other processors (Intel SDM volume 3, section 9.4).
 
+use super::boot_info::Area;
 use super::interrupts;
 use super::paging::AddressSpace;
 use super::stacks::{Purpose, Stacks};
@@ -21,13 +22,15 @@ unsafe extern "C" {
     static mut ap_stack_top: u64;
 }
 
-/// Number of the processor that is being started, and how many have come up.
+/// Number of the processor that is being started and of its stacks, and how many have come up.
 static STARTING: AtomicUsize = AtomicUsize::new(0);
+static STACKS: AtomicUsize = AtomicUsize::new(0);
 static ARRIVED: AtomicUsize = AtomicUsize::new(1);
 
 /// Starts every processor but this one; returns the APIC IDs of those that run, this one first.
 pub(super) fn start_others(
     apic_ids: &[u32],
+    ram: &[Area],
     local_apic: LocalApic,
     tables: &mut AddressSpace,
     memory: &mut PhysicalMemory,
@@ -35,14 +38,28 @@ pub(super) fn start_others(
 ) -> Result<Vec<u32>, BootError> {
     let own = local_apic.id();
     let mut running = alloc::vec![own];
+    let others: Vec<u32> = apic_ids.iter().copied().filter(|id| *id != own).collect();
+    if others.is_empty() {
+        return Ok(running);
+    }
+    let page = TRAMPOLINE..TRAMPOLINE + 4096;
+    if !ram
+        .iter()
+        .any(|area| area.range.start <= page.start && page.end <= area.range.end)
+    {
+        warn!("no memory at {TRAMPOLINE:#x} to start other processors from: they stay off");
+        return Ok(running);
+    }
     copy_trampoline();
-    for apic_id in apic_ids.iter().copied().filter(|id| *id != own) {
+    for (attempt, apic_id) in others.into_iter().enumerate() {
         let number = running.len();
-        let stacks = Stacks::of(number);
+        // A processor that failed to start keeps its stacks: it could still wake up.
+        let stacks = Stacks::of(attempt + 1);
         tables.map_stacks(stacks, memory)?;
         STARTING.store(number, Ordering::Release);
+        STACKS.store(attempt + 1, Ordering::Release);
         // SAFETY: read by the processor that is about to be started, and by no other: those before
-        // it have announced themselves or are given up.
+        // it have announced themselves or were sent back to sleep.
         unsafe {
             (&raw mut ap_cr3).write_volatile(tables.root());
             (&raw mut ap_stack_top).write_volatile(stacks.top(Purpose::Main));
@@ -58,7 +75,6 @@ pub(super) fn start_others(
         if ARRIVED.load(Ordering::Acquire) > number {
             running.push(apic_id);
         } else {
-            // It could still wake up later and run on stacks given to another: send it back to sleep.
             local_apic.send(apic_id, Ipi::Init);
             warn!("the processor with APIC ID {apic_id} does not start");
         }
@@ -94,7 +110,7 @@ fn wait(ticks: u64, done: impl Fn() -> bool) -> bool {
 #[unsafe(no_mangle)]
 extern "sysv64" fn ap_main() -> ! {
     let number = STARTING.load(Ordering::Acquire);
-    let host = interrupts::set_up(number, Stacks::of(number));
+    let host = interrupts::set_up(number, Stacks::of(STACKS.load(Ordering::Acquire)));
     ARRIVED.store(number + 1, Ordering::Release);
     // SAFETY: once on this processor, whose tables `set_up` made for good; interrupts are off since
     // its reset.

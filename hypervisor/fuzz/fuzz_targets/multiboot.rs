@@ -26,7 +26,7 @@ fuzz_target!(|image: &[u8]| {
             command_line: "module",
         }];
         if multiboot::load(image, "command line", &modules, memory).is_ok() {
-            memory.scrub();
+            memory.scrub(0..u64::MAX);
         }
     });
 });

@@ -85,6 +85,16 @@ impl Ring {
         &storage[start..end]
     }
 
+    /// Copies bytes from the `from`th oldest on without taking them out; returns how many.
+    pub(crate) fn peek(&self, from: usize, into: &mut [u8]) -> usize {
+        let storage = self.storage();
+        let count = self.len().saturating_sub(from).min(into.len());
+        for (at, slot) in into[..count].iter_mut().enumerate() {
+            *slot = storage[(self.head + from + at) % storage.len()];
+        }
+        count
+    }
+
     /// Takes out the `count` oldest bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         self.head += count.min(self.len());
@@ -106,6 +116,10 @@ mod tests {
         assert_eq!(ring.room(), 0);
         assert_eq!(ring.front()[0], 36);
         assert_eq!(ring.push(&[1]), 0);
+        let mut tail = [0; 8];
+        assert_eq!(ring.peek(60, &mut tail), 4);
+        assert_eq!(tail[..4], [96, 97, 98, 99]);
+        assert_eq!(ring.peek(64, &mut tail), 0);
     }
 
     proptest! {

@@ -14,12 +14,12 @@
 mod header;
 
 use super::{
-    AVAILABLE, CODE_64, DATA_64, Entry, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED,
-    write_bios_data_area,
+    AVAILABLE, CODE_64, DATA_64, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area,
 };
 use crate::memory::{GuestMemory, OutOfBounds};
 use core::fmt;
 use header::{Kernel, Placement, field};
+use vmx::StartState;
 
 /// The descriptor table.
 const GDT: u64 = 0x6000;
@@ -154,7 +154,7 @@ pub fn load(
     modules: &[Module<'_>],
     rsdp: Option<u64>,
     memory: &mut GuestMemory,
-) -> Result<Entry, LoadError> {
+) -> Result<StartState, LoadError> {
     let top = memory.size().min(ADDRESSES_END);
     if top < MEMORY_MIN {
         return Err(LoadError::TooLittleMemory);
@@ -168,12 +168,14 @@ pub fn load(
     let parameters = BootParameters::new(&kernel, &placement, ramdisk, rsdp, memory.size());
     memory.write(BOOT_PARAMS, &parameters.0)?;
     write_page_tables(memory)?;
-    Ok(Entry::Long64 {
+    Ok(StartState::Long64 {
         rip: placement.entry,
         rsi: BOOT_PARAMS,
         cr3: PML4,
         gdt_base: GDT,
         gdt_limit: write_descriptors(memory)?,
+        code: CODE_64,
+        data: DATA_64,
     })
 }
 

@@ -6,9 +6,7 @@
 //! Guest memory after loading: the boot information lies in low memory at [`INFO`], below the
 //! reserved top kilobyte; the kernel where its image says; the modules behind the kernel, page-aligned.
 
-use super::{
-    AVAILABLE, Entry, HOLE, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area,
-};
+use super::{AVAILABLE, HOLE, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area};
 use crate::memory::GuestMemory;
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,6 +14,7 @@ use elf::ElfBytes;
 use elf::abi::{EM_386, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::Class;
+use vmx::StartState;
 
 /// What a kernel finds in EAX (section 3.2).
 const BOOT_MAGIC: u32 = 0x2bad_b002;
@@ -160,7 +159,7 @@ pub fn load(
     command_line: &str,
     modules: &[Module<'_>],
     memory: &mut GuestMemory,
-) -> Result<Entry, LoadError> {
+) -> Result<StartState, LoadError> {
     if memory.size() < 2 * MIB {
         return Err(LoadError::TooLittleMemory);
     }
@@ -182,7 +181,7 @@ pub fn load(
     }
     write_bios_data_area(memory).map_err(|_| LoadError::TooLittleMemory)?;
     write_information(command_line, &loaded, memory)?;
-    Ok(Entry::Protected32 {
+    Ok(StartState::Protected32 {
         eip: plan.eip,
         eax: BOOT_MAGIC,
         ebx: INFO as u32,

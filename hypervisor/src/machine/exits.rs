@@ -1,24 +1,27 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
 use super::statistics::{Kind, Statistics};
-use super::{Machine, Yield, string_io};
+use super::{Activity, Machine, Yield, feed_console, guest_time, next_deadline, string_io};
 use crate::cpuid::{Cpuid, Live};
 use crate::guest::GuestHandle;
 use crate::memory::{GuestMemory, PhysicalMemory};
 use crate::msrs;
 use crate::{console, cpu};
 use core::fmt;
-use devices::{Effects, Pc, ResetCause, Ticks};
+use devices::{Effects, Pc, ResetCause};
 use drivers::tsc;
-use log::{info, warn};
+use log::info;
 use vmx::{
-    AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, Event, Exit, IoAccess,
-    MemoryFault, RareExit, VmcsError, VmxCpu,
+    AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, Ept, EptError, Event, Exit,
+    IoAccess, MemoryFault, RareExit, VmcsError, VmxCpu,
 };
 
 /// How a run ended.
 enum End {
-    Halted,
+    /// Whether an interrupt would wake it.
+    Halted {
+        wakeable: bool,
+    },
     Interrupted,
     PowerOff,
     Reset,
@@ -33,6 +36,7 @@ pub(super) enum Crash {
     Unexpected(RareExit),
     Entry(EntryFailure),
     Vmcs(VmcsError),
+    PageTables(EptError),
 }
 
 impl fmt::Display for Crash {
@@ -61,6 +65,7 @@ impl fmt::Display for Crash {
             Self::Unexpected(exit) => write!(f, "unexpected exit {exit:?}"),
             Self::Entry(failure) => failure.fmt(f),
             Self::Vmcs(error) => error.fmt(f),
+            Self::PageTables(error) => error.fmt(f),
         }
     }
 }
@@ -73,7 +78,16 @@ impl From<VmcsError> for Crash {
 
 impl From<EntryFailure> for Crash {
     fn from(failure: EntryFailure) -> Self {
+        if failure.is_machine_check() {
+            cpu::machine_check("while a guest was entered");
+        }
         Self::Entry(failure)
+    }
+}
+
+impl From<EptError> for Crash {
+    fn from(error: EptError) -> Self {
+        Self::PageTables(error)
     }
 }
 
@@ -101,6 +115,8 @@ impl Effects for Requests {
 struct Context<'a> {
     pc: &'a mut Pc,
     memory: &'a mut GuestMemory,
+    ept: &'a mut Ept,
+    frames: &'a spin::Mutex<PhysicalMemory>,
     cpuid: &'a Cpuid,
     guest: &'static GuestHandle,
     statistics: &'a mut Statistics,
@@ -116,19 +132,29 @@ impl Machine {
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Yield {
-        match self.run_until(cpu, until) {
-            Ok(End::Halted) => {
-                self.halted = true;
+        match self.run_until(cpu, until, frames) {
+            Ok(End::Halted { wakeable: true }) => {
+                self.activity = Activity::Halted;
+                Yield::Halted
+            }
+            Ok(End::Halted { wakeable: false }) => {
+                self.activity = Activity::Dead;
+                info!("{}: halted with interrupts off", self.handle.name);
                 Yield::Halted
             }
             Ok(End::Interrupted) => Yield::Interrupted,
             Ok(End::PowerOff) => self.power_off(cpu),
-            Ok(End::Reset) => self.reset(cpu, frames),
+            Ok(End::Reset) => self.reset(cpu),
             Err(crash) => self.crash(cpu, &crash),
         }
     }
 
-    fn run_until(&mut self, cpu: &mut VmxCpu, until: u64) -> Result<End, Crash> {
+    fn run_until(
+        &mut self,
+        cpu: &mut VmxCpu,
+        until: u64,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Result<End, Crash> {
         let Some(vcpu) = self.vcpu.as_mut() else {
             return Ok(End::Interrupted);
         };
@@ -136,6 +162,8 @@ impl Machine {
         let mut context = Context {
             pc: &mut self.pc,
             memory: &mut self.memory,
+            ept: &mut self.ept,
+            frames,
             cpuid: &self.cpuid,
             guest: self.handle,
             statistics: &mut self.statistics,
@@ -158,7 +186,7 @@ impl Machine {
                 if now >= until {
                     return Ok(End::Interrupted);
                 }
-                context.pc.expire(context.guest_time(now));
+                context.pc.expire(guest_time(now, context.base));
                 event = context.next_event(until);
                 continue;
             }
@@ -195,16 +223,9 @@ impl Machine {
                 Exit::Halt => {
                     context.statistics.count(Kind::Halt);
                     active.skip_instruction()?;
-                    if !context.pc.interrupt_pending() {
-                        if !active.interrupts_enabled()? {
-                            info!("{}: halted with interrupts off", context.guest.name);
-                        }
-                        return Ok(End::Halted);
-                    }
-                    if !active.interrupts_enabled()? {
-                        // Nothing can wake it; keep the processor for others.
-                        info!("{}: halted with interrupts off", context.guest.name);
-                        return Ok(End::Interrupted);
+                    let wakeable = active.interrupts_enabled()?;
+                    if !wakeable || !context.pc.interrupt_pending() {
+                        return Ok(End::Halted { wakeable });
                     }
                 }
                 Exit::Rare(reason) => {
@@ -217,17 +238,10 @@ impl Machine {
 }
 
 impl Context<'_> {
-    #[inline(always)]
-    fn guest_time(&self, tsc: u64) -> Ticks {
-        Ticks(tsc.saturating_sub(self.base))
-    }
-
     /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
     #[inline(always)]
     fn next_event(&self, until: u64) -> u64 {
-        self.pc
-            .next_deadline()
-            .map_or(until, |at| at.0.saturating_add(self.base).min(until))
+        next_deadline(self.pc, self.base).map_or(until, |at| at.min(until))
     }
 
     fn deliver_interrupt(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
@@ -243,7 +257,7 @@ impl Context<'_> {
 
     #[inline(always)]
     fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
-        let now = self.guest_time(tsc::read());
+        let now = guest_time(tsc::read(), self.base);
         let width = device_width(access.width());
         let mut requests = Requests {
             guest: self.guest,
@@ -268,18 +282,10 @@ impl Context<'_> {
             }
         }
         active.skip_instruction()?;
-        if is_com1(access.port()) && self.guest.input_waits() {
-            self.feed_console();
+        if is_com1(access.port()) {
+            feed_console(self.guest, self.pc);
         }
         Ok(requests.end)
-    }
-
-    #[cold]
-    fn feed_console(&mut self) {
-        let mut bytes = [0; 16];
-        let room = self.pc.console_room().min(bytes.len());
-        let count = self.guest.take_input(&mut bytes[..room]);
-        self.pc.console_input(&bytes[..count]);
     }
 
     #[inline(always)]
@@ -299,8 +305,7 @@ impl Context<'_> {
         self.statistics.count(Kind::ReadMsr);
         let value = match msrs::read(active.gprs().rcx as u32) {
             msrs::Read::Value(value) => value,
-            msrs::Read::Tsc => self
-                .guest_time(tsc::read())
+            msrs::Read::Tsc => guest_time(tsc::read(), self.base)
                 .0
                 .wrapping_add(*self.tsc_adjust),
             msrs::Read::Efer => active.paging()?.efer,
@@ -322,7 +327,7 @@ impl Context<'_> {
         let accepted = match msrs::write(gprs.rcx as u32, value) {
             msrs::Write::Ignore => true,
             msrs::Write::Tsc => {
-                *self.tsc_adjust = value.wrapping_sub(self.guest_time(tsc::read()).0);
+                *self.tsc_adjust = value.wrapping_sub(guest_time(tsc::read(), self.base).0);
                 active.set_tsc_offset(self.tsc_adjust.wrapping_sub(self.base))?;
                 true
             }
@@ -346,7 +351,7 @@ impl Context<'_> {
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
         self.statistics.count(Kind::StringIo);
-        let now = self.guest_time(tsc::read());
+        let now = guest_time(tsc::read(), self.base);
         let mut requests = Requests {
             guest: self.guest,
             end: None,
@@ -378,14 +383,28 @@ impl Context<'_> {
             RareExit::MonitorWait | RareExit::Hypercall | RareExit::VirtualizationInstruction => {
                 active.inject(Event::INVALID_OPCODE)?
             }
-            RareExit::HostNmi => cpu::host_nmi(),
-            RareExit::Exception(vector) => cpu::host_machine_check(vector.number()),
+            RareExit::HostNmi => VmxCpu::deliver_host_nmi(),
+            // The only exception that exits.
+            RareExit::Exception(_) => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
-            RareExit::Memory(fault) => return Err(Crash::Memory(fault)),
+            RareExit::Memory(fault) => self.memory_fault(active, fault)?,
             RareExit::TaskSwitch => return Err(Crash::TaskSwitch),
             other => return Err(Crash::Unexpected(other)),
         }
         Ok(())
+    }
+
+    /// A fetch from a large page makes it executable in small ones; anything else is not the guest's.
+    fn memory_fault(&mut self, active: &mut Active<'_>, fault: MemoryFault) -> Result<(), Crash> {
+        let fetch = fault.kind == AccessKind::Fetch;
+        if fetch
+            && self
+                .ept
+                .make_executable(fault.physical, &mut *self.frames.lock())?
+        {
+            return Ok(active.flush()?);
+        }
+        Err(Crash::Memory(fault))
     }
 
     fn control_register(
@@ -393,8 +412,6 @@ impl Context<'_> {
         active: &mut Active<'_>,
         access: ControlRegisterAccess,
     ) -> Result<(), Crash> {
-        const CR0_TS: u64 = 1 << 3;
-        const CR0_PE: u64 = 1 << 0;
         let memory = &*self.memory;
         let pdptes = |address: u64| {
             let mut entries = [0; 4];
@@ -410,19 +427,8 @@ impl Context<'_> {
             ControlRegisterAccess::Write { register: 4, gpr } => {
                 active.write_cr4(active.gpr(gpr)?, pdptes)?
             }
-            ControlRegisterAccess::ClearTaskSwitched => {
-                active.write_cr0(active.paging()?.cr0 & !CR0_TS, pdptes)?
-            }
-            ControlRegisterAccess::LoadMachineStatus(word) => {
-                let now = active.paging()?.cr0;
-                // LMSW sets PE, MP, EM and TS, and cannot clear PE.
-                let low = u64::from(word) & 0xf;
-                active.write_cr0(now & !0xe | low | (now & CR0_PE), pdptes)?
-            }
-            other => {
-                warn!("{}: unexpected {other:?}", self.guest.name);
-                return Err(Crash::Unexpected(RareExit::ControlRegister(other)));
-            }
+            // CR3 and CR8, CLTS and LMSW touch nothing that the guest does not own alone.
+            other => return Err(Crash::Unexpected(RareExit::ControlRegister(other))),
         };
         if accepted {
             Ok(active.skip_instruction()?)

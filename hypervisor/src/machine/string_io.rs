@@ -5,7 +5,7 @@ use super::exits::{Crash, device_width};
 use crate::memory::GuestMemory;
 use crate::translate::{Access, translate};
 use devices::{Effects, Pc, Ticks};
-use vmx::{Active, Direction, IoAccess};
+use vmx::{Active, Direction, Event, IoAccess, SegmentRegister};
 
 const RFLAGS_DF: u64 = 1 << 10;
 
@@ -32,6 +32,9 @@ pub(super) fn step(
         write: access.direction() == Direction::In,
         user: active.privilege_level()? == 3,
     };
+    if !segment_allows(active, access, mask)? {
+        return Ok(active.inject(Event::GENERAL_PROTECTION)?);
+    }
     let linear = active.string_address()?;
     // An element may cross a page, so each byte is translated, all of them before the port is touched.
     let mut physical = [0; 4];
@@ -92,8 +95,47 @@ pub(super) fn step(
     if access.is_repeated() {
         advance(&mut gprs.rcx, u64::MAX);
         if gprs.rcx & mask != 0 {
-            return Ok(());
+            // The next element is an instruction of its own as far as interrupts go.
+            return Ok(active.end_interrupt_shadow()?);
         }
     }
     Ok(active.skip_instruction()?)
+}
+
+/// Whether the segment of the memory operand allows the access. The exit comes before the processor
+/// has looked (Intel SDM volume 3, section 26.1.1). 64-bit segments have no limits.
+fn segment_allows(active: &Active<'_>, access: IoAccess, mask: u64) -> Result<bool, Crash> {
+    const UNUSABLE: u32 = 1 << 16;
+    const CODE: u32 = 1 << 3;
+    const EXPAND_DOWN: u32 = 1 << 2;
+    const WRITABLE_OR_READABLE: u32 = 1 << 1;
+    const BIG: u32 = 1 << 14;
+    if active.is_64_bit()? {
+        return Ok(true);
+    }
+    let writes = access.direction() == Direction::In;
+    let (register, offset) = if writes {
+        (SegmentRegister::Es, active.gprs().rdi)
+    } else {
+        (active.string_segment()?, active.gprs().rsi)
+    };
+    let segment = active.segment(register)?;
+    let code = segment.access & CODE != 0;
+    let able = segment.access & WRITABLE_OR_READABLE != 0;
+    if segment.access & UNUSABLE != 0 || (writes && (code || !able)) || (code && !able) {
+        return Ok(false);
+    }
+    let first = offset & mask & 0xffff_ffff;
+    let last = first + u64::from(access.width().bytes()) - 1;
+    let limit = u64::from(segment.limit);
+    Ok(if !code && segment.access & EXPAND_DOWN != 0 {
+        let top = if segment.access & BIG != 0 {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        first > limit && last <= top
+    } else {
+        last <= limit
+    })
 }

@@ -1,6 +1,7 @@
 //! The memory of a guest, as the hypervisor reaches it.
 
 use core::fmt;
+use core::ops::Range;
 use vmx::DirectMap;
 
 /// An access outside the guest's memory.
@@ -30,7 +31,6 @@ impl core::error::Error for OutOfBounds {}
 #[derive(Debug)]
 pub struct GuestMemory {
     base: *mut u8,
-    host_physical: u64,
     size: u64,
 }
 
@@ -46,7 +46,6 @@ impl GuestMemory {
     pub unsafe fn new(map: DirectMap, host_physical: u64, size: u64) -> Self {
         Self {
             base: map.pointer(host_physical),
-            host_physical,
             size,
         }
     }
@@ -55,12 +54,6 @@ impl GuestMemory {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    /// Where guest-physical 0 is.
-    #[must_use]
-    pub fn host_physical(&self) -> u64 {
-        self.host_physical
     }
 
     /// Copies from guest memory.
@@ -109,10 +102,17 @@ impl GuestMemory {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Zeroes all of it: a guest never sees what was there before.
-    pub fn scrub(&mut self) {
-        // SAFETY: the whole range is ours by the contract of `new`.
-        unsafe { self.base.write_bytes(0, self.size as usize) };
+    /// Zeroes a range, as far as it is inside: a guest never sees what was there before.
+    pub fn scrub(&mut self, range: Range<u64>) {
+        let end = range.end.min(self.size);
+        if let Some(length) = end.checked_sub(range.start) {
+            // SAFETY: in bounds, and the memory is ours by the contract of `new`.
+            unsafe {
+                self.base
+                    .wrapping_add(range.start as usize)
+                    .write_bytes(0, length as usize)
+            };
+        }
     }
 
     fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn accesses_stay_inside() {
         let mut memory = fake::memory(0x1000);
-        memory.scrub();
+        memory.scrub(0..0x1000);
         memory.write(0xffc, &[1, 2, 3, 4]).unwrap();
         assert_eq!(memory.read_u32(0xffc), Ok(0x0403_0201));
         assert_eq!(memory.read_u64(0xff8), Ok(0x0403_0201_0000_0000));

@@ -20,6 +20,7 @@ mod blocking {
     pub(super) const MOV_SS: u32 = 1 << 1;
 }
 
+const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_IF: u64 = 1 << 9;
 
 /// The guest's paging configuration, for walks of its page tables.
@@ -125,41 +126,6 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Sets the general-purpose register with this encoding, RSP included.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn set_gpr(&mut self, encoding: u8, value: u64) -> Result<(), VmcsError> {
-        match self.gprs_mut().by_encoding_mut(encoding) {
-            Some(register) => {
-                *register = value;
-                Ok(())
-            }
-            // SAFETY: guest state only.
-            None => unsafe { self.vmcs.write_natural(FieldNatural::GuestRsp, value) },
-        }
-    }
-
-    /// The instruction pointer.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn rip(&self) -> Result<u64, VmcsError> {
-        self.vmcs.read_natural(FieldNatural::GuestRip)
-    }
-
-    /// Sets the instruction pointer.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn set_rip(&mut self, value: u64) -> Result<(), VmcsError> {
-        // SAFETY: guest state only.
-        unsafe { self.vmcs.write_natural(FieldNatural::GuestRip, value) }
-    }
-
     /// The flags register.
     ///
     /// # Errors
@@ -184,6 +150,20 @@ impl<'a> Active<'a> {
         if rip >> 32 != next >> 32 {
             self.wrap_rip(next)?;
         }
+        self.end_interrupt_shadow()?;
+        if self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_TF != 0 {
+            self.trap_single_step()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the interrupt shadow of STI or MOV SS: an instruction has completed.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    #[inline(always)]
+    pub fn end_interrupt_shadow(&mut self) -> Result<(), VmcsError> {
         let shadow = self.vmcs.read32(Field32::GuestInterruptibility)?;
         if shadow & (blocking::STI | blocking::MOV_SS) != 0 {
             let open = shadow & !(blocking::STI | blocking::MOV_SS);
@@ -193,16 +173,28 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
+    /// The trap of a single-stepped instruction that was emulated (section 25.4.2, table 25-4).
+    #[cold]
+    fn trap_single_step(&mut self) -> Result<(), VmcsError> {
+        const SINGLE_STEP: u64 = 1 << 14;
+        let pending = self.vmcs.read_natural(FieldNatural::GuestPendingDebug)? | SINGLE_STEP;
+        // SAFETY: guest state only.
+        unsafe {
+            self.vmcs
+                .write_natural(FieldNatural::GuestPendingDebug, pending)
+        }
+    }
+
     /// Outside 64-bit mode the instruction pointer wraps at 4 GiB, and entry refuses one that does not.
     #[cold]
     fn wrap_rip(&mut self, next: u64) -> Result<(), VmcsError> {
-        const CS_LONG: u32 = 1 << 13;
-        let long = self.vmcs.read64(Field64::GuestEfer)? & EferFlags::LONG_MODE_ACTIVE.bits() != 0
-            && self.vmcs.read32(Field32::GuestCsAccess)? & CS_LONG != 0;
-        if long {
-            Ok(())
-        } else {
-            self.set_rip(next & 0xffff_ffff)
+        if self.is_64_bit()? {
+            return Ok(());
+        }
+        // SAFETY: guest state only.
+        unsafe {
+            self.vmcs
+                .write_natural(FieldNatural::GuestRip, next & 0xffff_ffff)
         }
     }
 
@@ -237,7 +229,13 @@ impl<'a> Active<'a> {
     /// # Errors
     ///
     /// [`VmcsError::Write`].
-    pub fn inject(&mut self, event: Event) -> Result<(), VmcsError> {
+    pub fn inject(&mut self, mut event: Event) -> Result<(), VmcsError> {
+        if self.vmcs.read_natural(FieldNatural::GuestCr0)? & Cr0Flags::PROTECTED_MODE_ENABLE.bits()
+            == 0
+        {
+            // In real mode no exception pushes an error code, and entry refuses one.
+            event.error_code = None;
+        }
         // SAFETY: entry delivers the event into the guest only, and checks it.
         unsafe {
             if let Some(code) = event.error_code {
@@ -328,20 +326,6 @@ impl<'a> Active<'a> {
         })
     }
 
-    /// Sets a segment register.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn set_segment(
-        &mut self,
-        register: SegmentRegister,
-        segment: Segment,
-    ) -> Result<(), VmcsError> {
-        // SAFETY: guest state only.
-        unsafe { setup::write_segment(&self.vmcs, register, segment) }
-    }
-
     /// The linear address that an INS or OUTS named (valid right after such an exit).
     ///
     /// # Errors
@@ -359,6 +343,29 @@ impl<'a> Active<'a> {
     pub fn string_address_bits(&self) -> Result<u32, VmcsError> {
         let info = self.vmcs.read32(Field32::ExitInstructionInfo)?;
         Ok(16 << ((info >> 7) & 3).min(2))
+    }
+
+    /// The segment of an OUTS (valid right after such an exit).
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn string_segment(&self) -> Result<SegmentRegister, VmcsError> {
+        // Table 28-8; the encodings go in the order of the registers.
+        let info = self.vmcs.read32(Field32::ExitInstructionInfo)?;
+        Ok(SegmentRegister::ALL[((info >> 15) & 7).min(5) as usize])
+    }
+
+    /// Whether the guest runs 64-bit code.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn is_64_bit(&self) -> Result<bool, VmcsError> {
+        const CS_LONG: u32 = 1 << 13;
+        let active =
+            self.vmcs.read64(Field64::GuestEfer)? & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
+        Ok(active && self.vmcs.read32(Field32::GuestCsAccess)? & CS_LONG != 0)
     }
 
     /// The current privilege level.
@@ -418,15 +425,20 @@ impl<'a> Active<'a> {
     /// [`VmcsError`].
     pub fn write_cr0(
         &mut self,
-        value: u64,
+        raw: u64,
         pdptes: impl FnOnce(u64) -> Option<[u64; 4]>,
     ) -> Result<bool, VmcsError> {
         const KNOWN: u64 = Cr0Flags::all().bits();
         let now = self.paging()?;
-        let flags = Cr0Flags::from_bits_truncate(value);
+        let flags = Cr0Flags::from_bits_truncate(raw);
         let paging = flags.contains(Cr0Flags::PAGING);
-        let value = value & 0xffff_ffff & KNOWN | Cr0Flags::EXTENSION_TYPE.bits();
-        if (paging && !flags.contains(Cr0Flags::PROTECTED_MODE_ENABLE))
+        let value = raw & KNOWN | Cr0Flags::EXTENSION_TYPE.bits();
+        const CS_LONG: u32 = 1 << 13;
+        const TSS_16_BUSY: u32 = 3;
+        let cs_long = self.is_64_bit()?;
+        if raw >> 32 != 0
+            || (!paging && (cs_long || now.cr4 & Cr4Flags::PCID.bits() != 0))
+            || (paging && !flags.contains(Cr0Flags::PROTECTED_MODE_ENABLE))
             || (flags.contains(Cr0Flags::NOT_WRITE_THROUGH)
                 && !flags.contains(Cr0Flags::CACHE_DISABLE))
         {
@@ -435,7 +447,10 @@ impl<'a> Active<'a> {
         let was_paging = now.cr0 & Cr0Flags::PAGING.bits() != 0;
         let mut efer = now.efer;
         if paging && !was_paging && efer & EferFlags::LONG_MODE_ENABLE.bits() != 0 {
-            if now.cr4 & Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits() == 0 {
+            if now.cr4 & Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits() == 0
+                || self.vmcs.read32(Field32::GuestCsAccess)? & CS_LONG != 0
+                || self.vmcs.read32(Field32::GuestTrAccess)? & 0xf == TSS_16_BUSY
+            {
                 return Ok(false);
             }
             efer |= EferFlags::LONG_MODE_ACTIVE.bits();
@@ -541,48 +556,6 @@ impl<'a> Active<'a> {
         valid
     }
 
-    /// Puts the vCPU into 64-bit mode with the page tables at `cr3`, the descriptor table given, and
-    /// flat segments: `code` and `data` are its selectors. Interrupts stay off.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn enter_long_mode(
-        &mut self,
-        cr3: u64,
-        gdt: (u64, u16),
-        code: u16,
-        data: u16,
-    ) -> Result<(), VmcsError> {
-        for register in SegmentRegister::ALL {
-            let segment = match register {
-                SegmentRegister::Cs => Segment::flat_code_64(code),
-                SegmentRegister::Ldtr | SegmentRegister::Tr => continue,
-                _ => Segment::flat_data_32(data),
-            };
-            self.set_segment(register, segment)?;
-        }
-        let cr0 = Cr0Flags::PAGING | Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
-        let cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits();
-        let efer = EferFlags::LONG_MODE_ENABLE | EferFlags::LONG_MODE_ACTIVE;
-        // SAFETY: guest state only, with the bits that must stay set.
-        unsafe {
-            self.vmcs
-                .write_natural(FieldNatural::GuestGdtrBase, gdt.0)?;
-            self.vmcs
-                .write32(Field32::GuestGdtrLimit, u32::from(gdt.1))?;
-            self.vmcs.write_natural(FieldNatural::GuestCr3, cr3)?;
-            let real = cr0.bits() | Cr0Flags::NUMERIC_ERROR.bits();
-            self.vmcs.write_natural(FieldNatural::GuestCr0, real)?;
-            self.vmcs
-                .write_natural(FieldNatural::Cr0Shadow, cr0.bits())?;
-            self.vmcs
-                .write_natural(FieldNatural::GuestCr4, cr4 | CR4_ALWAYS)?;
-            self.vmcs.write_natural(FieldNatural::Cr4Shadow, cr4)?;
-        }
-        self.write_efer_field(efer.bits())
-    }
-
     /// Writes IA32_EFER and the entry control that must agree with its LMA bit.
     fn write_efer_field(&mut self, efer: u64) -> Result<(), VmcsError> {
         let entry = self.vmcs.read32(Field32::EntryControls)?;
@@ -615,13 +588,14 @@ impl<'a> Active<'a> {
             return Ok(true);
         }
         const PRESENT: u64 = 1;
-        const RESERVED: u64 = 0x1e6;
+        const RESERVED_LOW: u64 = 0x1e6;
+        let reserved = RESERVED_LOW | !((1 << self.cpu.capabilities().physical_bits) - 1);
         let Some(entries) = pdptes(next.cr3 & 0xffff_ffe0) else {
             return Ok(false);
         };
         if entries
             .iter()
-            .any(|entry| entry & PRESENT != 0 && entry & RESERVED != 0)
+            .any(|entry| entry & PRESENT != 0 && entry & reserved != 0)
         {
             return Ok(false);
         }
@@ -638,8 +612,12 @@ impl<'a> Active<'a> {
         Ok(true)
     }
 
-    /// Drops the guest's cached linear translations.
-    fn flush(&self) -> Result<(), VmcsError> {
+    /// Drops the guest's cached translations, linear and guest-physical.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Invalidate`].
+    pub fn flush(&self) -> Result<(), VmcsError> {
         let ept_pointer = self.vmcs.read64(Field64::EptPointer)?;
         let vpid = self.cpu.capabilities().invvpid.then_some(self.vcpu.vpid());
         setup::invalidate(ept_pointer, vpid)

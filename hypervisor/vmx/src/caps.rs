@@ -89,6 +89,23 @@ pub struct Capabilities {
     pub(crate) ept_accessed_dirty: bool,
     /// INVVPID of a single context works.
     pub(crate) invvpid: bool,
+    /// Large pages may be executable: the processor does not die of a page that changes its size
+    /// while its translation is cached for fetches (CVE-2018-12207).
+    pub(crate) ept_large_executable: bool,
+    /// Width of a physical address in bits.
+    pub(crate) physical_bits: u32,
+    pub(crate) barriers: Barriers,
+}
+
+/// What keeps one guest's traces in the processor from the next (CPUID leaf 7, EDX).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Barriers {
+    /// IA32_PRED_CMD: indirect branch predictors can be flushed.
+    pub(crate) branch_predictors: bool,
+    /// IA32_FLUSH_CMD: the first-level data cache can be flushed.
+    pub(crate) l1_data: bool,
+    /// VERW overwrites the processor's buffers.
+    pub(crate) buffers: bool,
 }
 
 /// IA32_VMX_EPT_VPID_CAP (Intel SDM volume 3, appendix A.10).
@@ -100,7 +117,6 @@ mod ept_cap {
     pub(super) const INVEPT: u64 = 1 << 20;
     pub(super) const ACCESSED_DIRTY: u64 = 1 << 21;
     pub(super) const INVEPT_SINGLE: u64 = 1 << 25;
-    pub(super) const INVEPT_ALL: u64 = 1 << 26;
     pub(super) const INVVPID: u64 = 1 << 32;
     pub(super) const INVVPID_SINGLE: u64 = 1 << 41;
 }
@@ -188,7 +204,6 @@ impl Capabilities {
             (ept_cap::WRITE_BACK, "write-back paging structures"),
             (ept_cap::INVEPT, "INVEPT"),
             (ept_cap::INVEPT_SINGLE, "single-context INVEPT"),
-            (ept_cap::INVEPT_ALL, "all-context INVEPT"),
         ] {
             if ept & bit == 0 {
                 return Err(Unsupported::Ept(name));
@@ -213,6 +228,9 @@ impl Capabilities {
             ept_1g: ept & ept_cap::PAGE_1G != 0,
             ept_accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
             invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
+            ept_large_executable: large_pages_are_safe(),
+            physical_bits: physical_bits(),
+            barriers: Barriers::probe(),
         })
     }
 
@@ -222,18 +240,74 @@ impl Capabilities {
         self.secondary
     }
 
-    /// Whether EPT keeps accessed and dirty bits.
-    #[must_use]
-    pub fn ept_accessed_dirty(&self) -> bool {
-        self.ept_accessed_dirty
-    }
-
-    /// Whether page-modification logging is there.
-    #[must_use]
-    pub fn page_modification_log(&self) -> bool {
+    /// What distinguishes this processor's VT-x from the least that is needed, in words.
+    pub fn extras(&self) -> impl fmt::Display {
         // SAFETY: probing showed that the secondary controls exist.
         let allowed = unsafe { msr::read(Msr::VmxProcbasedCtls2) } >> 32;
-        SecondaryControls::from_bits_retain(allowed as u32).contains(SecondaryControls::PML)
+        let pml =
+            SecondaryControls::from_bits_retain(allowed as u32).contains(SecondaryControls::PML);
+        Extras([
+            (self.ept_2m, "2 MiB pages"),
+            (self.ept_1g, "1 GiB pages"),
+            (self.ept_accessed_dirty, "accessed and dirty bits"),
+            (pml, "page-modification log"),
+            (self.secondary.contains(SecondaryControls::RDTSCP), "RDTSCP"),
+            (
+                self.secondary.contains(SecondaryControls::INVPCID),
+                "INVPCID",
+            ),
+        ])
+    }
+}
+
+struct Extras([(bool, &'static str); 6]);
+
+impl fmt::Display for Extras {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (_, name) in self.0.iter().filter(|(there, _)| *there) {
+            write!(f, "{separator}{name}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl Barriers {
+    fn probe() -> Self {
+        let features = leaf_7_edx();
+        Self {
+            branch_predictors: features & (1 << 26) != 0,
+            l1_data: features & (1 << 28) != 0,
+            buffers: features & (1 << 10) != 0,
+        }
+    }
+}
+
+fn leaf_7_edx() -> u32 {
+    if __cpuid(0).eax < 7 {
+        0
+    } else {
+        __cpuid_count(7, 0).edx
+    }
+}
+
+/// IA32_ARCH_CAPABILITIES says so where the processor is immune; elsewhere it is not trusted.
+fn large_pages_are_safe() -> bool {
+    const ARCH_CAPABILITIES: u32 = 1 << 29;
+    const PSCHANGE_MC_NO: u64 = 1 << 6;
+    // SAFETY: CPUID reports the register.
+    leaf_7_edx() & ARCH_CAPABILITIES != 0
+        && unsafe { msr::read(Msr::ArchCapabilities) } & PSCHANGE_MC_NO != 0
+}
+
+fn physical_bits() -> u32 {
+    const LEAF: u32 = 0x8000_0008;
+    const LEAST: u32 = 36;
+    if __cpuid(0x8000_0000).eax < LEAF {
+        LEAST
+    } else {
+        __cpuid(LEAF).eax & 0xff
     }
 }
 
@@ -254,7 +328,6 @@ const SECONDARY: SecondaryControls = SecondaryControls::EPT
     .union(SecondaryControls::UNRESTRICTED_GUEST);
 const SECONDARY_WANTED: SecondaryControls = SecondaryControls::RDTSCP
     .union(SecondaryControls::INVPCID)
-    .union(SecondaryControls::XSAVES)
     .union(SecondaryControls::WBINVD_EXITING);
 const EXIT: ExitControls = ExitControls::HOST_64_BIT
     .union(ExitControls::SAVE_DEBUG)

@@ -96,6 +96,7 @@ impl VmxCpu {
         let cr4 = Cr4::read_raw()
             | caps.cr4_fixed0
             | (Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS
+                | Cr4Flags::MACHINE_CHECK_EXCEPTION
                 | Cr4Flags::OSXSAVE
                 | Cr4Flags::OSFXSR
                 | Cr4Flags::OSXMMEXCPT_ENABLE)
@@ -133,6 +134,25 @@ impl VmxCpu {
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.caps
+    }
+
+    /// This processor's microcode revision (Intel SDM volume 3, section 10.11.7.1).
+    #[must_use]
+    pub fn microcode_revision(&self) -> u32 {
+        // SAFETY: the register exists on every processor with VT-x; writing zero before CPUID makes
+        // CPUID fill it in.
+        unsafe {
+            msr::write(Msr::BiosSignId, 0);
+            let _ = core::arch::x86_64::__cpuid(1);
+            (msr::read(Msr::BiosSignId) >> 32) as u32
+        }
+    }
+
+    /// Lets the host's NMI handler see an NMI that came as an exit. The handler's IRET also ends
+    /// the blocking of further NMIs.
+    pub fn deliver_host_nmi() {
+        // SAFETY: the NMI vector's handler is part of the host context given to `start`.
+        unsafe { asm!("int 2") };
     }
 
     /// The XCR0 bits that guests may set.

@@ -35,6 +35,8 @@ bitflags! {
         const LARGE = 1 << 7;
         const ACCESSED = 1 << 8;
         const DIRTY = 1 << 9;
+        /// Ours (the processor ignores it): the page may be executed once it is made of 4 KiB pages.
+        const EXECUTABLE_WHEN_SMALL = 1 << 52;
     }
 }
 
@@ -88,6 +90,8 @@ pub struct Ept {
     /// Every table, root included; owned here, linked by physical address.
     tables: Vec<Frame>,
     largest: u64,
+    /// Whether large pages may be executable (see [`Ept::make_executable`]).
+    large_executable: bool,
     accessed_dirty: bool,
 }
 
@@ -103,7 +107,9 @@ impl Ept {
             (false, true) => PAGE_2M,
             (false, false) => PAGE_4K,
         };
-        Self::with_pages(largest, caps.ept_accessed_dirty, frames)
+        let mut new = Self::with_pages(largest, caps.ept_accessed_dirty, frames)?;
+        new.large_executable = caps.ept_large_executable;
+        Ok(new)
     }
 
     fn with_pages(
@@ -118,6 +124,7 @@ impl Ept {
             map,
             tables: alloc::vec![root],
             largest,
+            large_executable: true,
             accessed_dirty,
         })
     }
@@ -160,6 +167,67 @@ impl Ept {
             done += size;
         }
         Ok(())
+    }
+
+    /// Makes the page around `guest` executable after a fetch from it was refused: on processors
+    /// that can die of executable large pages (CVE-2018-12207), those start out not executable, and the
+    /// ones that hold code are made of 4 KiB pages at their first execution.
+    ///
+    /// Returns whether the fetch may be tried again; `false` means that it is not allowed at all.
+    /// Translations that processors cache must be dropped then.
+    ///
+    /// # Errors
+    ///
+    /// [`EptError::OutOfMemory`].
+    pub fn make_executable(
+        &mut self,
+        guest: u64,
+        frames: &mut impl FrameSource,
+    ) -> Result<bool, EptError> {
+        if guest >> ADDRESS_BITS != 0 {
+            return Ok(false);
+        }
+        let mut table = self.root;
+        for level in (1..4).rev() {
+            let slot = index(guest, level);
+            let mut entry = self.entry(table, slot);
+            if entry & Permissions::ALL.bits() == 0 {
+                return Ok(false);
+            }
+            if entry & EntryBits::LARGE.bits() != 0 {
+                if entry & EntryBits::EXECUTABLE_WHEN_SMALL.bits() == 0 {
+                    return Ok(false);
+                }
+                entry = self.split(entry, level, frames)?;
+                self.set_entry(table, slot, entry);
+            }
+            table = entry & ADDRESS_MASK;
+        }
+        let leaf = self.entry(table, index(guest, 0));
+        Ok(leaf & Permissions::EXECUTE.bits() != 0)
+    }
+
+    /// A table that maps what the large page `entry` of `level` maps, in pages one size smaller;
+    /// returns the entry that points to it.
+    fn split(
+        &mut self,
+        entry: u64,
+        level: u32,
+        frames: &mut impl FrameSource,
+    ) -> Result<u64, EptError> {
+        let size = page_size(level - 1);
+        let mut part = entry;
+        if level == 1 {
+            part &= !(EntryBits::LARGE | EntryBits::EXECUTABLE_WHEN_SMALL).bits();
+            part |= Permissions::EXECUTE.bits();
+        }
+        let frame = frames.frame().ok_or(EptError::OutOfMemory)?;
+        let address = frame.physical();
+        self.tables.push(frame);
+        for slot in 0..ENTRIES {
+            self.set_entry(address, slot, part + slot as u64 * size);
+        }
+        Ok(address | Permissions::ALL.bits())
     }
 
     /// The host-physical address and the permissions of a guest-physical one.
@@ -206,7 +274,8 @@ impl Ept {
     }
 
     fn set_entry(&mut self, table: u64, index: usize, value: u64) {
-        // SAFETY: as in `entry`; entries written here were not present, so no processor caches them.
+        // SAFETY: as in `entry`. Entries written here were not present, or are replaced by ones that map
+        // the same memory with more rights.
         unsafe { self.entry_pointer(table, index).write_volatile(value) }
     }
 
@@ -275,12 +344,14 @@ impl Ept {
                 entry & ADDRESS_MASK
             };
         }
-        let large = if leaf_level > 0 {
-            EntryBits::LARGE.bits()
-        } else {
-            0
-        };
-        let value = host | permissions.bits() | ((memory_type as u64) << 3) | large;
+        let mut value = host | permissions.bits() | ((memory_type as u64) << 3);
+        if leaf_level > 0 {
+            value |= EntryBits::LARGE.bits();
+            if !self.large_executable && permissions.contains(Permissions::EXECUTE) {
+                value =
+                    value & !Permissions::EXECUTE.bits() | EntryBits::EXECUTABLE_WHEN_SMALL.bits();
+            }
+        }
         self.set_entry(table, index(guest, leaf_level), value);
         Ok(())
     }
@@ -352,6 +423,46 @@ mod tests {
         map_all(&mut ept, PAGE_2M, 0, PAGE_4K).unwrap();
         assert_eq!(map_all(&mut ept, 0, 0, PAGE_1G), Err(EptError::Overlap));
         assert_eq!(ept.translate(0), None);
+    }
+
+    #[test]
+    fn code_in_large_pages_is_split_at_its_first_execution() {
+        let mut ept = empty(PAGE_1G);
+        ept.large_executable = false;
+        map_all(&mut ept, 0, 4 * PAGE_1G, 2 * PAGE_1G).unwrap();
+        let tables = ept.table_bytes();
+        let data = Permissions::READ | Permissions::WRITE;
+        let at = PAGE_1G + 3 * PAGE_2M + 0x5123;
+        assert_eq!(ept.translate(at), Some((at + 4 * PAGE_1G, data)));
+        let mut heap = Heap { left: 8 };
+        assert_eq!(ept.make_executable(at, &mut heap), Ok(true));
+        assert_eq!(ept.table_bytes(), tables + 2 * PAGE_4K);
+        assert_eq!(
+            ept.translate(at),
+            Some((at + 4 * PAGE_1G, Permissions::ALL))
+        );
+        // The neighbourhood in the same 2 MiB follows, the rest does not, and every address stays.
+        for (address, permissions) in [
+            (at - 0x5123, Permissions::ALL),
+            (PAGE_1G + 4 * PAGE_2M - 1, Permissions::ALL),
+            (PAGE_1G + 4 * PAGE_2M, data),
+            (PAGE_1G + 3 * PAGE_2M - 1, data),
+            (0, data),
+            (2 * PAGE_1G - 1, data),
+        ] {
+            assert_eq!(
+                ept.translate(address),
+                Some((address + 4 * PAGE_1G, permissions))
+            );
+        }
+        assert_eq!(ept.make_executable(at, &mut heap), Ok(true));
+        assert_eq!(ept.make_executable(2 * PAGE_1G, &mut heap), Ok(false));
+        assert_eq!(ept.make_executable(1 << 48, &mut heap), Ok(false));
+        heap.left = 0;
+        assert_eq!(
+            ept.make_executable(0, &mut heap),
+            Err(EptError::OutOfMemory)
+        );
     }
 
     #[test]

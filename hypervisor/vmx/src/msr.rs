@@ -6,12 +6,16 @@ use core::arch::asm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Msr {
-    /// Local APIC base address and mode.
-    ApicBase = 0x1b,
     /// VT-x lock and enable bits.
     FeatureControl = 0x3a,
+    /// Prediction command: flushes indirect branch predictors.
+    PredCmd = 0x49,
     /// Microcode revision.
     BiosSignId = 0x8b,
+    /// Immunities against known attacks.
+    ArchCapabilities = 0x10a,
+    /// Flush command: flushes the first-level data cache.
+    FlushCmd = 0x10b,
     /// SYSENTER code segment.
     SysenterCs = 0x174,
     /// SYSENTER stack pointer.
@@ -52,8 +56,6 @@ pub enum Msr {
     VmxTrueExitCtls = 0x48f,
     /// VM-entry controls, with the defaults that may be cleared.
     VmxTrueEntryCtls = 0x490,
-    /// Supervisor state components for XSAVES.
-    Xss = 0xda0,
     /// Extended features: SYSCALL, long mode, no-execute.
     Efer = 0xc000_0080,
     /// SYSCALL segment selectors.

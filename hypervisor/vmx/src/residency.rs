@@ -3,6 +3,7 @@
 //! The hypervisor itself uses none of it, so it stays in the processor across exits and is moved
 //! only when another vCPU takes the processor: the common exit pays nothing for it.
 
+use crate::caps::Barriers;
 use crate::msr::{self, Msr};
 use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use core::arch::asm;
@@ -134,7 +135,8 @@ impl Resident {
     ///
     /// In VMX root operation, at privilege level 0, on the processor that is about to run the vCPU;
     /// `all_xcr0` must be a value that the processor accepts and the areas were sized for.
-    pub(crate) unsafe fn load(&self, all_xcr0: u64) {
+    pub(crate) unsafe fn load(&self, all_xcr0: u64, barriers: Barriers) {
+        forget_the_last(barriers);
         // SAFETY: the MSRs exist on every 64-bit processor (TSC_AUX as probed), hold what a guest
         // put there through the processor's own checks, and mean nothing to the hypervisor, which
         // uses neither SYSCALL nor SWAPGS, nor debug, nor FPU registers.
@@ -181,6 +183,26 @@ impl Resident {
                 out(reg) dr0, out(reg) dr1, out(reg) dr2, out(reg) dr3, out(reg) dr6, out(reg) self.cr2,
                 options(nomem, nostack, preserves_flags));
             self.debug = [dr0, dr1, dr2, dr3, dr6];
+        }
+    }
+}
+
+/// Removes what the vCPU before left in predictors, cache and buffers: the next may be another
+/// guest's, which could read it (Spectre variant 2, L1TF, MDS).
+fn forget_the_last(barriers: Barriers) {
+    const COMMAND: u64 = 1;
+    // SAFETY: the commands exist where CPUID says so, and change nothing that code can see but time.
+    // VERW with the null selector only clears ZF.
+    unsafe {
+        if barriers.branch_predictors {
+            msr::write(Msr::PredCmd, COMMAND);
+        }
+        if barriers.l1_data {
+            msr::write(Msr::FlushCmd, COMMAND);
+        }
+        if barriers.buffers {
+            let selector = 0u16;
+            asm!("verw word ptr [{}]", in(reg) &raw const selector, options(nostack));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Writing a VMCS from scratch (Intel SDM volume 3, chapter 27 lists what entry checks).
 
 use crate::caps::Capabilities;
+use crate::controls::EntryControls;
 use crate::cpu::HostFields;
 use crate::enter::exit_rip;
 use crate::fields::{Field16, Field32, Field64, FieldNatural};
-use crate::state::{Segment, SegmentRegister};
+use crate::state::{Segment, SegmentRegister, StartState};
 use crate::vmcs::{Current, VmcsError, vmx_instruction};
 use core::arch::asm;
-use x86_64::registers::control::{Cr0Flags, Cr4Flags};
+use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
 
 /// CR0 bits that the guest sees but does not set: VMX demands NE, and CD and NW are not switched
 /// by entry and exit, so a guest that disabled its caches would disable the host's.
@@ -134,41 +135,94 @@ pub(crate) unsafe fn write_host_state(
     }
 }
 
+/// What distinguishes the modes in which vCPUs start.
+struct Mode {
+    code: Segment,
+    data: Segment,
+    cr0: u64,
+    cr3: u64,
+    cr4: u64,
+    efer: EferFlags,
+    rip: u64,
+    gdt: (u64, u32),
+}
+
+impl Mode {
+    fn of(start: &StartState) -> Self {
+        let protected = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
+        match *start {
+            StartState::Protected32 { eip, .. } => Self {
+                code: Segment::flat_code_32(0x8),
+                data: Segment::flat_data_32(0x10),
+                cr0: protected.bits(),
+                cr3: 0,
+                cr4: 0,
+                efer: EferFlags::empty(),
+                rip: u64::from(eip),
+                gdt: (0, 0xffff),
+            },
+            StartState::Long64 {
+                rip,
+                cr3,
+                gdt_base,
+                gdt_limit,
+                code,
+                data,
+                ..
+            } => Self {
+                code: Segment::flat_code_64(code),
+                data: Segment::flat_data_32(data),
+                cr0: (protected | Cr0Flags::PAGING).bits(),
+                cr3,
+                cr4: Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits(),
+                efer: EferFlags::LONG_MODE_ENABLE | EferFlags::LONG_MODE_ACTIVE,
+                rip,
+                gdt: (gdt_base, u32::from(gdt_limit)),
+            },
+        }
+    }
+}
+
 /// # Safety
 ///
 /// The VMCS must be one that is being set up, with its controls written.
 pub(crate) unsafe fn write_guest_state(
     vmcs: &Current,
     caps: &Capabilities,
+    start: &StartState,
 ) -> Result<(), VmcsError> {
     const DR7_RESET: u64 = 0x400;
     const RFLAGS_RESERVED: u64 = 1 << 1;
     // Unrestricted guest lifts the demand for PE and PG.
     let cr0_fixed = caps.cr0_fixed0 & !(Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::PAGING).bits();
-    let cr0 = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
+    let mode = Mode::of(start);
     for register in SegmentRegister::ALL {
         let segment = match register {
-            SegmentRegister::Cs => Segment::flat_code_32(0x8),
+            SegmentRegister::Cs => mode.code,
             SegmentRegister::Ldtr => Segment::null_ldt(),
             SegmentRegister::Tr => Segment::busy_tss_32(),
-            _ => Segment::flat_data_32(0x10),
+            _ => mode.data,
         };
         // SAFETY: guest state of a VMCS that is being set up.
         unsafe { write_segment(vmcs, register, segment)? };
     }
     // SAFETY: guest state of a VMCS that is being set up; entry checks it.
     unsafe {
-        vmcs.write_natural(FieldNatural::GuestCr0, cr0.bits() | cr0_fixed)?;
-        vmcs.write_natural(FieldNatural::Cr0Shadow, cr0.bits())?;
-        vmcs.write_natural(FieldNatural::GuestCr4, CR4_ALWAYS | caps.cr4_fixed0)?;
-        vmcs.write_natural(FieldNatural::Cr4Shadow, 0)?;
+        vmcs.write_natural(FieldNatural::GuestCr0, mode.cr0 | cr0_fixed)?;
+        vmcs.write_natural(FieldNatural::Cr0Shadow, mode.cr0)?;
+        vmcs.write_natural(FieldNatural::GuestCr3, mode.cr3)?;
+        vmcs.write_natural(
+            FieldNatural::GuestCr4,
+            mode.cr4 | CR4_ALWAYS | caps.cr4_fixed0,
+        )?;
+        vmcs.write_natural(FieldNatural::Cr4Shadow, mode.cr4)?;
+        vmcs.write_natural(FieldNatural::GuestRip, mode.rip)?;
+        vmcs.write_natural(FieldNatural::GuestGdtrBase, mode.gdt.0)?;
+        vmcs.write32(Field32::GuestGdtrLimit, mode.gdt.1)?;
         vmcs.write_natural(FieldNatural::GuestDr7, DR7_RESET)?;
         vmcs.write_natural(FieldNatural::GuestRflags, RFLAGS_RESERVED)?;
         for field in [
-            FieldNatural::GuestCr3,
             FieldNatural::GuestRsp,
-            FieldNatural::GuestRip,
-            FieldNatural::GuestGdtrBase,
             FieldNatural::GuestIdtrBase,
             FieldNatural::GuestPendingDebug,
             FieldNatural::GuestSysenterEsp,
@@ -176,7 +230,6 @@ pub(crate) unsafe fn write_guest_state(
         ] {
             vmcs.write_natural(field, 0)?;
         }
-        vmcs.write32(Field32::GuestGdtrLimit, 0xffff)?;
         vmcs.write32(Field32::GuestIdtrLimit, 0xffff)?;
         vmcs.write32(Field32::GuestSysenterCs, 0)?;
         vmcs.write32(Field32::GuestInterruptibility, 0)?;
@@ -184,7 +237,13 @@ pub(crate) unsafe fn write_guest_state(
         vmcs.write64(Field64::VmcsLinkPointer, !0)?;
         vmcs.write64(Field64::GuestDebugCtl, 0)?;
         vmcs.write64(Field64::GuestPat, PAT_RESET)?;
-        vmcs.write64(Field64::GuestEfer, 0)
+        vmcs.write64(Field64::GuestEfer, mode.efer.bits())?;
+        let mut entry = caps.entry;
+        entry.set(
+            EntryControls::IA32E_GUEST,
+            mode.efer.contains(EferFlags::LONG_MODE_ACTIVE),
+        );
+        vmcs.write32(Field32::EntryControls, entry.bits())
     }
 }
 

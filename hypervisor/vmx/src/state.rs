@@ -143,18 +143,6 @@ impl Segment {
         }
     }
 
-    /// A 16-bit real-mode segment at `selector << 4`.
-    #[must_use]
-    pub const fn real_mode(selector: u16, code: bool) -> Self {
-        let access = if code { 0x9b } else { 0x93 };
-        Self {
-            selector,
-            base: (selector as u64) << 4,
-            limit: 0xffff,
-            access,
-        }
-    }
-
     /// An unusable LDTR.
     #[must_use]
     pub const fn null_ldt() -> Self {
@@ -174,6 +162,53 @@ impl Segment {
             base: 0,
             limit: 0xffff,
             access: 0x8b,
+        }
+    }
+}
+
+/// How a vCPU starts: flat segments, interrupts off, all other registers zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartState {
+    /// In 32-bit protected mode, paging off.
+    Protected32 {
+        /// Instruction pointer.
+        eip: u32,
+        /// EAX.
+        eax: u32,
+        /// EBX.
+        ebx: u32,
+    },
+    /// In 64-bit mode.
+    Long64 {
+        /// Instruction pointer.
+        rip: u64,
+        /// RSI.
+        rsi: u64,
+        /// CR3: four-level page tables.
+        cr3: u64,
+        /// Address of the descriptor table.
+        gdt_base: u64,
+        /// Its limit.
+        gdt_limit: u16,
+        /// Selector of its 64-bit code segment.
+        code: u16,
+        /// Selector of its data segment.
+        data: u16,
+    },
+}
+
+impl StartState {
+    pub(crate) fn gprs(&self) -> Gprs {
+        match *self {
+            Self::Protected32 { eax, ebx, .. } => Gprs {
+                rax: u64::from(eax),
+                rbx: u64::from(ebx),
+                ..Gprs::default()
+            },
+            Self::Long64 { rsi, .. } => Gprs {
+                rsi,
+                ..Gprs::default()
+            },
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::memory::FrameSource;
 use crate::msr::Msr;
 use crate::residency::Resident;
 use crate::setup;
+use crate::state::StartState;
 use crate::vmcs::{Current, Region, VmcsError};
 use alloc::boxed::Box;
 use core::fmt;
@@ -68,6 +69,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl EntryFailure {
+    /// Whether the hardware failed, not the guest.
+    #[must_use]
+    pub fn is_machine_check(&self) -> bool {
+        const MACHINE_CHECK_DURING_ENTRY: u32 = 41;
+        matches!(self, Self::Refused(what) if what.0 == Refusal::GuestState(MACHINE_CHECK_DURING_ENTRY))
+    }
+}
+
 impl From<VmcsError> for EntryFailure {
     fn from(error: VmcsError) -> Self {
         Self::Vmcs(error)
@@ -116,13 +126,12 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// A virtual processor in the state of a 32-bit protected-mode entry with flat segments, paging
-    /// and interrupts off, all general-purpose registers zero. `vpid` must be unique on this
+    /// A virtual processor that is about to start as `start` says. `vpid` must be unique on this
     /// processor and not zero. `tsc_offset` is added to what RDTSC reads.
     ///
     /// # Errors
     ///
-    /// [`VcpuError`]; nothing is left behind.
+    /// [`VcpuError`]; frames that were taken are not given back.
     ///
     /// # Safety
     ///
@@ -132,6 +141,7 @@ impl Vcpu {
         ept: &Ept,
         vpid: u16,
         tsc_offset: u64,
+        start: &StartState,
         frames: &mut impl FrameSource,
     ) -> Result<Self, VcpuError> {
         let frame = frames.frame().ok_or(VcpuError::OutOfMemory)?;
@@ -157,11 +167,12 @@ impl Vcpu {
             vcpu.msrs.pass_through(Msr::TscAux as u32);
         }
         // SAFETY: passed on to the caller.
-        unsafe { vcpu.reset(cpu, ept, tsc_offset)? };
+        unsafe { vcpu.reset(cpu, ept, tsc_offset, start)? };
         Ok(vcpu)
     }
 
-    /// Puts the vCPU back into the state of [`Vcpu::new`].
+    /// Puts the vCPU back into the state of [`Vcpu::new`]. It need not be the active one, nor does it
+    /// become that.
     ///
     /// # Errors
     ///
@@ -175,11 +186,13 @@ impl Vcpu {
         cpu: &mut VmxCpu,
         ept: &Ept,
         tsc_offset: u64,
+        start: &StartState,
     ) -> Result<(), VcpuError> {
         if cpu.resident == Some(self.region.physical()) {
             cpu.resident = None;
         }
         *self.context = EnterContext::default();
+        self.context.gprs = start.gprs();
         let has_tsc_aux = cpu
             .capabilities()
             .secondary
@@ -187,6 +200,7 @@ impl Vcpu {
         self.resident = Resident::at_reset(&cpu.fresh, has_tsc_aux);
         self.primary = cpu.capabilities().primary;
         self.launched = 0;
+        cpu.current = None;
         // SAFETY: a `VmxCpu` exists, so this processor is in VMX operation; a vCPU never leaves the
         // processor it was made on, so its VMCS is active nowhere else.
         unsafe {
@@ -211,7 +225,7 @@ impl Vcpu {
                 },
             )?;
             setup::write_host_state(&vmcs, &cpu.host_fields(), self.context.exit_rsp())?;
-            setup::write_guest_state(&vmcs, cpu.capabilities())?;
+            setup::write_guest_state(&vmcs, cpu.capabilities(), start)?;
         }
         setup::invalidate(
             ept.pointer(),
@@ -238,7 +252,7 @@ impl Vcpu {
             Some(_) => {}
             None => {
                 // SAFETY: in VMX root operation on this processor, whose XCR0 is given.
-                unsafe { self.resident.load(cpu.xcr0) };
+                unsafe { self.resident.load(cpu.xcr0, cpu.capabilities().barriers) };
                 cpu.resident = Some(address);
             }
         }

@@ -70,14 +70,17 @@ fn read(encoding: u32) -> Result<u64, VmcsError> {
 #[inline(always)]
 unsafe fn write(encoding: u32, value: u64) -> Result<(), VmcsError> {
     // SAFETY: the caller vouches for the effect of the field's new value.
-    let failed = unsafe {
-        vmx_instruction!("vmwrite {field}, {value}", field = in(reg) u64::from(encoding), value = in(reg) value)
-    };
-    if failed {
-        Err(VmcsError::Write(encoding))
-    } else {
-        Ok(())
+    unsafe {
+        asm!(
+            "vmwrite {field}, {value}",
+            "jbe {failed}",
+            field = in(reg) u64::from(encoding),
+            value = in(reg) value,
+            failed = label { return Err(VmcsError::Write(encoding)) },
+            options(nostack),
+        );
     }
+    Ok(())
 }
 
 /// The current VMCS of this processor. Zero-sized: a token that fields may be touched.

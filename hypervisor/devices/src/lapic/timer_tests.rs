@@ -215,6 +215,27 @@ fn an_illegal_vector_is_an_error_once() {
     assert_eq!(apic.next_deadline(), Some(Ticks(16)));
 }
 
+#[test]
+fn what_is_due_happens_before_an_access() {
+    let irr = reg::IRR + 0x70;
+    let requested = 1 << (VECTOR % 32);
+    let mut apic = timer(0, 100, 0);
+    assert_eq!(get(&mut apic, irr, 799), 0);
+    assert_eq!(get(&mut apic, irr, 800), requested);
+    let mut apic = timer(0, 100, 0);
+    set(&mut apic, reg::INITIAL_COUNT, 100, 800);
+    assert_eq!(apic.interrupt_pending(), Some(VECTOR), "the one before");
+    assert_eq!(apic.next_deadline(), Some(Ticks(1600)));
+    let mut apic = timer(TSC_DEADLINE, 0, 0);
+    for deadline in [800, 1600] {
+        let now = Ticks(deadline);
+        assert_eq!(apic.write_msr(DEADLINE_MSR, deadline, Ticks(0)), Ok(None));
+        assert_eq!(apic.write_msr(DEADLINE_MSR, 5000, now), Ok(None));
+        assert_eq!(apic.acknowledge(), VECTOR);
+        set(&mut apic, reg::EOI, 0, deadline);
+    }
+}
+
 /// What happens to a counting timer.
 #[derive(Clone, Debug)]
 enum Step {

@@ -57,14 +57,14 @@ fn with(at: usize, bytes: &[u8]) -> Result<u64, LoadError> {
 
 fn scrubbed() -> GuestMemory {
     let mut memory = fake::memory(MEMORY);
-    memory.scrub();
+    memory.scrub(0..u64::MAX);
     memory
 }
 
-fn rip(entry: Entry) -> u64 {
+fn rip(entry: StartState) -> u64 {
     match entry {
-        Entry::Long64 { rip, .. } => rip,
-        Entry::Protected32 { .. } => panic!("a Linux kernel starts in 64-bit mode"),
+        StartState::Long64 { rip, .. } => rip,
+        StartState::Protected32 { .. } => panic!("a Linux kernel starts in 64-bit mode"),
     }
 }
 
@@ -91,12 +91,14 @@ fn the_kernel_goes_where_it_prefers_to_be() {
     let entry = load(&Image::new().0, "", &[], None, &mut memory).unwrap();
     assert_eq!(
         entry,
-        Entry::Long64 {
+        StartState::Long64 {
             rip: KERNEL_START + 0x200,
             rsi: BOOT_PARAMS,
             cr3: PML4,
             gdt_base: GDT,
             gdt_limit: 31,
+            code: CODE_64,
+            data: DATA_64,
         }
     );
     assert_eq!(bytes(&memory, KERNEL_START), [0x90; CODE]);
@@ -376,7 +378,7 @@ fn kernels_that_others_built_are_loaded() {
     let mut memory = fake::memory(128 << 20);
     for file in std::env::split_paths(&files) {
         let image = std::fs::read::<PathBuf>(file.clone()).unwrap();
-        memory.scrub();
+        memory.scrub(0..u64::MAX);
         let entry = load(&image, "console=ttyS0", &[], None, &mut memory);
         let rip = rip(entry.unwrap_or_else(|error| panic!("{}: {error}", file.display())));
         assert_ne!(memory.read_u64(rip), Ok(0), "{}", file.display());

@@ -70,18 +70,18 @@ fn load_segment(phys: u32, in_file: u32, in_memory: u32) -> Program {
 
 fn scrubbed() -> GuestMemory {
     let mut memory = fake::memory(MEMORY);
-    memory.scrub();
+    memory.scrub(0..u64::MAX);
     memory
 }
 
-fn try_load(image: &[u8]) -> Result<Entry, LoadError> {
+fn try_load(image: &[u8]) -> Result<StartState, LoadError> {
     load(image, "", &[], &mut scrubbed())
 }
 
-fn eip(entry: Entry) -> u32 {
+fn eip(entry: StartState) -> u32 {
     match entry {
-        Entry::Protected32 { eip, .. } => eip,
-        Entry::Long64 { .. } => panic!("a multiboot kernel starts in protected mode"),
+        StartState::Protected32 { eip, .. } => eip,
+        StartState::Long64 { .. } => panic!("a multiboot kernel starts in protected mode"),
     }
 }
 
@@ -106,7 +106,7 @@ fn an_elf_goes_to_its_physical_addresses_and_its_entry_is_translated() {
     let entry = load(&image, "console=com0", &[], &mut memory).unwrap();
     assert_eq!(
         entry,
-        Entry::Protected32 {
+        StartState::Protected32 {
             eip: 0x10_0010,
             eax: BOOT_MAGIC,
             ebx: INFO as u32
