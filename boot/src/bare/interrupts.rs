@@ -19,6 +19,7 @@ use x86_64::structures::tss::TaskStateSegment;
 global_asm!(
     ".section .text.traps, \"ax\"",
     ".balign 16",
+    ".global trap_stubs",
     "trap_stubs:",
     ".set vector, 0",
     ".rept 256",

@@ -48,6 +48,20 @@ macro_rules! vmx_instruction {
 }
 pub(crate) use vmx_instruction;
 
+/// Out of line, so that the exit path prepares nothing for it.
+#[cold]
+#[inline(never)]
+fn read_failed(encoding: u32) -> VmcsError {
+    VmcsError::Read(encoding)
+}
+
+/// As [`read_failed`].
+#[cold]
+#[inline(never)]
+fn write_failed(encoding: u32) -> VmcsError {
+    VmcsError::Write(encoding)
+}
+
 #[inline(always)]
 fn read(encoding: u32) -> Result<u64, VmcsError> {
     let value: u64;
@@ -57,7 +71,7 @@ fn read(encoding: u32) -> Result<u64, VmcsError> {
         vmx_instruction!("vmread {value}, {field}", value = out(reg) value, field = in(reg) u64::from(encoding))
     };
     if failed {
-        Err(VmcsError::Read(encoding))
+        Err(read_failed(encoding))
     } else {
         Ok(value)
     }
@@ -76,7 +90,7 @@ unsafe fn write(encoding: u32, value: u64) -> Result<(), VmcsError> {
             "jbe {failed}",
             field = in(reg) u64::from(encoding),
             value = in(reg) value,
-            failed = label { return Err(VmcsError::Write(encoding)) },
+            failed = label { return Err(write_failed(encoding)) },
             options(nostack),
         );
     }
