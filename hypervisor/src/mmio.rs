@@ -364,8 +364,7 @@ impl<R: Registers, T: Target> Executor<'_, R, T> {
         }
         if outcome.affected != 0 {
             let kept = self.registers.rflags() & !outcome.affected;
-            self.registers
-                .set_rflags(kept | outcome.flags & outcome.affected);
+            self.registers.set_rflags(kept | outcome.flags);
         }
     }
 

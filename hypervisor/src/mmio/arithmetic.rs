@@ -58,7 +58,7 @@ pub(super) struct Outcome {
     pub(super) value: Option<u64>,
     /// The flags that are replaced.
     pub(super) affected: u64,
-    /// What they are then.
+    /// Those of them that are set then.
     pub(super) flags: u64,
 }
 
@@ -73,6 +73,7 @@ impl Outcome {
     const fn without_carry(self) -> Self {
         Self {
             affected: self.affected & !flag::CARRY,
+            flags: self.flags & !flag::CARRY,
             ..self
         }
     }
@@ -178,7 +179,7 @@ fn logic(size: Size, value: u64) -> Outcome {
     for (set, flag) in [
         (value == 0, flag::ZERO),
         (value >> (size.bits() - 1) != 0, flag::SIGN),
-        ((value as u8).count_ones() % 2 == 0, flag::PARITY),
+        ((value as u8).count_ones().is_multiple_of(2), flag::PARITY),
     ] {
         if set {
             flags |= flag;
