@@ -41,6 +41,9 @@ const LEAF1_ECX_HIDDEN: u32 = (1 << 2)
     | (1 << 21)
     | (1 << 24)
     | LEAF1_ECX_OSXSAVE;
+/// Leaf 1 of guests with a local APIC: x2APIC and TSC-deadline mode in ECX, APIC in EDX.
+const LEAF1_ECX_APIC: u32 = (1 << 21) | (1 << 24);
+const LEAF1_EDX_APIC: u32 = 1 << 9;
 const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
 const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1, EDX: MCE, APIC, MTRR, MCA, PSN, DS, ACPI, HTT, TM and PBE are not there.
@@ -94,6 +97,8 @@ pub(crate) struct Offer {
     pub(crate) xcr0: u64,
     pub(crate) rdtscp: bool,
     pub(crate) invpcid: bool,
+    /// The guest has a local APIC, with x2APIC and TSC-deadline modes.
+    pub(crate) apic: bool,
 }
 
 /// Guest state that some leaves show.
@@ -102,6 +107,18 @@ pub(crate) struct Live {
     pub(crate) osxsave: bool,
     pub(crate) xcr0: u64,
 }
+
+/// The TSC runs at this multiple of the crystal that CPUID shows, the clock of the local APIC's timer.
+const CRYSTAL_DIVIDER: u32 = devices::lapic::TICKS_PER_CYCLE as u32;
+
+/// A second signature, of an interface without any of its features: it tells Linux that x2APIC mode is
+/// sound without interrupt remapping, which a processor's own leaves cannot say.
+const KVM_BASE: u32 = 0x4000_0100;
+const KVM_SIGNATURE: [u32; 3] = [
+    u32::from_le_bytes(*b"KVMK"),
+    u32::from_le_bytes(*b"VMKV"),
+    u32::from_le_bytes(*b"M\0\0\0"),
+];
 
 type Registers = [u32; 4];
 
@@ -134,6 +151,10 @@ impl Cpuid {
         one[1] &= 0x0000_ff00;
         one[2] = one[2] & !LEAF1_ECX_HIDDEN | LEAF1_ECX_HYPERVISOR;
         one[3] &= !LEAF1_EDX_HIDDEN;
+        if offer.apic {
+            one[2] |= LEAF1_ECX_APIC;
+            one[3] |= LEAF1_EDX_APIC;
+        }
         let seven = &mut basic[7];
         let invpcid = if offer.invpcid { LEAF7_EBX_INVPCID } else { 0 };
         let rdpid = if offer.rdtscp { 0 } else { LEAF7_ECX_RDPID };
@@ -145,9 +166,13 @@ impl Cpuid {
         ];
         let xsave = Self::xsave_leaves(offer, max);
         basic[0xd] = xsave[0];
-        // The TSC runs at the measured frequency: shown as a crystal of that very frequency.
+        // The crystal also clocks the local APIC's timer.
         let hz = u32::try_from(offer.tsc_hz).unwrap_or(0);
-        basic[0x15] = if hz == 0 { [0; 4] } else { [1, 1, hz, 0] };
+        basic[0x15] = if hz == 0 {
+            [0; 4]
+        } else {
+            [1, CRYSTAL_DIVIDER, hz / CRYSTAL_DIVIDER, 0]
+        };
         let mhz = (offer.tsc_hz / 1_000_000) as u32;
         basic[0x16] = [mhz, mhz, 100, 0];
 
@@ -209,6 +234,12 @@ impl Cpuid {
             EXTENDED_BASE..=EXTENDED_MAX => self.extended[(leaf - EXTENDED_BASE) as usize],
             HYPERVISOR_BASE => self.hypervisor,
             HYPERVISOR_TIMING => self.timing,
+            KVM_BASE => [
+                KVM_BASE + 1,
+                KVM_SIGNATURE[0],
+                KVM_SIGNATURE[1],
+                KVM_SIGNATURE[2],
+            ],
             _ => [0; 4],
         }
     }
@@ -245,6 +276,7 @@ mod tests {
         xcr0: 7,
         rdtscp: true,
         invpcid: false,
+        apic: false,
     };
 
     fn get(leaf: u32, sub_leaf: u32, osxsave: bool) -> Registers {
@@ -263,10 +295,8 @@ mod tests {
     #[test]
     fn the_tsc_leaves_agree() {
         let [denominator, numerator, crystal, _] = get(0x15, 0, false);
-        assert_eq!(
-            u64::from(crystal) * u64::from(numerator) / u64::from(denominator),
-            OFFER.tsc_hz
-        );
+        let shown = u64::from(crystal) * u64::from(numerator) / u64::from(denominator);
+        assert_eq!(shown, OFFER.tsc_hz);
         assert_eq!(get(0x16, 0, false)[0], 50);
         assert_eq!(get(HYPERVISOR_TIMING, 0, false)[0], 50_000);
     }

@@ -18,10 +18,6 @@ pub mod host;
 pub mod loader;
 mod machine;
 pub mod memory;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "wired in with the first memory-mapped device")
-)]
 mod mmio;
 mod msrs;
 mod power;
@@ -109,6 +105,7 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
         host.cpus.len()
     );
     guest::register(&board.guests);
+    mmio::warm_up();
     console::set_focus(console::Focus::Guest(0));
     info!(
         "console: Ctrl-O h for the hypervisor's shell, Ctrl-O 1 to {} for guests",

@@ -1,6 +1,8 @@
 //! A guest's machine: its memory, its processor, its devices. Owned by the processor that runs it.
 
 mod exits;
+mod memory_access;
+mod platform;
 mod statistics;
 mod string_io;
 
@@ -14,9 +16,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use config::{Device, ImageFormat, OnCrash};
 use core::fmt;
-use devices::{Pc, PcConfig, Ticks};
+use devices::PcConfig;
+use devices::acpi::{self, AcpiConfig};
+use devices::lapic::LocalApicConfig;
 use drivers::tsc;
 use log::{error, info, warn};
+use platform::Platform;
 use statistics::Statistics;
 use vmx::{Ept, MemoryType, Permissions, SecondaryControls, Vcpu, VmxCpu};
 
@@ -98,10 +103,8 @@ pub(crate) struct Machine {
     /// Made at the first start.
     vcpu: Option<Vcpu>,
     vpid: u16,
-    pc: Pc,
+    platform: Platform,
     cpuid: Box<Cpuid>,
-    /// The board's TSC at guest time zero: guest time = TSC - base.
-    base: u64,
     /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
     tsc_adjust: u64,
     activity: Activity,
@@ -145,8 +148,9 @@ impl Machine {
             xcr0: cpu.xcr0_supported(),
             rdtscp: secondary.contains(SecondaryControls::RDTSCP),
             invpcid: secondary.contains(SecondaryControls::INVPCID),
+            apic: has_apics(&config),
         }));
-        let pc = Pc::new(pc_config(&config, board, 0), Ticks(0));
+        let platform = new_platform(&config, board, 0);
         Ok(Self {
             handle,
             config,
@@ -156,9 +160,8 @@ impl Machine {
             ept,
             vcpu: None,
             vpid,
-            pc,
+            platform,
             cpuid,
-            base: 0,
             tsc_adjust: 0,
             activity: Activity::Running,
             fresh: false,
@@ -226,15 +229,16 @@ impl Machine {
             }
             ImageFormat::Linux => {
                 let command_line = &self.config.command_line;
-                linux::load(image, command_line, &files, None, &mut self.memory)?
+                let rsdp = write_acpi_tables(&self.config, &mut self.memory)?;
+                linux::load(image, command_line, &files, Some(rsdp), &mut self.memory)?
             }
         };
-        self.base = tsc::read();
+        let base = tsc::read();
+        self.platform = new_platform(&self.config, self.board, base);
         self.tsc_adjust = 0;
-        self.pc = Pc::new(pc_config(&self.config, self.board, self.base), Ticks(0));
         self.fresh = true;
         self.statistics = Statistics::default();
-        let offset = self.base.wrapping_neg();
+        let offset = base.wrapping_neg();
         // SAFETY: the page tables are this machine's and live beside the vCPU.
         unsafe {
             match self.vcpu.as_mut() {
@@ -307,7 +311,7 @@ impl Machine {
     /// Prints what the guest's exits were.
     pub(crate) fn print_statistics(&self) {
         info!("{}: {}", self.handle.name, self.statistics);
-        for (port, count) in self.pc.unclaimed() {
+        for (port, count) in self.platform.pc.unclaimed() {
             info!(
                 "{}: port {port:#06x}: nobody there, {count} accesses",
                 self.handle.name
@@ -319,7 +323,7 @@ impl Machine {
     pub(crate) fn next_event(&self) -> Option<u64> {
         match (self.handle.state(), self.activity) {
             (GuestState::Running, Activity::Dead) => None,
-            (GuestState::Running, _) => next_deadline(&self.pc, self.base),
+            (GuestState::Running, _) => self.platform.next_deadline(),
             (GuestState::Restarting, _) => self.restart_at,
             _ => None,
         }
@@ -348,9 +352,9 @@ impl Machine {
             Activity::Dead => return Want::Nothing,
             Activity::Running | Activity::Halted => {}
         }
-        self.pc.expire(guest_time(now, self.base));
-        feed_console(self.handle, &mut self.pc);
-        if self.activity == Activity::Halted && !self.pc.interrupt_pending() {
+        self.platform.expire(now);
+        self.platform.feed_console(self.handle);
+        if self.activity == Activity::Halted && !self.platform.interrupt_pending() {
             return Want::Nothing;
         }
         self.activity = Activity::Running;
@@ -373,7 +377,8 @@ impl Machine {
     /// Starts the guest again: at once if it has run for a while, else later.
     fn start_again(&mut self, cpu: &mut VmxCpu) {
         let earliest = self
-            .base
+            .platform
+            .base()
             .saturating_add(RESTART_INTERVAL_SECONDS * self.board.tsc_hz);
         if earliest <= tsc::read() {
             self.start(cpu);
@@ -403,27 +408,41 @@ impl Machine {
     }
 }
 
-/// Guest time of a TSC value of the board.
-#[inline(always)]
-fn guest_time(tsc: u64, base: u64) -> Ticks {
-    Ticks(tsc.saturating_sub(base))
+/// Whether a kernel of this format gets APICs; those of the old formats know none.
+fn has_apics(config: &config::Guest) -> bool {
+    config.format == ImageFormat::Linux
 }
 
-/// The board's TSC at which the devices' next timer is due.
-#[inline(always)]
-fn next_deadline(pc: &Pc, base: u64) -> Option<u64> {
-    pc.next_deadline().map(|at| at.0.saturating_add(base))
+/// The devices of a machine whose time begins at this TSC of the board.
+fn new_platform(config: &config::Guest, board: BoardFacts, base: u64) -> Platform {
+    let apic = has_apics(config).then_some(LocalApicConfig {
+        id: 0,
+        bootstrap: true,
+        physical_bits: 36,
+        x2apic: true,
+        tsc_deadline: true,
+    });
+    Platform::new(pc_config(config, board, base), apic, base)
 }
 
-/// Moves typed bytes into COM1 as far as it has room.
-fn feed_console(guest: &GuestHandle, pc: &mut Pc) {
-    if !guest.input_waits() {
-        return;
-    }
-    let mut bytes = [0; 16];
-    let room = pc.console_room().min(bytes.len());
-    let count = guest.take_input(&mut bytes[..room]);
-    pc.console_input(&bytes[..count]);
+/// Writes the guest's ACPI tables; returns where their root is.
+fn write_acpi_tables(
+    config: &config::Guest,
+    memory: &mut GuestMemory,
+) -> Result<u64, StartFailure> {
+    const TABLES: u64 = 0xe_0000;
+    let tables = acpi::build(
+        &AcpiConfig {
+            cpus: 1,
+            io_apic_id: 0,
+            com1: config.devices.contains(&Device::Com1),
+            rtc: config.devices.contains(&Device::Rtc),
+            pci: config.devices.contains(&Device::Pci),
+        },
+        TABLES,
+    )?;
+    memory.write(TABLES, &tables.bytes)?;
+    Ok(tables.rsdp)
 }
 
 fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
@@ -438,6 +457,6 @@ fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
         com1: config.devices.contains(&Device::Com1),
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),
-        io_apic: false,
+        io_apic: has_apics(config),
     }
 }

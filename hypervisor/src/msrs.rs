@@ -10,6 +10,8 @@ pub(crate) enum Read {
     Tsc,
     /// IA32_EFER.
     Efer,
+    /// One of the local APIC's, if there is one.
+    LocalApic,
     /// #GP(0).
     Fault,
 }
@@ -23,11 +25,17 @@ pub(crate) enum Write {
     Tsc,
     /// Sets IA32_EFER, if the value is one that it takes.
     Efer,
+    /// One of the local APIC's, if there is one.
+    LocalApic,
     /// #GP(0).
     Fault,
 }
 
 const TSC: u32 = 0x10;
+const APIC_BASE: u32 = 0x1b;
+const TSC_DEADLINE: u32 = 0x6e0;
+const X2APIC_FIRST: u32 = 0x800;
+const X2APIC_LAST: u32 = 0x8ff;
 const PLATFORM_ID: u32 = 0x17;
 const BIOS_SIGN_ID: u32 = 0x8b;
 const MISC_ENABLE: u32 = 0x1a0;
@@ -46,6 +54,7 @@ pub(crate) fn read(msr: u32) -> Read {
         MISC_ENABLE => Read::Value(MISC_ENABLE_VALUE),
         XSS => Read::Value(0),
         EFER => Read::Efer,
+        APIC_BASE | TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => Read::LocalApic,
         _ => Read::Fault,
     }
 }
@@ -59,6 +68,7 @@ pub(crate) fn write(msr: u32, value: u64) -> Write {
         // No supervisor state components are offered.
         XSS if value == 0 => Write::Ignore,
         EFER => Write::Efer,
+        APIC_BASE | TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => Write::LocalApic,
         _ => Write::Fault,
     }
 }

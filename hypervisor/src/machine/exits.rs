@@ -1,14 +1,16 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
+use super::platform::Platform;
 use super::statistics::{Kind, Statistics};
-use super::{Activity, Machine, Yield, feed_console, guest_time, next_deadline, string_io};
+use super::{Activity, Machine, Yield, memory_access, string_io};
 use crate::cpuid::{Cpuid, Live};
 use crate::guest::GuestHandle;
 use crate::memory::{GuestMemory, PhysicalMemory};
+use crate::mmio::Unsupported;
 use crate::msrs;
 use crate::{console, cpu};
 use core::fmt;
-use devices::{Effects, Pc, ResetCause};
+use devices::{Effects, ResetCause};
 use drivers::tsc;
 use log::info;
 use vmx::{
@@ -33,6 +35,8 @@ pub(super) enum Crash {
     Memory(MemoryFault),
     TaskSwitch,
     StringIoOutside(u64),
+    MappedAccess(Unsupported, u64),
+    CodeOutside(u64),
     Unexpected(RareExit),
     Entry(EntryFailure),
     Vmcs(VmcsError),
@@ -61,6 +65,15 @@ impl fmt::Display for Crash {
             Self::TaskSwitch => write!(f, "hardware task switch, which is not supported"),
             Self::StringIoOutside(address) => {
                 write!(f, "string I/O on memory it does not own at {address:#x}")
+            }
+            Self::MappedAccess(what, address) => {
+                write!(f, "{what} on the device at {address:#x}")
+            }
+            Self::CodeOutside(address) => {
+                write!(
+                    f,
+                    "code at {address:#x}, outside its memory, touched a device"
+                )
             }
             Self::Unexpected(exit) => write!(f, "unexpected exit {exit:?}"),
             Self::Entry(failure) => failure.fmt(f),
@@ -113,7 +126,7 @@ impl Effects for Requests {
 
 /// The parts of a machine that handling exits needs, beside the vCPU.
 struct Context<'a> {
-    pc: &'a mut Pc,
+    platform: &'a mut Platform,
     memory: &'a mut GuestMemory,
     ept: &'a mut Ept,
     frames: &'a spin::Mutex<PhysicalMemory>,
@@ -121,7 +134,6 @@ struct Context<'a> {
     guest: &'static GuestHandle,
     statistics: &'a mut Statistics,
     tsc_adjust: &'a mut u64,
-    base: u64,
 }
 
 impl Machine {
@@ -160,7 +172,7 @@ impl Machine {
         };
         let mut active = vcpu.activate(cpu)?;
         let mut context = Context {
-            pc: &mut self.pc,
+            platform: &mut self.platform,
             memory: &mut self.memory,
             ept: &mut self.ept,
             frames,
@@ -168,7 +180,6 @@ impl Machine {
             guest: self.handle,
             statistics: &mut self.statistics,
             tsc_adjust: &mut self.tsc_adjust,
-            base: self.base,
         };
         if self.fresh {
             self.fresh = false;
@@ -186,13 +197,16 @@ impl Machine {
                 if now >= until {
                     return Ok(End::Interrupted);
                 }
-                context.pc.expire(guest_time(now, context.base));
+                context.platform.expire(now);
                 event = context.next_event(until);
                 continue;
             }
             // No longer than `until` is ahead, which was bounded above.
             let left = (event - now) as u32;
-            if context.pc.interrupt_pending() {
+            if context.platform.nmi {
+                context.platform.nmi = !active.inject_nmi()?;
+            }
+            if context.platform.interrupt_pending() {
                 context.deliver_interrupt(&mut active)?;
             }
             match active.run(left)? {
@@ -209,7 +223,10 @@ impl Machine {
                 }
                 Exit::Cpuid => context.cpuid(&mut active)?,
                 Exit::ReadMsr => context.read_msr(&mut active)?,
-                Exit::WriteMsr => context.write_msr(&mut active)?,
+                Exit::WriteMsr => {
+                    context.write_msr(&mut active)?;
+                    event = context.next_event(until);
+                }
                 Exit::Deadline => context.statistics.count(Kind::Deadline),
                 Exit::HostInterrupt(vector) => {
                     context.statistics.count(Kind::HostInterrupt);
@@ -224,13 +241,14 @@ impl Machine {
                     context.statistics.count(Kind::Halt);
                     active.skip_instruction()?;
                     let wakeable = active.interrupts_enabled()?;
-                    if !wakeable || !context.pc.interrupt_pending() {
+                    if !wakeable || !context.platform.interrupt_pending() {
                         return Ok(End::Halted { wakeable });
                     }
                 }
                 Exit::Rare(reason) => {
                     let exit = active.rare_exit(reason)?;
                     context.rare(&mut active, exit)?;
+                    event = context.next_event(until);
                 }
             }
         }
@@ -241,12 +259,14 @@ impl Context<'_> {
     /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
     #[inline(always)]
     fn next_event(&self, until: u64) -> u64 {
-        next_deadline(self.pc, self.base).map_or(until, |at| at.min(until))
+        self.platform
+            .next_deadline()
+            .map_or(until, |at| at.min(until))
     }
 
     fn deliver_interrupt(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
         if active.can_take_interrupt()? {
-            let vector = self.pc.acknowledge();
+            let vector = self.platform.acknowledge();
             active.inject(Event::interrupt(vector))?;
             self.statistics.injected += 1;
         } else {
@@ -257,7 +277,7 @@ impl Context<'_> {
 
     #[inline(always)]
     fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
-        let now = guest_time(tsc::read(), self.base);
+        let now = self.platform.time(tsc::read());
         let width = device_width(access.width());
         let mut requests = Requests {
             guest: self.guest,
@@ -266,7 +286,10 @@ impl Context<'_> {
         match access.direction() {
             Direction::In => {
                 self.statistics.count(Kind::PortIn);
-                let value = self.pc.read(access.port(), width, now, &mut requests);
+                let value = self
+                    .platform
+                    .pc
+                    .read(access.port(), width, now, &mut requests);
                 let rax = &mut active.gprs_mut().rax;
                 *rax = match access.width() {
                     vmx::Width::Byte => *rax & !0xff | u64::from(value & 0xff),
@@ -277,13 +300,15 @@ impl Context<'_> {
             Direction::Out => {
                 self.statistics.count(Kind::PortOut);
                 let value = active.gprs().rax as u32;
-                self.pc
+                self.platform
+                    .pc
                     .write(access.port(), width, value, now, &mut requests);
             }
         }
+        self.platform.settle();
         active.skip_instruction()?;
         if is_com1(access.port()) {
-            feed_console(self.guest, self.pc);
+            self.platform.feed_console(self.guest);
         }
         Ok(requests.end)
     }
@@ -305,10 +330,19 @@ impl Context<'_> {
         self.statistics.count(Kind::ReadMsr);
         let value = match msrs::read(active.gprs().rcx as u32) {
             msrs::Read::Value(value) => value,
-            msrs::Read::Tsc => guest_time(tsc::read(), self.base)
+            msrs::Read::Tsc => self
+                .platform
+                .time(tsc::read())
                 .0
                 .wrapping_add(*self.tsc_adjust),
             msrs::Read::Efer => active.paging()?.efer,
+            msrs::Read::LocalApic => {
+                let msr = active.gprs().rcx as u32;
+                match self.platform.read_msr(msr, tsc::read()) {
+                    Some(Ok(value)) => value,
+                    _ => return Ok(active.inject(Event::GENERAL_PROTECTION)?),
+                }
+            }
             msrs::Read::Fault => {
                 self.statistics.unknown_msrs += 1;
                 return Ok(active.inject(Event::GENERAL_PROTECTION)?);
@@ -327,11 +361,17 @@ impl Context<'_> {
         let accepted = match msrs::write(gprs.rcx as u32, value) {
             msrs::Write::Ignore => true,
             msrs::Write::Tsc => {
-                *self.tsc_adjust = value.wrapping_sub(guest_time(tsc::read(), self.base).0);
-                active.set_tsc_offset(self.tsc_adjust.wrapping_sub(self.base))?;
+                *self.tsc_adjust = value.wrapping_sub(self.platform.time(tsc::read()).0);
+                active.set_tsc_offset(self.tsc_adjust.wrapping_sub(self.platform.base()))?;
                 true
             }
             msrs::Write::Efer => active.write_efer(value)?,
+            msrs::Write::LocalApic => {
+                let msr = active.gprs().rcx as u32;
+                self.platform
+                    .write_msr(msr, value, tsc::read())
+                    .is_some_and(|done| done.is_ok())
+            }
             msrs::Write::Fault => {
                 self.statistics.unknown_msrs += 1;
                 false
@@ -351,12 +391,20 @@ impl Context<'_> {
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
         self.statistics.count(Kind::StringIo);
-        let now = guest_time(tsc::read(), self.base);
+        let now = self.platform.time(tsc::read());
         let mut requests = Requests {
             guest: self.guest,
             end: None,
         };
-        string_io::step(active, access, self.memory, self.pc, now, &mut requests)?;
+        string_io::step(
+            active,
+            access,
+            self.memory,
+            &mut self.platform.pc,
+            now,
+            &mut requests,
+        )?;
+        self.platform.settle();
         Ok(requests.end)
     }
 
@@ -404,7 +452,14 @@ impl Context<'_> {
         {
             return Ok(active.flush()?);
         }
-        Err(Crash::Memory(fault))
+        let Some(device) = self.platform.mapped(fault.physical) else {
+            return Err(Crash::Memory(fault));
+        };
+        if active.is_delivering_event()? {
+            // The guest's own descriptor table or stack is a device: nothing sensible comes of that.
+            return Err(Crash::Memory(fault));
+        }
+        memory_access::perform(active, self.memory, self.platform, device, fault)
     }
 
     fn control_register(
@@ -427,7 +482,19 @@ impl Context<'_> {
             ControlRegisterAccess::Write { register: 4, gpr } => {
                 active.write_cr4(active.gpr(gpr)?, pdptes)?
             }
-            // CR3 and CR8, CLTS and LMSW touch nothing that the guest does not own alone.
+            ControlRegisterAccess::Write { register: 8, gpr } => {
+                let value = active.gpr(gpr)?;
+                let valid = value <= 0xf;
+                if valid {
+                    self.platform.set_cr8(value as u8);
+                }
+                valid
+            }
+            ControlRegisterAccess::Read { register: 8, gpr } => {
+                active.set_gpr(gpr, self.platform.cr8())?;
+                true
+            }
+            // CR3, CLTS and LMSW touch nothing that the guest does not own alone.
             other => return Err(Crash::Unexpected(RareExit::ControlRegister(other))),
         };
         if accepted {

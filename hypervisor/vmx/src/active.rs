@@ -18,6 +18,7 @@ use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
 mod blocking {
     pub(super) const STI: u32 = 1 << 0;
     pub(super) const MOV_SS: u32 = 1 << 1;
+    pub(super) const NMI: u32 = 1 << 3;
 }
 
 const RFLAGS_TF: u64 = 1 << 8;
@@ -126,6 +127,46 @@ impl<'a> Active<'a> {
         }
     }
 
+    /// Sets the general-purpose register with this encoding, RSP included.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Write`].
+    pub fn set_gpr(&mut self, encoding: u8, value: u64) -> Result<(), VmcsError> {
+        match self.gprs_mut().by_encoding_mut(encoding) {
+            Some(register) => {
+                *register = value;
+                Ok(())
+            }
+            // SAFETY: guest state only.
+            None => unsafe { self.vmcs.write_natural(FieldNatural::GuestRsp, value) },
+        }
+    }
+
+    /// The instruction pointer.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn rip(&self) -> Result<u64, VmcsError> {
+        self.vmcs.read_natural(FieldNatural::GuestRip)
+    }
+
+    /// Sets the flags register; reserved bits stay as the processor demands.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Write`].
+    pub fn set_rflags(&mut self, value: u64) -> Result<(), VmcsError> {
+        const RESERVED_ONE: u64 = 1 << 1;
+        const DEFINED: u64 = 0x3f_7fd7;
+        // SAFETY: guest state only.
+        unsafe {
+            self.vmcs
+                .write_natural(FieldNatural::GuestRflags, value & DEFINED | RESERVED_ONE)
+        }
+    }
+
     /// The flags register.
     ///
     /// # Errors
@@ -143,6 +184,16 @@ impl<'a> Active<'a> {
     #[inline(always)]
     pub fn skip_instruction(&mut self) -> Result<(), VmcsError> {
         let length = self.vmcs.read32(Field32::ExitInstructionLength)?;
+        self.skip(length)
+    }
+
+    /// As [`Active::skip_instruction`], for exits that do not tell the instruction's length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    #[inline(always)]
+    pub fn skip(&mut self, length: u32) -> Result<(), VmcsError> {
         let rip = self.vmcs.read_natural(FieldNatural::GuestRip)?;
         let next = rip.wrapping_add(u64::from(length));
         // SAFETY: guest state only.
@@ -253,6 +304,46 @@ impl<'a> Active<'a> {
             self.vmcs
                 .write32(Field32::EntryInterruptionInfo, event.info())
         }
+    }
+
+    /// Delivers an NMI at the next entry if the guest can take one; else asks for an exit when it can
+    /// and returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    pub fn inject_nmi(&mut self) -> Result<bool, VmcsError> {
+        let blocked = self.vmcs.read32(Field32::GuestInterruptibility)?
+            & (blocking::STI | blocking::MOV_SS | blocking::NMI)
+            != 0
+            || self.vmcs.read32(Field32::EntryInterruptionInfo)? >> 31 != 0;
+        let mut primary = self.vcpu.primary;
+        primary.set(PrimaryControls::NMI_WINDOW, blocked);
+        if primary != self.vcpu.primary {
+            // SAFETY: a control that comes with virtual NMIs; it only adds exits.
+            unsafe {
+                self.vmcs
+                    .write32(Field32::PrimaryControls, primary.bits())?
+            };
+            self.vcpu.primary = primary;
+        }
+        if !blocked {
+            self.inject(Event {
+                kind: EventKind::Nmi,
+                vector: 2,
+                error_code: None,
+            })?;
+        }
+        Ok(!blocked)
+    }
+
+    /// Whether the exit came while an event was being delivered to the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn is_delivering_event(&self) -> Result<bool, VmcsError> {
+        Ok(self.vmcs.read32(Field32::IdtVectoringInfo)? >> 31 != 0)
     }
 
     /// Raises #PF for a linear address.
@@ -366,6 +457,20 @@ impl<'a> Active<'a> {
         let active =
             self.vmcs.read64(Field64::GuestEfer)? & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
         Ok(active && self.vmcs.read32(Field32::GuestCsAccess)? & CS_LONG != 0)
+    }
+
+    /// The width in bits of the guest's code: 16, 32 or 64.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Read`].
+    pub fn code_bits(&self) -> Result<u32, VmcsError> {
+        const CS_BIG: u32 = 1 << 14;
+        if self.is_64_bit()? {
+            return Ok(64);
+        }
+        let big = self.vmcs.read32(Field32::GuestCsAccess)? & CS_BIG != 0;
+        Ok(if big { 32 } else { 16 })
     }
 
     /// The current privilege level.

@@ -317,6 +317,8 @@ const PIN: PinControls = PinControls::EXTERNAL_INTERRUPT_EXITING
     .union(PinControls::PREEMPTION_TIMER);
 const PRIMARY: PrimaryControls = PrimaryControls::TSC_OFFSETTING
     .union(PrimaryControls::HLT_EXITING)
+    .union(PrimaryControls::CR8_LOAD_EXITING)
+    .union(PrimaryControls::CR8_STORE_EXITING)
     .union(PrimaryControls::RDPMC_EXITING)
     .union(PrimaryControls::MWAIT_EXITING)
     .union(PrimaryControls::MONITOR_EXITING)
