@@ -120,6 +120,11 @@ const KVM_SIGNATURE: [u32; 3] = [
     u32::from_le_bytes(*b"M\0\0\0"),
 ];
 
+/// Legacy region and header of an XSAVE area.
+const XSAVE_LEGACY: u32 = 576;
+/// Leaf 0xD, ECX of a component: it starts at a multiple of 64 bytes in the compacted form.
+const XSAVE_ALIGNED: u32 = 1 << 1;
+
 type Registers = [u32; 4];
 
 /// The table of one guest.
@@ -205,15 +210,15 @@ impl Cpuid {
         if max < 0xd {
             return leaves;
         }
-        let mut size = 576;
+        let mut size = XSAVE_LEGACY;
         for (component, leaf) in leaves.iter_mut().enumerate().skip(2) {
             if offer.xcr0 & (1 << component) != 0 {
-                let [length, offset, ..] = host(0xd, component as u32);
-                *leaf = [length, offset, 0, 0];
+                let [length, offset, placement, _] = host(0xd, component as u32);
+                *leaf = [length, offset, placement & XSAVE_ALIGNED, 0];
                 size = size.max(offset + length);
             }
         }
-        leaves[0] = [offer.xcr0 as u32, 576, size, 0];
+        leaves[0] = [offer.xcr0 as u32, XSAVE_LEGACY, size, 0];
         leaves[1] = [host(0xd, 1)[0] & LEAF_D1_EAX_SHOWN, 0, 0, 0];
         leaves
     }
@@ -256,14 +261,38 @@ impl Cpuid {
             return [0; 4];
         };
         let mut registers = *registers;
-        // EBX of sub-leaf 0: the size for what is enabled now.
-        if sub_leaf == 0 {
-            registers[1] = (2..XSAVE_LEAVES)
-                .filter(|component| live.xcr0 & (1 << component) != 0)
-                .map(|component| self.xsave[component][0] + self.xsave[component][1])
-                .fold(576, u32::max);
+        // EBX of the first two sub-leaves: the size for what is enabled now, in standard and in
+        // compacted form.
+        match sub_leaf {
+            0 => registers[1] = self.xsave_size(live.xcr0),
+            1 => registers[1] = self.compacted_size(live.xcr0),
+            _ => {}
         }
         registers
+    }
+
+    /// The components beyond x87 and SSE that are enabled.
+    fn enabled(&self, xcr0: u64) -> impl Iterator<Item = &Registers> {
+        let component = move |(index, leaf)| (xcr0 & (1_u64 << index) != 0).then_some(leaf);
+        self.xsave.iter().enumerate().skip(2).filter_map(component)
+    }
+
+    fn xsave_size(&self, xcr0: u64) -> u32 {
+        self.enabled(xcr0)
+            .map(|[length, offset, ..]| offset + length)
+            .fold(XSAVE_LEGACY, u32::max)
+    }
+
+    fn compacted_size(&self, xcr0: u64) -> u32 {
+        self.enabled(xcr0)
+            .fold(XSAVE_LEGACY, |end, [length, _, placement, _]| {
+                let start = if placement & XSAVE_ALIGNED != 0 {
+                    end.next_multiple_of(64)
+                } else {
+                    end
+                };
+                start + length
+            })
     }
 }
 
@@ -327,5 +356,7 @@ mod tests {
     fn the_xsave_size_follows_xcr0() {
         assert_eq!(get(0xd, 0, false)[1], 576);
         assert_eq!(get(0xd, 0, false)[0], 7);
+        // x87 and SSE alone are the legacy region and the header, in either form.
+        assert_eq!(get(0xd, 1, false)[1], 576);
     }
 }

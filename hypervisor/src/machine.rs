@@ -354,7 +354,7 @@ impl Machine {
         }
         self.platform.expire(now);
         self.platform.feed_console(self.handle);
-        if self.activity == Activity::Halted && !self.platform.interrupt_pending() {
+        if self.activity == Activity::Halted && !self.platform.event_pending() {
             return Want::Nothing;
         }
         self.activity = Activity::Running;

@@ -13,10 +13,10 @@ mod state;
 mod tests;
 mod unclaimed;
 
-use crate::keyboard::Keyboard;
-use crate::pci::Pci;
 use crate::ioapic::IoApic;
+use crate::keyboard::Keyboard;
 use crate::msi::Dispatch;
+use crate::pci::Pci;
 use crate::pic::{Masked, Pic};
 use crate::pit::Pit;
 use crate::power::{Power, SCI_IRQ};
@@ -24,8 +24,8 @@ use crate::rtc::Rtc;
 use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
-pub use state::{PcStateV1, StateError};
 use lines::Lines;
+pub use state::{PcStateV1, StateError};
 use unclaimed::Unclaimed;
 
 /// Interrupt request lines.

@@ -203,11 +203,8 @@ impl Machine {
             }
             // No longer than `until` is ahead, which was bounded above.
             let left = (event - now) as u32;
-            if context.platform.nmi {
-                context.platform.nmi = !active.inject_nmi()?;
-            }
-            if context.platform.interrupt_pending() {
-                context.deliver_interrupt(&mut active)?;
+            if context.platform.event_pending() {
+                context.deliver_event(&mut active)?;
             }
             match active.run(left)? {
                 Exit::Io(access) => {
@@ -241,7 +238,7 @@ impl Machine {
                     context.statistics.count(Kind::Halt);
                     active.skip_instruction()?;
                     let wakeable = active.interrupts_enabled()?;
-                    if !wakeable || !context.platform.interrupt_pending() {
+                    if !wakeable || !context.platform.event_pending() {
                         return Ok(End::Halted { wakeable });
                     }
                 }
@@ -264,7 +261,13 @@ impl Context<'_> {
             .map_or(until, |at| at.min(until))
     }
 
-    fn deliver_interrupt(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn deliver_event(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+        if self.platform.nmi_pending() && active.inject_nmi()? {
+            self.platform.acknowledge_nmi();
+        }
+        if !self.platform.interrupt_pending() {
+            return Ok(());
+        }
         if active.can_take_interrupt()? {
             let vector = self.platform.acknowledge();
             active.inject(Event::interrupt(vector))?;
@@ -431,6 +434,8 @@ impl Context<'_> {
             RareExit::MonitorWait | RareExit::Hypercall | RareExit::VirtualizationInstruction => {
                 active.inject(Event::INVALID_OPCODE)?
             }
+            // Whatever waited for the window is tried again before the next entry.
+            RareExit::NmiWindow => {}
             RareExit::HostNmi => VmxCpu::deliver_host_nmi(),
             // The only exception that exits.
             RareExit::Exception(_) => cpu::machine_check("while a guest ran"),

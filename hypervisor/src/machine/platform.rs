@@ -23,8 +23,8 @@ pub(super) struct Platform {
     apic: Option<Box<LocalApic>>,
     /// The board's TSC at guest time zero: guest time = TSC - base.
     base: u64,
-    /// A non-maskable interrupt waits for the processor.
-    pub(super) nmi: bool,
+    /// A non-maskable interrupt, which only the local APIC can bring, waits for the processor.
+    nmi: bool,
 }
 
 impl Platform {
@@ -77,6 +77,25 @@ impl Platform {
             apic.expire(now);
         }
         self.settle();
+    }
+
+    /// Whether an interrupt or an NMI asks for the processor.
+    #[inline(always)]
+    pub(super) fn event_pending(&self) -> bool {
+        match &self.apic {
+            None => self.pc.interrupt_pending(),
+            Some(_) => self.nmi || self.interrupt_pending(),
+        }
+    }
+
+    /// Whether an NMI asks for the processor.
+    pub(super) fn nmi_pending(&self) -> bool {
+        self.nmi
+    }
+
+    /// The processor takes the NMI.
+    pub(super) fn acknowledge_nmi(&mut self) {
+        self.nmi = false;
     }
 
     /// Whether an interrupt asks for the processor.

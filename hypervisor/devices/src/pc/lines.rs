@@ -27,8 +27,16 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(pic: Pic, io_apic: Option<IoApic>) -> Self {
         // Between two looks at the queue, an access or an expiry moves few lines.
-        let messages = VecDeque::with_capacity(if io_apic.is_some() { 2 * usize::from(INPUTS) } else { 0 });
-        Self { pic, io_apic, messages }
+        let messages = VecDeque::with_capacity(if io_apic.is_some() {
+            2 * usize::from(INPUTS)
+        } else {
+            0
+        });
+        Self {
+            pic,
+            io_apic,
+            messages,
+        }
     }
 
     /// Gives a line its level.
@@ -52,11 +60,15 @@ impl Lines {
 
     /// The requests that neither controller would pass on.
     pub(super) fn masked(&self) -> Masked {
-        let Some(io_apic) = &self.io_apic else { return self.pic.masked() };
+        let Some(io_apic) = &self.io_apic else {
+            return self.pic.masked();
+        };
         let mut masked = self.pic.masked();
-        for (irq, mask) in
-            [(IRQ_TIMER, Masked::TIMER), (IRQ_CLOCK, Masked::CLOCK), (SCI_IRQ, Masked::SYSTEM)]
-        {
+        for (irq, mask) in [
+            (IRQ_TIMER, Masked::TIMER),
+            (IRQ_CLOCK, Masked::CLOCK),
+            (SCI_IRQ, Masked::SYSTEM),
+        ] {
             if !io_apic.masked(input(irq)) {
                 masked.remove(mask);
             }
@@ -71,7 +83,9 @@ impl Lines {
 
     /// A read of the I/O APIC's page; all ones where there is none.
     pub(super) fn io_apic_read(&self, offset: u16) -> u32 {
-        self.io_apic.as_ref().map_or(u32::MAX, |io_apic| io_apic.mmio_read(offset))
+        self.io_apic
+            .as_ref()
+            .map_or(u32::MAX, |io_apic| io_apic.mmio_read(offset))
     }
 
     /// A write to the I/O APIC's page.

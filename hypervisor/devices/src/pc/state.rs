@@ -125,7 +125,10 @@ impl Pc {
             (IRQ_CLOCK, pc.rtc.as_ref().is_some_and(Rtc::interrupt)),
             (SCI_IRQ, pc.power.interrupt()),
         ];
-        if lines.iter().any(|(irq, level)| pc.lines.pic.line(*irq) != *level) {
+        if lines
+            .iter()
+            .any(|(irq, level)| pc.lines.pic.line(*irq) != *level)
+        {
             return Err(StateError::Invalid("interrupt lines"));
         }
         pc.rearm_all();

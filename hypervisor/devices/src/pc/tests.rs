@@ -445,7 +445,10 @@ fn the_io_apic_hears_the_lines_too() {
 
 #[test]
 fn without_an_io_apic_its_page_reads_all_ones() {
-    let mut bench = Bench::with(PcConfig { io_apic: false, ..config() });
+    let mut bench = Bench::with(PcConfig {
+        io_apic: false,
+        ..config()
+    });
     bench.pc.io_apic_write(0x00, 0x01);
     assert_eq!(bench.pc.io_apic_read(0x10), u32::MAX);
 }
