@@ -4,6 +4,7 @@ mod boards;
 mod host;
 mod junit;
 pub(crate) mod lab;
+mod linux;
 mod mach;
 mod probes;
 mod report;
@@ -77,6 +78,7 @@ fn cases() -> Vec<Case> {
         rtos::cases(),
         boards::cases(),
         mach::cases(),
+        linux::cases(),
         probes::cases(),
     ];
     groups.into_iter().flatten().collect()
