@@ -4,6 +4,8 @@ pub mod linux;
 pub mod multiboot;
 
 use crate::memory::{GuestMemory, OutOfBounds};
+use alloc::collections::VecDeque;
+use vmx::StartState;
 
 /// Selector of the code segment in the descriptor table of 64-bit kernels.
 pub const CODE_64: u16 = 0x10;
@@ -12,11 +14,64 @@ pub const DATA_64: u16 = 0x18;
 
 /// A file for the guest's kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Module<'a> {
+pub struct Module<'bytes, 'text> {
     /// Its bytes.
-    pub bytes: &'a [u8],
+    pub bytes: &'bytes [u8],
     /// Its command line.
-    pub command_line: &'a str,
+    pub command_line: &'text str,
+}
+
+/// A kernel that was found sound and has its place: what is left is to copy it there.
+///
+/// Kernels and their files are large, and copying them all at once would keep the processor from a
+/// guest with deadlines: [`Loaded::step`] copies a piece at a time.
+#[derive(Debug)]
+pub struct Loaded<'a> {
+    start: StartState,
+    /// What goes where, in this order. All of it was found to be in the guest's memory.
+    copies: VecDeque<(u64, &'a [u8])>,
+}
+
+impl<'a> Loaded<'a> {
+    const fn new(start: StartState, copies: VecDeque<(u64, &'a [u8])>) -> Self {
+        Self { start, copies }
+    }
+
+    /// Copies up to `most` bytes. Once all are where they belong, returns how the vCPU starts.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] where `memory` is another one than the kernel was loaded for.
+    pub fn step(
+        &mut self,
+        memory: &mut GuestMemory,
+        most: usize,
+    ) -> Result<Option<StartState>, OutOfBounds> {
+        let Some((address, bytes)) = self.copies.front_mut() else {
+            return Ok(Some(self.start));
+        };
+        let (now, later) = bytes.split_at(most.min(bytes.len()));
+        memory.write(*address, now)?;
+        *address += now.len() as u64;
+        *bytes = later;
+        if later.is_empty() {
+            self.copies.pop_front();
+        }
+        Ok(None)
+    }
+
+    /// Copies all that is left, however long that takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::step`].
+    pub fn finish(mut self, memory: &mut GuestMemory) -> Result<StartState, OutOfBounds> {
+        loop {
+            if let Some(start) = self.step(memory, usize::MAX)? {
+                return Ok(start);
+            }
+        }
+    }
 }
 
 const PAGE: u64 = 4096;

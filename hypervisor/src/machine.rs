@@ -9,7 +9,7 @@ mod string_io;
 use crate::cpuid::{Cpuid, Offer};
 use crate::guest::{GuestHandle, GuestState};
 use crate::host::BootModule;
-use crate::loader::{Module, linux, multiboot};
+use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -23,7 +23,7 @@ use drivers::tsc;
 use log::{error, info, warn};
 use platform::Platform;
 use statistics::Statistics;
-use vmx::{Ept, MemoryType, Permissions, SecondaryControls, Vcpu, VmxCpu};
+use vmx::{Ept, MemoryType, Permissions, SecondaryControls, StartState, Vcpu, VmxCpu};
 
 /// Why a guest could not be set up or started. The message names the cause.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ impl<E: core::error::Error> From<E> for StartFailure {
 enum Activity {
     /// Its memory is being zeroed, up to this address, before it is loaded.
     Scrubbing(u64),
+    /// Its kernel is being copied.
+    Loading,
     /// It runs, or could.
     Running,
     /// It halted and waits for an interrupt.
@@ -89,8 +91,9 @@ pub(crate) struct BoardFacts {
 /// that does so at once does not keep its processor busy with loading it.
 const RESTART_INTERVAL_SECONDS: u64 = 5;
 
-/// Bytes of memory zeroed in one step: some microseconds, in which nobody else gets the processor.
-const SCRUB_STEP: u64 = 32 << 10;
+/// Bytes of memory zeroed or copied in one step toward a guest's start: some microseconds, in which
+/// nobody else gets the processor.
+const STEP: u64 = 32 << 10;
 
 /// A guest's machine.
 pub(crate) struct Machine {
@@ -108,6 +111,8 @@ pub(crate) struct Machine {
     /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
     tsc_adjust: u64,
     activity: Activity,
+    /// The kernel on its way into memory.
+    loading: Option<Loaded<'static>>,
     /// The first entry since the start was not yet reported.
     fresh: bool,
     restart_at: Option<u64>,
@@ -164,6 +169,7 @@ impl Machine {
             cpuid,
             tsc_adjust: 0,
             activity: Activity::Running,
+            loading: None,
             fresh: false,
             restart_at: None,
             statistics: Statistics::default(),
@@ -190,31 +196,37 @@ impl Machine {
         self.handle.set_state(GuestState::Running);
     }
 
-    /// Zeroes another piece of memory; once all of it is zero, loads the guest.
-    fn make_ready(&mut self, from: u64, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
-        let end = (from + SCRUB_STEP).min(self.memory.size());
-        self.memory.scrub(from..end);
-        if end < self.memory.size() {
-            self.activity = Activity::Scrubbing(end);
-            return;
-        }
-        match self.load(cpu, frames) {
-            Ok(()) => {
-                self.activity = Activity::Running;
-                info!("{}: started", self.handle.name);
-            }
-            Err(failure) => {
-                self.handle.set_state(GuestState::Crashed);
-                error!("{}: cannot start: {failure}", self.handle.name);
-            }
-        }
-    }
-
-    fn load(
+    /// Another step toward the start: zeroes or copies a piece, and starts once all is there.
+    fn make_ready(
         &mut self,
         cpu: &mut VmxCpu,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
+        if let Activity::Scrubbing(from) = self.activity {
+            let end = (from + STEP).min(self.memory.size());
+            self.memory.scrub(from..end);
+            self.activity = Activity::Scrubbing(end);
+            if end == self.memory.size() {
+                self.loading = Some(self.load()?);
+                self.activity = Activity::Loading;
+            }
+            return Ok(());
+        }
+        let Some(loading) = self.loading.as_mut() else {
+            return Ok(());
+        };
+        let Some(start) = loading.step(&mut self.memory, STEP as usize)? else {
+            return Ok(());
+        };
+        self.loading = None;
+        self.begin(&start, cpu, frames)?;
+        self.activity = Activity::Running;
+        info!("{}: started", self.handle.name);
+        Ok(())
+    }
+
+    /// Checks the kernel and its files and finds room for them.
+    fn load(&mut self) -> Result<Loaded<'static>, StartFailure> {
         let image = self.module(self.config.image)?;
         let mut files = Vec::new();
         for module in &self.config.modules {
@@ -223,16 +235,23 @@ impl Machine {
                 command_line: &module.command_line,
             });
         }
-        let start = match self.config.format {
-            ImageFormat::Multiboot => {
-                multiboot::load(image, &self.config.command_line, &files, &mut self.memory)?
-            }
+        let (command_line, memory) = (&self.config.command_line, &mut self.memory);
+        Ok(match self.config.format {
+            ImageFormat::Multiboot => multiboot::load(image, command_line, &files, memory)?,
             ImageFormat::Linux => {
-                let command_line = &self.config.command_line;
-                let rsdp = write_acpi_tables(&self.config, &mut self.memory)?;
-                linux::load(image, command_line, &files, Some(rsdp), &mut self.memory)?
+                let rsdp = write_acpi_tables(&self.config, memory)?;
+                linux::load(image, command_line, &files, Some(rsdp), memory)?
             }
-        };
+        })
+    }
+
+    /// Resets the devices and the vCPU, and lets the guest's time begin.
+    fn begin(
+        &mut self,
+        start: &StartState,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Result<(), StartFailure> {
         let base = tsc::read();
         self.platform = new_platform(&self.config, self.board, base);
         self.tsc_adjust = 0;
@@ -242,10 +261,10 @@ impl Machine {
         // SAFETY: the page tables are this machine's and live beside the vCPU.
         unsafe {
             match self.vcpu.as_mut() {
-                Some(vcpu) => vcpu.reset(cpu, &self.ept, offset, &start)?,
+                Some(vcpu) => vcpu.reset(cpu, &self.ept, offset, start)?,
                 None => {
                     let mut memory = frames.lock();
-                    let new = Vcpu::new(cpu, &self.ept, self.vpid, offset, &start, &mut *memory)?;
+                    let new = Vcpu::new(cpu, &self.ept, self.vpid, offset, start, &mut *memory)?;
                     self.vcpu = Some(new);
                 }
             }
@@ -295,7 +314,7 @@ impl Machine {
                     "{name}: {} {}\n{}",
                     self.handle.state(),
                     match self.activity {
-                        Activity::Scrubbing(_) => "(being made ready)",
+                        Activity::Scrubbing(_) | Activity::Loading => "(being made ready)",
                         Activity::Running => "",
                         Activity::Halted => "(halted)",
                         Activity::Dead => "(halted with interrupts off)",
@@ -345,8 +364,12 @@ impl Machine {
             _ => return Want::Nothing,
         }
         match self.activity {
-            Activity::Scrubbing(from) => {
-                self.make_ready(from, cpu, frames);
+            Activity::Scrubbing(_) | Activity::Loading => {
+                if let Err(failure) = self.make_ready(cpu, frames) {
+                    self.loading = None;
+                    self.handle.set_state(GuestState::Crashed);
+                    error!("{}: cannot start: {failure}", self.handle.name);
+                }
                 return Want::Attention;
             }
             Activity::Dead => return Want::Nothing,

@@ -25,7 +25,8 @@ fuzz_target!(|image: &[u8]| {
             bytes: &[1, 2, 3],
             command_line: "module",
         }];
-        if multiboot::load(image, "command line", &modules, memory).is_ok() {
+        if let Ok(loaded) = multiboot::load(image, "command line", &modules, memory) {
+            assert!(loaded.finish(memory).is_ok());
             memory.scrub(0..u64::MAX);
         }
     });

@@ -14,9 +14,11 @@
 mod header;
 
 use super::{
-    AVAILABLE, CODE_64, DATA_64, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area,
+    AVAILABLE, CODE_64, DATA_64, LOW_MEMORY_END, Loaded, MIB, Module, PAGE, RESERVED,
+    write_bios_data_area,
 };
 use crate::memory::{GuestMemory, OutOfBounds};
+use alloc::collections::VecDeque;
 use core::fmt;
 use header::{Kernel, Placement, field};
 use vmx::StartState;
@@ -140,7 +142,8 @@ impl From<OutOfBounds> for LoadError {
     }
 }
 
-/// Loads the kernel `image` into `memory`, which must be scrubbed.
+/// Finds room for the kernel `image` in `memory`, which must be scrubbed, and writes what the kernel
+/// is told there.
 ///
 /// The modules become the initial RAM disk, one behind the other: the kernel unpacks any number of
 /// archives. `rsdp` is where the guest's ACPI tables start, if it has any.
@@ -148,27 +151,31 @@ impl From<OutOfBounds> for LoadError {
 /// # Errors
 ///
 /// [`LoadError`]; the guest's memory is then in no defined state.
-pub fn load(
-    image: &[u8],
+pub fn load<'a>(
+    image: &'a [u8],
     command_line: &str,
-    modules: &[Module<'_>],
+    modules: &[Module<'a, '_>],
     rsdp: Option<u64>,
     memory: &mut GuestMemory,
-) -> Result<StartState, LoadError> {
+) -> Result<Loaded<'a>, LoadError> {
     let top = memory.size().min(ADDRESSES_END);
     if top < MEMORY_MIN {
         return Err(LoadError::TooLittleMemory);
     }
     let kernel = Kernel::parse(image)?;
     let placement = kernel.place(top)?;
-    memory.write(placement.load, kernel.code)?;
+    if !memory.contains(placement.load, kernel.code.len() as u64) {
+        return Err(LoadError::TooLittleMemory);
+    }
+    let mut copies = VecDeque::with_capacity(1 + modules.len());
+    copies.push_back((placement.load, kernel.code));
     write_bios_data_area(memory)?;
     write_command_line(&kernel, command_line, memory)?;
-    let ramdisk = write_ramdisk(&kernel, &placement, modules, memory)?;
+    let ramdisk = place_ramdisk(&kernel, &placement, modules, memory, &mut copies)?;
     let parameters = BootParameters::new(&kernel, &placement, ramdisk, rsdp, memory.size());
     memory.write(BOOT_PARAMS, &parameters.0)?;
     write_page_tables(memory)?;
-    Ok(StartState::Long64 {
+    let start = StartState::Long64 {
         rip: placement.entry,
         rsi: BOOT_PARAMS,
         cr3: PML4,
@@ -176,7 +183,8 @@ pub fn load(
         gdt_limit: write_descriptors(memory)?,
         code: CODE_64,
         data: DATA_64,
-    })
+    };
+    Ok(Loaded::new(start, copies))
 }
 
 fn write_command_line(
@@ -200,11 +208,12 @@ struct Ramdisk {
     size: u32,
 }
 
-fn write_ramdisk(
+fn place_ramdisk<'a>(
     kernel: &Kernel<'_>,
     placement: &Placement,
-    modules: &[Module<'_>],
-    memory: &mut GuestMemory,
+    modules: &[Module<'a, '_>],
+    memory: &GuestMemory,
+    copies: &mut VecDeque<(u64, &'a [u8])>,
 ) -> Result<Ramdisk, LoadError> {
     /// The alignment of an archive behind another (initramfs buffer format).
     const ARCHIVE: u64 = 4;
@@ -227,7 +236,7 @@ fn write_ramdisk(
     let mut at = start;
     for module in modules {
         at = at.next_multiple_of(ARCHIVE);
-        memory.write(at, module.bytes)?;
+        copies.push_back((at, module.bytes));
         at += module.bytes.len() as u64;
     }
     // Both are below 4 GiB: the disk ends at `initrd_addr_max` at the latest.

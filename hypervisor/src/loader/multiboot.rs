@@ -6,8 +6,11 @@
 //! Guest memory after loading: the boot information lies in low memory at [`INFO`], below the
 //! reserved top kilobyte; the kernel where its image says; the modules behind the kernel, page-aligned.
 
-use super::{AVAILABLE, HOLE, LOW_MEMORY_END, MIB, Module, PAGE, RESERVED, write_bios_data_area};
+use super::{
+    AVAILABLE, HOLE, LOW_MEMORY_END, Loaded, MIB, Module, PAGE, RESERVED, write_bios_data_area,
+};
 use crate::memory::GuestMemory;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 use elf::ElfBytes;
@@ -149,43 +152,48 @@ struct Plan<'a> {
     eip: u32,
 }
 
-/// Loads `image` with its command line and modules into `memory`, which must be scrubbed.
+/// Finds room for `image` and its modules in `memory`, which must be scrubbed, and writes what the
+/// kernel is told there.
 ///
 /// # Errors
 ///
 /// [`LoadError`]; the guest's memory is then in no defined state.
-pub fn load(
-    image: &[u8],
+pub fn load<'a>(
+    image: &'a [u8],
     command_line: &str,
-    modules: &[Module<'_>],
+    modules: &[Module<'a, '_>],
     memory: &mut GuestMemory,
-) -> Result<StartState, LoadError> {
+) -> Result<Loaded<'a>, LoadError> {
     if memory.size() < 2 * MIB {
         return Err(LoadError::TooLittleMemory);
     }
     let plan = plan(image)?;
     let mut end = MIB;
+    let mut copies = VecDeque::with_capacity(plan.segments.len() + modules.len());
     for segment in &plan.segments {
-        place(segment, memory)?;
+        check_place(segment, memory)?;
+        copies.push_back((segment.start, segment.bytes));
         end = end.max(segment.end());
     }
     let mut loaded = Vec::with_capacity(modules.len());
     for module in modules {
         let start = end.next_multiple_of(PAGE);
-        memory
-            .write(start, module.bytes)
-            .map_err(|_| LoadError::ModulesDoNotFit)?;
+        if !memory.contains(start, module.bytes.len() as u64) {
+            return Err(LoadError::ModulesDoNotFit);
+        }
+        copies.push_back((start, module.bytes));
         end = start + module.bytes.len() as u64;
         // In bounds of a guest's memory, which is below 4 GiB.
         loaded.push((start as u32, end as u32, module.command_line));
     }
     write_bios_data_area(memory).map_err(|_| LoadError::TooLittleMemory)?;
     write_information(command_line, &loaded, memory)?;
-    Ok(StartState::Protected32 {
+    let start = StartState::Protected32 {
         eip: plan.eip,
         eax: BOOT_MAGIC,
         ebx: INFO as u32,
-    })
+    };
+    Ok(Loaded::new(start, copies))
 }
 
 fn plan(image: &[u8]) -> Result<Plan<'_>, LoadError> {
@@ -311,7 +319,8 @@ fn plan_elf(image: &[u8]) -> Result<Plan<'_>, LoadError> {
     })
 }
 
-fn place(segment: &Segment<'_>, memory: &mut GuestMemory) -> Result<(), LoadError> {
+/// Checks that a segment fits. What its file part does not fill is zero: the memory was scrubbed.
+fn check_place(segment: &Segment<'_>, memory: &GuestMemory) -> Result<(), LoadError> {
     let (start, end) = (segment.start, segment.end());
     if end > memory.size() || (start < MIB && end > HOLE) {
         return Err(LoadError::DoesNotFit { start, end });
@@ -319,10 +328,7 @@ fn place(segment: &Segment<'_>, memory: &mut GuestMemory) -> Result<(), LoadErro
     if start < LOW_MEMORY_END && end > INFO {
         return Err(LoadError::OverlapsBootInformation { start, end });
     }
-    // The rest of the segment is zero already: the memory was scrubbed.
-    memory
-        .write(start, segment.bytes)
-        .map_err(|_| LoadError::DoesNotFit { start, end })
+    Ok(())
 }
 
 /// Lays out the boot information from [`INFO`] upward.

@@ -102,6 +102,14 @@ impl GuestMemory {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Whether a range is inside.
+    #[must_use]
+    pub fn contains(&self, address: u64, length: u64) -> bool {
+        address
+            .checked_add(length)
+            .is_some_and(|end| end <= self.size)
+    }
+
     /// Zeroes a range, as far as it is inside: a guest never sees what was there before.
     pub fn scrub(&mut self, range: Range<u64>) {
         let end = range.end.min(self.size);
@@ -117,9 +125,10 @@ impl GuestMemory {
 
     fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
         let length = length as u64;
-        match address.checked_add(length) {
-            Some(end) if end <= self.size => Ok(self.base.wrapping_add(address as usize)),
-            _ => Err(OutOfBounds { address, length }),
+        if self.contains(address, length) {
+            Ok(self.base.wrapping_add(address as usize))
+        } else {
+            Err(OutOfBounds { address, length })
         }
     }
 }

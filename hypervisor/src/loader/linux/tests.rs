@@ -61,6 +61,18 @@ fn scrubbed() -> GuestMemory {
     memory
 }
 
+/// Loads and copies all at once.
+fn load(
+    image: &[u8],
+    command_line: &str,
+    modules: &[Module<'_, '_>],
+    rsdp: Option<u64>,
+    memory: &mut GuestMemory,
+) -> Result<StartState, LoadError> {
+    let loaded = super::load(image, command_line, modules, rsdp, memory)?;
+    Ok(loaded.finish(memory).unwrap())
+}
+
 fn rip(entry: StartState) -> u64 {
     match entry {
         StartState::Long64 { rip, .. } => rip,
@@ -78,7 +90,7 @@ fn parameter<const N: usize>(memory: &GuestMemory, at: usize) -> [u8; N] {
     bytes(memory, BOOT_PARAMS + at as u64)
 }
 
-fn module(bytes: &[u8]) -> Module<'_> {
+fn module(bytes: &[u8]) -> Module<'_, '_> {
     Module {
         bytes,
         command_line: "",
@@ -288,7 +300,7 @@ fn the_header_says_where_the_kernel_starts_and_ends() {
 #[test]
 fn command_lines_and_modules_must_fit() {
     let image = Image::new();
-    let try_load = |text: &str, modules: &[Module<'_>]| {
+    let try_load = |text: &str, modules: &[Module<'_, '_>]| {
         load(&image.0, text, modules, None, &mut scrubbed()).map(rip)
     };
     assert!(try_load(&"x".repeat(2047), &[]).is_ok());

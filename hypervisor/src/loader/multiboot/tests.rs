@@ -74,6 +74,17 @@ fn scrubbed() -> GuestMemory {
     memory
 }
 
+/// Loads and copies all at once.
+fn load(
+    image: &[u8],
+    command_line: &str,
+    modules: &[Module<'_, '_>],
+    memory: &mut GuestMemory,
+) -> Result<StartState, LoadError> {
+    let loaded = super::load(image, command_line, modules, memory)?;
+    Ok(loaded.finish(memory).unwrap())
+}
+
 fn try_load(image: &[u8]) -> Result<StartState, LoadError> {
     load(image, "", &[], &mut scrubbed())
 }
