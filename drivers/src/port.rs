@@ -27,21 +27,6 @@ pub unsafe fn write_u8(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) };
 }
 
-/// Reads a word from a port.
-///
-/// # Safety
-///
-/// As [`read_u8`].
-#[must_use]
-pub unsafe fn read_u16(port: u16) -> u16 {
-    let value: u16;
-    // SAFETY: the caller vouches for the port; the instruction touches no memory.
-    unsafe {
-        asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags))
-    };
-    value
-}
-
 /// Writes a word to a port.
 ///
 /// # Safety

@@ -26,7 +26,7 @@ multiboot2_header_end:
 
 # 32-bit protected mode, flat segments, paging off: EAX holds the boot loader's magic, EBX the
 # physical address of its information.
-    .section .boot.text, "ax"
+    .section .text32, "ax"
     .code32
     .global boot_entry
 boot_entry:
@@ -89,6 +89,7 @@ boot_entry:
     push eax
     retf
 
+    .section .text.boot_long_mode, "ax"
     .code64
     .global boot_long_mode
 boot_long_mode:

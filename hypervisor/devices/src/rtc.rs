@@ -372,12 +372,6 @@ impl Rtc {
         }
     }
 
-    /// Whether NMI is masked by bit 7 of port 0x70.
-    #[must_use]
-    pub fn nmi_masked(&self) -> bool {
-        self.index & NMI_MASK != 0
-    }
-
     /// The clock's state.
     #[must_use]
     pub fn save(&self) -> RtcStateV1 {

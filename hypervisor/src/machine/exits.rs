@@ -1,5 +1,6 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
+use super::memory_access::INSTRUCTION_MAX;
 use super::platform::Platform;
 use super::statistics::{Kind, Statistics};
 use super::{Activity, Machine, Yield, memory_access, string_io};
@@ -35,7 +36,11 @@ pub(super) enum Crash {
     Memory(MemoryFault),
     TaskSwitch,
     StringIoOutside(u64),
-    MappedAccess(Unsupported, u64),
+    MappedAccess {
+        what: Unsupported,
+        bytes: [u8; INSTRUCTION_MAX],
+        address: u64,
+    },
     CodeOutside(u64),
     Unexpected(RareExit),
     Entry(EntryFailure),
@@ -66,8 +71,12 @@ impl fmt::Display for Crash {
             Self::StringIoOutside(address) => {
                 write!(f, "string I/O on memory it does not own at {address:#x}")
             }
-            Self::MappedAccess(what, address) => {
-                write!(f, "{what} on the device at {address:#x}")
+            Self::MappedAccess {
+                what,
+                bytes,
+                address,
+            } => {
+                write!(f, "{what} ({bytes:02x?}) on the device at {address:#x}")
             }
             Self::CodeOutside(address) => {
                 write!(

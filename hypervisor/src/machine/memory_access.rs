@@ -9,7 +9,7 @@ use drivers::tsc;
 use vmx::{Active, MemoryFault, SegmentRegister, VmcsError};
 
 /// The longest instruction in bytes.
-const INSTRUCTION_MAX: usize = 15;
+pub(super) const INSTRUCTION_MAX: usize = 15;
 
 /// Executes the instruction that touched the device.
 pub(super) fn perform(
@@ -31,8 +31,14 @@ pub(super) fn perform(
         device,
         physical: fault.physical,
     };
-    let length = mmio::execute(&bytes[..count], bitness, &mut registers, &mut target)
-        .map_err(|what| Crash::MappedAccess(what, fault.physical))?;
+    let length =
+        mmio::execute(&bytes[..count], bitness, &mut registers, &mut target).map_err(|what| {
+            Crash::MappedAccess {
+                what,
+                bytes,
+                address: fault.physical,
+            }
+        })?;
     match registers.failure {
         Some(failure) => Err(failure.into()),
         None => Ok(active.skip(u32::from(length))?),

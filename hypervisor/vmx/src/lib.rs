@@ -46,6 +46,6 @@ pub use exit::{
 };
 pub use fields::{Field16, Field32, Field64, FieldNatural};
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};
-pub use state::{Event, EventKind, Gpr, Gprs, Segment, SegmentRegister, StartState};
+pub use state::{Event, EventKind, Gprs, Segment, SegmentRegister, StartState};
 pub use vcpu::{EntryFailure, Refusal, Vcpu, VcpuError};
 pub use vmcs::VmcsError;

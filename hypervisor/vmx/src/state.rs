@@ -2,29 +2,6 @@
 
 use crate::fields::{Field16, Field32, FieldNatural};
 
-/// The general-purpose registers in the order of their encoding (Intel SDM volume 2, table 2-4),
-/// without RSP, which lives in the VMCS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-#[allow(missing_docs, reason = "the names are the manual's")]
-pub enum Gpr {
-    Rax = 0,
-    Rcx = 1,
-    Rdx = 2,
-    Rbx = 3,
-    Rbp = 5,
-    Rsi = 6,
-    Rdi = 7,
-    R8 = 8,
-    R9 = 9,
-    R10 = 10,
-    R11 = 11,
-    R12 = 12,
-    R13 = 13,
-    R14 = 14,
-    R15 = 15,
-}
-
 /// The general-purpose registers of a vCPU while it is outside its guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
