@@ -39,9 +39,8 @@ const REGISTER_A: u8 = DIVIDER_32_KHZ | 0x06;
 /// Register D: valid RAM and time.
 const VALID: u8 = 0x80;
 
-/// Port 0x70: the index, and the NMI mask above it.
+/// Port 0x70: the index; the bit above it masks NMIs, of which a PC without parity errors has none.
 const INDEX: u8 = 0x7F;
-const NMI_MASK: u8 = 0x80;
 
 bitflags! {
     /// Register B.
