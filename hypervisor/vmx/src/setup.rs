@@ -139,6 +139,7 @@ pub(crate) unsafe fn write_host_state(
 struct Mode {
     code: Segment,
     data: Segment,
+    /// As the guest sees it.
     cr0: u64,
     cr3: u64,
     cr4: u64,
@@ -151,6 +152,19 @@ impl Mode {
     fn of(start: &StartState) -> Self {
         let protected = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
         match *start {
+            StartState::RealMode { page } => Self {
+                code: Segment::real_mode(u16::from(page) << 8),
+                data: Segment::real_mode(0),
+                cr0: (Cr0Flags::CACHE_DISABLE
+                    | Cr0Flags::NOT_WRITE_THROUGH
+                    | Cr0Flags::EXTENSION_TYPE)
+                    .bits(),
+                cr3: 0,
+                cr4: 0,
+                efer: EferFlags::empty(),
+                rip: 0,
+                gdt: (0, 0xffff),
+            },
             StartState::Protected32 { eip, .. } => Self {
                 code: Segment::flat_code_32(0x8),
                 data: Segment::flat_data_32(0x10),
@@ -208,7 +222,7 @@ pub(crate) unsafe fn write_guest_state(
     }
     // SAFETY: guest state of a VMCS that is being set up; entry checks it.
     unsafe {
-        vmcs.write_natural(FieldNatural::GuestCr0, mode.cr0 | cr0_fixed)?;
+        vmcs.write_natural(FieldNatural::GuestCr0, (mode.cr0 & !CR0_HOST) | cr0_fixed)?;
         vmcs.write_natural(FieldNatural::Cr0Shadow, mode.cr0)?;
         vmcs.write_natural(FieldNatural::GuestCr3, mode.cr3)?;
         vmcs.write_natural(
@@ -287,5 +301,25 @@ pub(crate) fn invalidate(ept_pointer: u64, vpid: Option<u16>) -> Result<(), Vmcs
         Err(VmcsError::Invalidate)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_up_ipi_starts_at_its_page_in_real_mode() {
+        let start = StartState::RealMode { page: 0x9f };
+        let mode = Mode::of(&start);
+        assert_eq!((mode.code.selector, mode.code.base), (0x9f00, 0x9_f000));
+        assert_eq!((mode.code.limit, mode.rip), (0xffff, 0));
+        assert_eq!((mode.data.selector, mode.data.base), (0, 0));
+        // Table 10-1: caches off, real mode.
+        assert_eq!((mode.cr0, mode.cr4), (0x6000_0010, 0));
+        let gprs = start.gprs();
+        assert_ne!(gprs.rdx, 0);
+        let rest = crate::state::Gprs { rdx: 0, ..gprs };
+        assert_eq!(rest, crate::state::Gprs::default());
     }
 }

@@ -1,6 +1,7 @@
 //! Guest state as the layers above see it.
 
 use crate::fields::{Field16, Field32, FieldNatural};
+use core::arch::x86_64::__cpuid;
 
 /// The general-purpose registers of a vCPU while it is outside its guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +132,17 @@ impl Segment {
         }
     }
 
+    /// A data segment of real mode; as CS it runs code there (Intel SDM volume 3, table 10-1).
+    #[must_use]
+    pub const fn real_mode(selector: u16) -> Self {
+        Self {
+            selector,
+            base: (selector as u64) << 4,
+            limit: 0xffff,
+            access: 0x93,
+        }
+    }
+
     /// A busy 32-bit TSS, as the task register must hold one.
     #[must_use]
     pub const fn busy_tss_32() -> Self {
@@ -143,10 +155,19 @@ impl Segment {
     }
 }
 
-/// How a vCPU starts: flat segments, interrupts off, all other registers zero.
+/// How a vCPU starts: interrupts off; registers that are not named hold what a reset leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartState {
-    /// In 32-bit protected mode, paging off.
+    /// In real mode, at offset 0 of this page below 1 MiB: after INIT and a start-up IPI with this
+    /// vector (Intel SDM volume 3, table 10-1 and section 9.4.3).
+    ///
+    /// A processor keeps its x87, SSE and AVX registers and most MSRs across INIT; here they are
+    /// reset too, so that nothing of an earlier start is left.
+    RealMode {
+        /// The vector: physical address of the code, in pages of 4 KiB.
+        page: u8,
+    },
+    /// In 32-bit protected mode with flat segments, paging off.
     Protected32 {
         /// Instruction pointer.
         eip: u32,
@@ -155,7 +176,7 @@ pub enum StartState {
         /// EBX.
         ebx: u32,
     },
-    /// In 64-bit mode.
+    /// In 64-bit mode with flat segments.
     Long64 {
         /// Instruction pointer.
         rip: u64,
@@ -177,6 +198,11 @@ pub enum StartState {
 impl StartState {
     pub(crate) fn gprs(&self) -> Gprs {
         match *self {
+            // EDX has the processor's signature, as CPUID leaf 1 shows it in EAX.
+            Self::RealMode { .. } => Gprs {
+                rdx: u64::from(__cpuid(1).eax),
+                ..Gprs::default()
+            },
             Self::Protected32 { eax, ebx, .. } => Gprs {
                 rax: u64::from(eax),
                 rbx: u64::from(ebx),
