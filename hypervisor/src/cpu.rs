@@ -1,10 +1,11 @@
 //! One processor: which machine runs on it, when, and what else it attends to.
 
 use crate::console::{self, Focus, Typed};
-use crate::guest::{Command, GuestState};
-use crate::machine::{BoardFacts, Machine, Want, Yield};
+use crate::guest::{GuestHandle, GuestState};
+use crate::machine::{BoardFacts, Machine, VirtualCpu, Want, Yield};
 use crate::memory::PhysicalMemory;
 use crate::{guest, shell};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use drivers::local_apic::{Ipi, LocalApic};
@@ -29,6 +30,8 @@ pub mod vector {
 /// once; this bounds the wait where one is held back, as some emulators do while the guest has
 /// interrupts off.
 const SLICE_MILLISECONDS: u64 = 10;
+/// The longest a vCPU runs where another of its guest waits for the same processor.
+const TURN_MILLISECONDS: u64 = 1;
 
 /// What all processors share.
 pub(crate) struct Shared {
@@ -128,21 +131,21 @@ fn typed(what: Typed) {
     }
 }
 
-/// A processor and the machines bound to it.
+/// A processor and the vCPUs bound to it.
 struct Cpu {
     number: usize,
     shared: &'static Shared,
     vmx: VmxCpu,
-    /// Highest priority first.
-    machines: Vec<Machine>,
-    /// The machine whose state is in the processor.
-    resident: Option<usize>,
+    /// Highest priority first. Those of one priority are of one guest, and take turns: the next one is in front.
+    vcpus: Vec<VirtualCpu>,
+    /// The TSC since which the processor has worked for the vCPUs without having booked that.
+    busy_since: u64,
     /// Local APIC timer ticks per 2^32 TSC ticks, where it has no deadline mode.
     timer_ratio: u64,
-    slice: u64,
+    ticks_per_millisecond: u64,
 }
 
-/// Runs processor `number` for good: makes the machines bound to it and schedules them.
+/// Runs processor `number` for good: makes the vCPUs bound to it and schedules them.
 ///
 /// # Safety
 ///
@@ -161,8 +164,13 @@ pub(crate) unsafe fn run(
         Ok(vmx) => vmx,
         Err(reason) => {
             error!("cpu {number}: cannot run guests: {reason}");
-            for guest in guest::all().iter().filter(|guest| guest.cpu == number) {
-                guest.set_state(GuestState::Crashed);
+            for guest in guest::all() {
+                if guest.cpus.first() == Some(&number) {
+                    guest.machine.call_once(|| None);
+                }
+                if guest.cpus.contains(&number) {
+                    guest.set_state(GuestState::Crashed);
+                }
             }
             idle_for_good(shared)
         }
@@ -178,17 +186,17 @@ pub(crate) unsafe fn run(
         number,
         shared,
         vmx,
-        machines: Vec::new(),
-        resident: None,
+        vcpus: Vec::new(),
+        busy_since: tsc::read(),
         timer_ratio: 0,
-        slice: shared.facts.tsc_hz / 1000 * SLICE_MILLISECONDS,
+        ticks_per_millisecond: shared.facts.tsc_hz / 1000,
     };
     if !shared.local_apic.has_deadline_mode() {
         let tenth = shared.facts.tsc_hz / 100;
         let ticks = shared.local_apic.timer_ticks_during(tenth);
         cpu.timer_ratio = (u64::from(ticks) << 32) / tenth.max(1);
     }
-    cpu.make_machines(guests, modules);
+    cpu.make_vcpus(guests, modules);
     cpu.schedule()
 }
 
@@ -202,40 +210,28 @@ fn idle_for_good(shared: &'static Shared) -> ! {
 }
 
 impl Cpu {
-    fn make_machines(
+    fn make_vcpus(
         &mut self,
         guests: &[config::Guest],
         modules: &'static [crate::host::BootModule],
     ) {
-        for (index, (config, handle)) in guests.iter().zip(guest::all()).enumerate() {
-            if config.cpu as usize != self.number {
+        for (config, handle) in guests.iter().zip(guest::all()) {
+            if !handle.cpus.contains(&self.number) {
                 continue;
             }
-            let made = Machine::new(
-                config.clone(),
-                handle,
-                modules,
-                self.shared.facts,
-                index as u16 + 1,
-                &self.vmx,
-                &mut self.shared.memory.lock(),
-            );
-            match made {
-                Ok(machine) => self.machines.push(machine),
-                Err(failure) => {
-                    handle.set_state(GuestState::Crashed);
-                    error!("{}: cannot be set up: {failure}", config.name);
+            let Some(machine) = self.machine(config, handle, modules) else {
+                continue;
+            };
+            for (index, cpu) in handle.cpus.iter().enumerate() {
+                if *cpu == self.number {
+                    self.vcpus.push(VirtualCpu::new(machine, index));
                 }
             }
         }
-        self.machines
-            .sort_by_key(|machine| core::cmp::Reverse(machine.priority()));
-        for machine in self
-            .machines
-            .iter_mut()
-            .filter(|machine| machine.autostart())
-        {
-            machine.start(&mut self.vmx);
+        self.vcpus
+            .sort_by_key(|vcpu| core::cmp::Reverse(vcpu.priority()));
+        for vcpu in &mut self.vcpus {
+            vcpu.autostart();
         }
         if self.number == 0 {
             let memory = self.shared.memory.lock();
@@ -243,41 +239,87 @@ impl Cpu {
         }
     }
 
+    /// The machine of a guest, made by the processor of its vCPU 0; the others wait for that. All go through the
+    /// guests in the same order, so no two wait for each other.
+    fn machine(
+        &self,
+        config: &config::Guest,
+        handle: &'static GuestHandle,
+        modules: &'static [crate::host::BootModule],
+    ) -> Option<&'static Machine> {
+        if handle.cpus.first() != Some(&self.number) {
+            return *handle.machine.wait();
+        }
+        *handle.machine.call_once(|| {
+            let made = Machine::new(
+                config.clone(),
+                handle,
+                modules,
+                self.shared.facts,
+                &self.vmx,
+                &mut self.shared.memory.lock(),
+            );
+            match made {
+                Ok(machine) => Some(Box::leak(Box::new(machine))),
+                Err(failure) => {
+                    handle.set_state(GuestState::Crashed);
+                    error!("{}: cannot be set up: {failure}", config.name);
+                    None
+                }
+            }
+        })
+    }
+
     fn schedule(mut self) -> ! {
         loop {
             self.take_interrupts();
             self.take_commands();
             let now = tsc::read();
-            // Where the run of the chosen machine must end for the sake of one above it.
+            // Where the run of the chosen vCPU must end for the sake of one above it.
             let mut until = u64::MAX;
             let mut wanted = None;
-            for (index, machine) in self.machines.iter_mut().enumerate() {
-                let want = machine.poll(now, &mut self.vmx, &self.shared.memory);
+            for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
+                let want = vcpu.poll(now, &mut self.vmx, &self.shared.memory);
                 if want != Want::Nothing {
                     wanted = Some((index, want));
                     break;
                 }
-                until = until.min(machine.next_event().unwrap_or(u64::MAX));
+                until = until.min(vcpu.next_event().unwrap_or(u64::MAX));
             }
             match wanted {
-                Some((index, Want::Run)) => self.run_machine(index, until.min(now + self.slice)),
+                Some((index, Want::Run)) => self.run_vcpu(index, now, until),
                 Some(_) => {}
-                None => self.idle(until),
+                None => {
+                    self.shared.power.off_if_idle();
+                    self.idle(until);
+                    self.busy_since = tsc::read();
+                }
             }
         }
     }
 
-    fn run_machine(&mut self, index: usize, until: u64) {
-        if self.resident != Some(index) {
-            if let Some(machine) = self.resident.and_then(|other| self.machines.get_mut(other)) {
-                machine.park(&mut self.vmx);
+    fn run_vcpu(&mut self, index: usize, now: u64, until: u64) {
+        for (other, vcpu) in self.vcpus.iter_mut().enumerate() {
+            if other != index {
+                vcpu.park(&mut self.vmx);
             }
-            self.resident = Some(index);
         }
-        let ended = self.machines[index].run(&mut self.vmx, until, &self.shared.memory);
-        if ended == Yield::Stopped {
-            self.resident = None;
-            self.shared.power.off_if_idle();
+        let priority = self.vcpus[index].priority();
+        let behind = self.vcpus[index..]
+            .iter()
+            .take_while(|vcpu| vcpu.priority() == priority)
+            .count();
+        let milliseconds = if behind > 1 {
+            TURN_MILLISECONDS
+        } else {
+            SLICE_MILLISECONDS
+        };
+        let until = until.min(now + milliseconds * self.ticks_per_millisecond);
+        let vcpu = &mut self.vcpus[index];
+        let ended = vcpu.run(&mut self.vmx, self.busy_since, until, &self.shared.memory);
+        self.busy_since = tsc::read();
+        if ended == Yield::Turn {
+            self.vcpus[index..index + behind].rotate_left(1);
         }
     }
 
@@ -293,32 +335,13 @@ impl Cpu {
         if !self.shared.attention[self.number].swap(false, Ordering::AcqRel) {
             return;
         }
-        for index in 0..self.machines.len() {
-            while let Some(command) = self.machines[index].handle().next_command() {
-                self.command(index, command);
+        for index in 0..self.vcpus.len() {
+            while let Some(command) = self.vcpus[index].next_command() {
+                for vcpu in &mut self.vcpus {
+                    vcpu.park(&mut self.vmx);
+                }
+                self.vcpus[index].command(command, &mut self.vmx);
             }
-        }
-    }
-
-    fn command(&mut self, index: usize, command: Command) {
-        if let Some(machine) = self
-            .resident
-            .take()
-            .and_then(|other| self.machines.get_mut(other))
-        {
-            machine.park(&mut self.vmx);
-        }
-        let machine = &mut self.machines[index];
-        let running = matches!(
-            machine.handle().state(),
-            GuestState::Running | GuestState::Restarting
-        );
-        match command {
-            Command::Start if running => info!("{}: runs already", machine.handle().name),
-            Command::Start | Command::Restart => machine.start(&mut self.vmx),
-            Command::Stop => machine.stop(&mut self.vmx),
-            Command::Dump => machine.dump(&mut self.vmx),
-            Command::Statistics => machine.print_statistics(),
         }
     }
 

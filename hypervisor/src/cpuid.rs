@@ -17,8 +17,10 @@ const EXTENDED_BASE: u32 = 0x8000_0000;
 
 /// Last basic leaf shown.
 const BASIC_MAX: u32 = 0x16;
-/// Basic leaves that depend on the sub-leaf or on the guest's state: 1, 7 and 0xD.
-const SUB_LEAF_OR_LIVE: u32 = (1 << 1) | (1 << 7) | (1 << 0xd);
+/// Basic leaves that depend on the sub-leaf or on the vCPU and its state: 1, 7, 0xB and 0xD.
+const SUB_LEAF_OR_LIVE: u32 = (1 << 1) | (1 << 7) | (1 << LEAF_TOPOLOGY) | (1 << 0xd);
+/// The extended topology.
+const LEAF_TOPOLOGY: u32 = 0xb;
 /// Last extended leaf shown.
 const EXTENDED_MAX: u32 = 0x8000_0008;
 /// Sub-leaves of leaf 0xD that describe user state components.
@@ -44,6 +46,8 @@ const LEAF1_ECX_HIDDEN: u32 = (1 << 2)
 /// Leaf 1 of guests with a local APIC: x2APIC and TSC-deadline mode in ECX, APIC in EDX.
 const LEAF1_ECX_APIC: u32 = (1 << 21) | (1 << 24);
 const LEAF1_EDX_APIC: u32 = 1 << 9;
+/// Leaf 1, EDX: EBX has the number of logical processors.
+const LEAF1_EDX_HTT: u32 = 1 << 28;
 const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
 const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1, EDX: MCE, APIC, MTRR, MCA, PSN, DS, ACPI, HTT, TM and PBE are not there.
@@ -97,8 +101,10 @@ pub(crate) struct Offer {
     pub(crate) xcr0: u64,
     pub(crate) rdtscp: bool,
     pub(crate) invpcid: bool,
-    /// The guest has a local APIC, with x2APIC and TSC-deadline modes.
+    /// The guest has local APICs, with x2APIC and TSC-deadline modes.
     pub(crate) apic: bool,
+    /// Processors of the guest.
+    pub(crate) vcpus: u32,
 }
 
 /// Guest state that some leaves show.
@@ -106,6 +112,8 @@ pub(crate) struct Offer {
 pub(crate) struct Live {
     pub(crate) osxsave: bool,
     pub(crate) xcr0: u64,
+    /// Which of the guest's processors asks.
+    pub(crate) apic_id: u32,
 }
 
 /// The TSC runs at this multiple of the crystal that CPUID shows, the clock of the local APIC's timer.
@@ -134,6 +142,8 @@ pub(crate) struct Cpuid {
     xsave: [Registers; XSAVE_LEAVES],
     hypervisor: Registers,
     timing: Registers,
+    /// Processors, where there are local APICs.
+    vcpus: u32,
 }
 
 fn host(leaf: u32, sub_leaf: u32) -> Registers {
@@ -152,13 +162,17 @@ impl Cpuid {
         }
         basic[0][0] = BASIC_MAX;
         let one = &mut basic[1];
-        // No initial APIC ID, one logical processor; the CLFLUSH line size stays.
+        // The initial APIC ID is the vCPU's; the CLFLUSH line size stays.
         one[1] &= 0x0000_ff00;
         one[2] = one[2] & !LEAF1_ECX_HIDDEN | LEAF1_ECX_HYPERVISOR;
         one[3] &= !LEAF1_EDX_HIDDEN;
         if offer.apic {
             one[2] |= LEAF1_ECX_APIC;
             one[3] |= LEAF1_EDX_APIC;
+        }
+        if offer.vcpus > 1 {
+            one[1] |= offer.vcpus.next_power_of_two() << 16;
+            one[3] |= LEAF1_EDX_HTT;
         }
         let seven = &mut basic[7];
         let invpcid = if offer.invpcid { LEAF7_EBX_INVPCID } else { 0 };
@@ -202,6 +216,7 @@ impl Cpuid {
             xsave,
             hypervisor: [HYPERVISOR_TIMING, SIGNATURE[0], SIGNATURE[1], SIGNATURE[2]],
             timing: [khz, 0, 0, 0],
+            vcpus: if offer.apic { offer.vcpus } else { 0 },
         }
     }
 
@@ -255,7 +270,11 @@ impl Cpuid {
             if live.osxsave {
                 registers[2] |= LEAF1_ECX_OSXSAVE;
             }
+            registers[1] |= live.apic_id << 24;
             return registers;
+        }
+        if leaf == LEAF_TOPOLOGY {
+            return self.topology(sub_leaf, live.apic_id);
         }
         let Some(registers) = self.xsave.get(sub_leaf as usize) else {
             return [0; 4];
@@ -269,6 +288,21 @@ impl Cpuid {
             _ => {}
         }
         registers
+    }
+
+    /// Leaf 0xB: each processor is a core of one thread, all of them in one package.
+    fn topology(&self, level: u32, apic_id: u32) -> Registers {
+        const THREAD: u32 = 1 << 8;
+        const CORE: u32 = 2 << 8;
+        match level {
+            _ if self.vcpus == 0 => [0; 4],
+            0 => [0, 1, THREAD, apic_id],
+            1 => {
+                let bits = self.vcpus.next_power_of_two().ilog2();
+                [bits, self.vcpus, CORE | level, apic_id]
+            }
+            _ => [0, 0, level & 0xff, apic_id],
+        }
     }
 
     /// The components beyond x87 and SSE that are enabled.
@@ -306,10 +340,37 @@ mod tests {
         rdtscp: true,
         invpcid: false,
         apic: false,
+        vcpus: 1,
     };
 
     fn get(leaf: u32, sub_leaf: u32, osxsave: bool) -> Registers {
-        Cpuid::new(&OFFER).get(leaf, sub_leaf, || Live { osxsave, xcr0: 3 })
+        Cpuid::new(&OFFER).get(leaf, sub_leaf, || Live {
+            osxsave,
+            xcr0: 3,
+            apic_id: 0,
+        })
+    }
+
+    #[test]
+    fn processors_are_told_apart() {
+        let cpuid = Cpuid::new(&Offer {
+            apic: true,
+            vcpus: 3,
+            ..OFFER
+        });
+        let get = |leaf, sub_leaf| {
+            cpuid.get(leaf, sub_leaf, || Live {
+                osxsave: false,
+                xcr0: 1,
+                apic_id: 2,
+            })
+        };
+        let [_, ebx, _, edx] = get(1, 0);
+        assert_eq!((ebx >> 24, ebx >> 16 & 0xff), (2, 4));
+        assert_ne!(edx & LEAF1_EDX_HTT, 0);
+        assert_eq!(get(0xb, 0), [0, 1, 0x100, 2]);
+        assert_eq!(get(0xb, 1), [2, 3, 0x201, 2]);
+        assert_eq!(get(0xb, 2), [0, 0, 2, 2]);
     }
 
     #[test]

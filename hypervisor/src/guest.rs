@@ -1,9 +1,10 @@
 //! Guests as every processor sees them: names, states, and the mailboxes to their owners.
 //!
-//! A guest runs on one processor, which alone owns its machine ([`crate::machine`]). Everybody else
+//! Each vCPU of a guest is owned by one processor ([`crate::machine`]). Everybody else
 //! holds a [`GuestHandle`]: console bytes and commands go in, the state can be read.
 
 use crate::console::{HISTORY_SIZE, History};
+use crate::machine::Machine;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -59,16 +60,28 @@ pub(crate) enum Command {
     Restart,
     Dump,
     Statistics,
+    Trace,
+}
+
+impl Command {
+    /// Whether it is for each vCPU, not for the guest as a whole.
+    const fn for_each_vcpu(self) -> bool {
+        matches!(self, Self::Dump | Self::Statistics | Self::Trace)
+    }
 }
 
 /// A guest as every processor sees it.
 pub(crate) struct GuestHandle {
     pub(crate) index: usize,
     pub(crate) name: String,
-    pub(crate) cpu: usize,
+    /// The processor of each vCPU.
+    pub(crate) cpus: Vec<usize>,
     pub(crate) memory: u64,
+    /// Its machine, once that is made; `None` if it could not be.
+    pub(crate) machine: Once<Option<&'static Machine>>,
     state: AtomicU8,
-    commands: Mutex<VecDeque<Command>>,
+    /// For the owner of each vCPU.
+    commands: Vec<Mutex<VecDeque<Command>>>,
     input: Mutex<VecDeque<u8>>,
     input_waits: AtomicBool,
     pub(crate) history: Mutex<History>,
@@ -103,10 +116,15 @@ pub(crate) fn register(guests: &[config::Guest]) {
                 GuestHandle {
                     index,
                     name: guest.name.clone(),
-                    cpu: guest.cpu as usize,
+                    cpus: guest.cpus.iter().map(|cpu| *cpu as usize).collect(),
                     memory: guest.memory,
+                    machine: Once::new(),
                     state: AtomicU8::new(GuestState::Stopped as u8),
-                    commands: Mutex::new(VecDeque::with_capacity(COMMANDS_MAX)),
+                    commands: guest
+                        .cpus
+                        .iter()
+                        .map(|_| Mutex::new(VecDeque::with_capacity(COMMANDS_MAX)))
+                        .collect(),
                     input: Mutex::new(VecDeque::with_capacity(INPUT_MAX)),
                     input_waits: AtomicBool::new(false),
                     history: Mutex::new(history),
@@ -126,21 +144,35 @@ impl GuestHandle {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// Asks the guest's owner; `false` when too much waits already.
+    /// Asks the owners of the guest's vCPUs; `false` when too much waits already.
     pub(crate) fn command(&self, command: Command) -> bool {
-        let mut commands = self.commands.lock();
-        if commands.len() == COMMANDS_MAX {
-            return false;
+        let vcpus = if command.for_each_vcpu() {
+            self.cpus.len()
+        } else {
+            1
+        };
+        let mut taken = true;
+        for (commands, cpu) in self.commands.iter().zip(&self.cpus).take(vcpus) {
+            let mut commands = commands.lock();
+            if commands.len() == COMMANDS_MAX {
+                taken = false;
+                continue;
+            }
+            commands.push_back(command);
+            drop(commands);
+            crate::cpu::attend(*cpu);
         }
-        commands.push_back(command);
-        drop(commands);
-        crate::cpu::attend(self.cpu);
-        true
+        taken
     }
 
-    /// For the owner: the next command.
-    pub(crate) fn next_command(&self) -> Option<Command> {
-        self.commands.lock().pop_front()
+    /// For the owner of a vCPU: the next command.
+    pub(crate) fn next_command(&self, vcpu: usize) -> Option<Command> {
+        self.commands.get(vcpu)?.lock().pop_front()
+    }
+
+    /// The processor that leads the guest.
+    fn lead_cpu(&self) -> usize {
+        self.cpus.first().copied().unwrap_or(0)
     }
 
     /// A byte for the guest's COM1; what exceeds the type-ahead is dropped.
@@ -151,7 +183,7 @@ impl GuestHandle {
         }
         drop(input);
         self.input_waits.store(true, Ordering::Release);
-        crate::cpu::attend(self.cpu);
+        crate::cpu::attend(self.lead_cpu());
     }
 
     /// For the owner: whether typed bytes wait.

@@ -44,7 +44,7 @@ impl<'a> Loaded<'a> {
     /// [`OutOfBounds`] where `memory` is another one than the kernel was loaded for.
     pub fn step(
         &mut self,
-        memory: &mut GuestMemory,
+        memory: &GuestMemory,
         most: usize,
     ) -> Result<Option<StartState>, OutOfBounds> {
         let Some((address, bytes)) = self.copies.front_mut() else {
@@ -65,7 +65,7 @@ impl<'a> Loaded<'a> {
     /// # Errors
     ///
     /// As [`Loaded::step`].
-    pub fn finish(mut self, memory: &mut GuestMemory) -> Result<StartState, OutOfBounds> {
+    pub fn finish(mut self, memory: &GuestMemory) -> Result<StartState, OutOfBounds> {
         loop {
             if let Some(start) = self.step(memory, usize::MAX)? {
                 return Ok(start);
@@ -87,7 +87,7 @@ const RESERVED: u32 = 2;
 
 /// The fields of the BIOS data area that kernels read: the serial port, the size of conventional
 /// memory and the segment of the extended data area.
-fn write_bios_data_area(memory: &mut GuestMemory) -> Result<(), OutOfBounds> {
+fn write_bios_data_area(memory: &GuestMemory) -> Result<(), OutOfBounds> {
     const COM1_BASE: u64 = 0x400;
     const EBDA_SEGMENT: u64 = 0x40e;
     const LOW_MEMORY_KIB: u64 = 0x413;

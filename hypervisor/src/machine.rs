@@ -1,29 +1,39 @@
-//! A guest's machine: its memory, its processor, its devices. Owned by the processor that runs it.
+//! A guest's machine: what its vCPUs share, and who of them may run.
+//!
+//! Each vCPU is owned by the processor that runs it ([`VirtualCpu`]). The devices are behind one lock, which a guest
+//! with one vCPU holds for the whole of a run: its exits take no lock. What one vCPU means for another goes through
+//! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
 mod exits;
+mod lead;
+mod local;
+mod mailbox;
 mod memory_access;
 mod platform;
 mod statistics;
 mod string_io;
+mod trace;
+mod virtual_cpu;
 
+pub(crate) use virtual_cpu::{VirtualCpu, Want, Yield};
+
+use crate::cpu;
 use crate::cpuid::{Cpuid, Offer};
-use crate::guest::{GuestHandle, GuestState};
+use crate::guest::GuestHandle;
 use crate::host::BootModule;
-use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use config::{Device, ImageFormat, OnCrash};
+use config::{Device, ImageFormat};
 use core::fmt;
-use devices::PcConfig;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig};
 use devices::lapic::LocalApicConfig;
-use drivers::tsc;
-use log::{error, info, warn};
-use platform::Platform;
-use statistics::Statistics;
-use vmx::{Ept, MemoryType, Permissions, SecondaryControls, StartState, Vcpu, VmxCpu};
+use devices::{Pc, PcConfig, Ticks};
+use local::Local;
+use mailbox::Mailbox;
+use spin::Mutex;
+use vmx::{Ept, MemoryType, Permissions, SecondaryControls, VmxCpu};
 
 /// Why a guest could not be set up or started. The message names the cause.
 #[derive(Debug)]
@@ -41,43 +51,6 @@ impl<E: core::error::Error> From<E> for StartFailure {
     }
 }
 
-/// What a machine that is not stopped is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
-    /// Its memory is being zeroed, up to this address, before it is loaded.
-    Scrubbing(u64),
-    /// Its kernel is being copied.
-    Loading,
-    /// It runs, or could.
-    Running,
-    /// It halted and waits for an interrupt.
-    Halted,
-    /// It halted with interrupts off: nothing wakes it.
-    Dead,
-}
-
-/// What a machine wants of its processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// Nothing before [`Machine::next_event`].
-    Nothing,
-    /// Another look at once: it is being made ready, step by step.
-    Attention,
-    /// To run.
-    Run,
-}
-
-/// Why a machine gave its processor back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Yield {
-    /// It waits for an interrupt.
-    Halted,
-    /// Its time is up, or the processor has something else to look at.
-    Interrupted,
-    /// It is no longer running.
-    Stopped,
-}
-
 /// Facts of the board that every machine needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BoardFacts {
@@ -87,13 +60,44 @@ pub(crate) struct BoardFacts {
     pub(crate) wall_clock_at_zero: Option<i64>,
 }
 
-/// A guest that crashes or resets itself starts again at most once in this many seconds, so that one
-/// that does so at once does not keep its processor busy with loading it.
-const RESTART_INTERVAL_SECONDS: u64 = 5;
+/// Why a run of the guest is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    PowerOff,
+    Reset,
+    Crash,
+}
 
-/// Bytes of memory zeroed or copied in one step toward a guest's start: some microseconds, in which
-/// nobody else gets the processor.
-const STEP: u64 = 32 << 10;
+/// Who may run. A run begins with its number in `number`, and is over once that is zero; it is over for a vCPU, which
+/// then touches nothing that is shared, once its owner has noticed and said so ([`VcpuPort::parked`]).
+#[derive(Debug, Default)]
+struct Run {
+    number: AtomicU64,
+    /// Why it is over, if the guest ended it.
+    ending: Mutex<Option<Ending>>,
+    /// The board's TSC at guest time zero: guest time = TSC - base.
+    base: AtomicU64,
+}
+
+/// A vCPU as others see it.
+#[derive(Debug)]
+struct VcpuPort {
+    /// The processor that owns it.
+    cpu: usize,
+    /// Its owner knows that the run is over.
+    parked: AtomicBool,
+    mailbox: Mailbox,
+}
+
+/// The part of the devices' state that processors look at without the lock. It is brought up to date before the lock
+/// is released.
+#[derive(Debug)]
+struct Glance {
+    /// Guest time of the next timer; [`Ticks::NEVER`] if there is none.
+    deadline: AtomicU64,
+    /// The 8259A pair asks for vCPU 0.
+    interrupt: AtomicBool,
+}
 
 /// A guest's machine.
 pub(crate) struct Machine {
@@ -102,21 +106,13 @@ pub(crate) struct Machine {
     modules: &'static [BootModule],
     board: BoardFacts,
     memory: GuestMemory,
-    ept: Ept,
-    /// Made at the first start.
-    vcpu: Option<Vcpu>,
-    vpid: u16,
-    platform: Platform,
-    cpuid: Box<Cpuid>,
-    /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
-    tsc_adjust: u64,
-    activity: Activity,
-    /// The kernel on its way into memory.
-    loading: Option<Loaded<'static>>,
-    /// The first entry since the start was not yet reported.
-    fresh: bool,
-    restart_at: Option<u64>,
-    statistics: Statistics,
+    ept: Mutex<Ept>,
+    cpuid: Cpuid,
+    physical_bits: u8,
+    devices: Mutex<Pc>,
+    glance: Glance,
+    vcpus: Vec<VcpuPort>,
+    run: Run,
 }
 
 impl Machine {
@@ -126,7 +122,6 @@ impl Machine {
         handle: &'static GuestHandle,
         modules: &'static [BootModule],
         board: BoardFacts,
-        vpid: u16,
         cpu: &VmxCpu,
         memory: &mut PhysicalMemory,
     ) -> Result<Self, StartFailure> {
@@ -148,130 +143,118 @@ impl Machine {
         // SAFETY: as above, and free memory is mapped for good.
         let guest_memory = unsafe { GuestMemory::new(map, host_physical, config.memory) };
         let secondary = caps.secondary();
-        let cpuid = Box::new(Cpuid::new(&Offer {
+        let cpuid = Cpuid::new(&Offer {
             tsc_hz: board.tsc_hz,
             xcr0: cpu.xcr0_supported(),
             rdtscp: secondary.contains(SecondaryControls::RDTSCP),
             invpcid: secondary.contains(SecondaryControls::INVPCID),
             apic: has_apics(&config),
-        }));
-        let platform = new_platform(&config, board, 0);
+            vcpus: config.cpus.len() as u32,
+        });
+        let devices = Pc::new(pc_config(&config, board, 0), Ticks(0));
+        let vcpus = config.cpus.iter().map(|cpu| VcpuPort {
+            cpu: *cpu as usize,
+            parked: AtomicBool::new(true),
+            mailbox: Mailbox::default(),
+        });
         Ok(Self {
             handle,
+            vcpus: vcpus.collect(),
             config,
             modules,
             board,
             memory: guest_memory,
-            ept,
-            vcpu: None,
-            vpid,
-            platform,
+            ept: Mutex::new(ept),
             cpuid,
-            tsc_adjust: 0,
-            activity: Activity::Running,
-            loading: None,
-            fresh: false,
-            restart_at: None,
-            statistics: Statistics::default(),
+            physical_bits: caps.physical_bits(),
+            devices: Mutex::new(devices),
+            glance: Glance {
+                deadline: AtomicU64::new(Ticks::NEVER.0),
+                interrupt: AtomicBool::new(false),
+            },
+            run: Run::default(),
         })
     }
 
-    pub(crate) fn handle(&self) -> &'static GuestHandle {
-        self.handle
+    /// Whether there are local APICs and an I/O APIC.
+    fn has_apics(&self) -> bool {
+        has_apics(&self.config)
     }
 
-    pub(crate) fn priority(&self) -> u8 {
-        self.config.priority
+    /// Whether nobody else can touch the devices while the one vCPU runs.
+    fn is_uniprocessor(&self) -> bool {
+        self.vcpus.len() == 1
     }
 
-    pub(crate) fn autostart(&self) -> bool {
-        self.config.autostart
-    }
-
-    /// Starts the guest afresh. Its memory is zeroed first, step by step as it is polled.
-    pub(crate) fn start(&mut self, cpu: &mut VmxCpu) {
-        self.park(cpu);
-        self.restart_at = None;
-        self.activity = Activity::Scrubbing(0);
-        self.handle.set_state(GuestState::Running);
-    }
-
-    /// Another step toward the start: zeroes or copies a piece, and starts once all is there.
-    fn make_ready(
-        &mut self,
-        cpu: &mut VmxCpu,
-        frames: &spin::Mutex<PhysicalMemory>,
-    ) -> Result<(), StartFailure> {
-        if let Activity::Scrubbing(from) = self.activity {
-            let end = (from + STEP).min(self.memory.size());
-            self.memory.scrub(from..end);
-            self.activity = Activity::Scrubbing(end);
-            if end == self.memory.size() {
-                self.loading = Some(self.load()?);
-                self.activity = Activity::Loading;
-            }
-            return Ok(());
+    /// The number of the run for a vCPU whose owner is about to do something in it; `None` if it is over.
+    fn enter_run(&self, index: usize) -> Option<u64> {
+        let parked = &self.vcpus[index].parked;
+        if !self.is_running() && parked.load(Ordering::Relaxed) {
+            return None;
         }
-        let Some(loading) = self.loading.as_mut() else {
-            return Ok(());
-        };
-        let Some(start) = loading.step(&mut self.memory, STEP as usize)? else {
-            return Ok(());
-        };
-        self.loading = None;
-        self.begin(&start, cpu, frames)?;
-        self.activity = Activity::Running;
-        info!("{}: started", self.handle.name);
-        Ok(())
-    }
-
-    /// Checks the kernel and its files and finds room for them.
-    fn load(&mut self) -> Result<Loaded<'static>, StartFailure> {
-        let image = self.module(self.config.image)?;
-        let mut files = Vec::new();
-        for module in &self.config.modules {
-            files.push(Module {
-                bytes: self.module(module.image)?,
-                command_line: &module.command_line,
-            });
+        // Set before the number is read, and read by the lead after the number is cleared: one of the two
+        // processors sees the other's store.
+        parked.store(false, Ordering::SeqCst);
+        let number = self.run.number.load(Ordering::SeqCst);
+        if number == 0 {
+            self.leave_run(index);
+            return None;
         }
-        let (command_line, memory) = (&self.config.command_line, &mut self.memory);
-        Ok(match self.config.format {
-            ImageFormat::Multiboot => multiboot::load(image, command_line, &files, memory)?,
-            ImageFormat::Linux => {
-                let rsdp = write_acpi_tables(&self.config, memory)?;
-                linux::load(image, command_line, &files, Some(rsdp), memory)?
-            }
-        })
+        Some(number)
     }
 
-    /// Resets the devices and the vCPU, and lets the guest's time begin.
-    fn begin(
-        &mut self,
-        start: &StartState,
-        cpu: &mut VmxCpu,
-        frames: &spin::Mutex<PhysicalMemory>,
-    ) -> Result<(), StartFailure> {
-        let base = tsc::read();
-        self.platform = new_platform(&self.config, self.board, base);
-        self.tsc_adjust = 0;
-        self.fresh = true;
-        self.statistics = Statistics::default();
-        let offset = base.wrapping_neg();
-        // SAFETY: the page tables are this machine's and live beside the vCPU.
-        unsafe {
-            match self.vcpu.as_mut() {
-                Some(vcpu) => vcpu.reset(cpu, &self.ept, offset, start)?,
-                None => {
-                    let mut memory = frames.lock();
-                    let new = Vcpu::new(cpu, &self.ept, self.vpid, offset, start, &mut *memory)?;
-                    self.vcpu = Some(new);
-                }
-            }
+    /// A vCPU's owner has noticed that the run is over.
+    fn leave_run(&self, index: usize) {
+        self.vcpus[index].parked.store(true, Ordering::SeqCst);
+        if index != 0 {
+            cpu::attend(self.vcpus[0].cpu);
         }
-        Ok(())
     }
 
+    /// Ends the run: the owners of the vCPUs park them soon. The first cause counts.
+    fn end_run(&self, ending: Option<Ending>) {
+        if let Some(ending) = ending {
+            self.run.ending.lock().get_or_insert(ending);
+        }
+        self.run.number.store(0, Ordering::SeqCst);
+        for vcpu in &self.vcpus {
+            cpu::attend(vcpu.cpu);
+        }
+    }
+
+    /// Whether every owner knows that the run is over.
+    fn is_quiet(&self) -> bool {
+        self.vcpus
+            .iter()
+            .all(|vcpu| vcpu.parked.load(Ordering::SeqCst))
+    }
+
+    /// Whether a run is under way.
+    fn is_running(&self) -> bool {
+        self.run.number.load(Ordering::SeqCst) != 0
+    }
+
+    /// Resets the devices and begins run `number`, at guest time zero, which is now.
+    fn begin_run(&self, number: u64, base: u64) {
+        *self.devices.lock() = Pc::new(pc_config(&self.config, self.board, base), Ticks(0));
+        self.glance.interrupt.store(false, Ordering::Relaxed);
+        self.glance
+            .deadline
+            .store(Ticks::NEVER.0, Ordering::Relaxed);
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            // A message may come before the owner has looked: it is for the local APIC as reset leaves it.
+            let local = Local::new(self.local_apic(index));
+            vcpu.mailbox.reset(local.address());
+        }
+        *self.run.ending.lock() = None;
+        self.run.base.store(base, Ordering::Relaxed);
+        self.run.number.store(number, Ordering::SeqCst);
+        for vcpu in &self.vcpus[1..] {
+            cpu::attend(vcpu.cpu);
+        }
+    }
+
+    /// The file that the boot loader brought under this number.
     fn module(&self, index: u16) -> Result<&'static [u8], StartFailure> {
         let name = alloc::format!("module:{index}");
         self.modules
@@ -283,189 +266,39 @@ impl Machine {
             })
     }
 
-    /// Stops the guest; its memory stays as it is until the next start.
-    pub(crate) fn stop(&mut self, cpu: &mut VmxCpu) {
-        self.park(cpu);
-        self.restart_at = None;
-        if self.handle.state() == GuestState::Running {
-            info!("{}: stopped", self.handle.name);
-        }
-        self.handle.set_state(GuestState::Stopped);
+    /// The local APIC of a vCPU, where the machine has such.
+    fn local_apic(&self, index: usize) -> Option<LocalApicConfig> {
+        has_apics(&self.config).then_some(LocalApicConfig {
+            id: index as u32,
+            bootstrap: index == 0,
+            physical_bits: self.physical_bits,
+            x2apic: true,
+            tsc_deadline: true,
+        })
     }
 
-    /// Takes the guest's state out of the processor.
-    pub(crate) fn park(&mut self, cpu: &mut VmxCpu) {
-        if let Some(vcpu) = self.vcpu.as_mut() {
-            vcpu.park(cpu);
-        }
-    }
-
-    /// Prints the guest's registers.
-    pub(crate) fn dump(&mut self, cpu: &mut VmxCpu) {
-        let name = &self.handle.name;
-        let Some(vcpu) = self.vcpu.as_mut() else {
-            info!("{name}: never started");
-            return;
-        };
-        match vcpu.activate(cpu) {
-            Ok(active) => {
-                let dump = active.dump();
-                info!(
-                    "{name}: {} {}\n{}",
-                    self.handle.state(),
-                    match self.activity {
-                        Activity::Scrubbing(_) | Activity::Loading => "(being made ready)",
-                        Activity::Running => "",
-                        Activity::Halted => "(halted)",
-                        Activity::Dead => "(halted with interrupts off)",
-                    },
-                    dump.guest_registers()
-                );
-            }
-            Err(error) => warn!("{name}: {error}"),
-        }
-        vcpu.park(cpu);
-    }
-
-    /// Prints what the guest's exits were.
-    pub(crate) fn print_statistics(&self) {
-        info!("{}: {}", self.handle.name, self.statistics);
-        for (port, count) in self.platform.pc.unclaimed() {
-            info!(
-                "{}: port {port:#06x}: nobody there, {count} accesses",
-                self.handle.name
-            );
-        }
-    }
-
-    /// When, in the board's TSC, this machine needs the processor although it is not running now.
-    pub(crate) fn next_event(&self) -> Option<u64> {
-        match (self.handle.state(), self.activity) {
-            (GuestState::Running, Activity::Dead) => None,
-            (GuestState::Running, _) => self.platform.next_deadline(),
-            (GuestState::Restarting, _) => self.restart_at,
-            _ => None,
-        }
-    }
-
-    /// Brings the machine up to now; returns what it wants of the processor.
-    pub(crate) fn poll(
-        &mut self,
-        now: u64,
-        cpu: &mut VmxCpu,
-        frames: &spin::Mutex<PhysicalMemory>,
-    ) -> Want {
-        match self.handle.state() {
-            GuestState::Running => {}
-            GuestState::Restarting if self.restart_at.is_some_and(|at| at <= now) => {
-                info!("{}: restarting", self.handle.name);
-                self.start(cpu);
-            }
-            _ => return Want::Nothing,
-        }
-        match self.activity {
-            Activity::Scrubbing(_) | Activity::Loading => {
-                if let Err(failure) = self.make_ready(cpu, frames) {
-                    self.loading = None;
-                    self.handle.set_state(GuestState::Crashed);
-                    error!("{}: cannot start: {failure}", self.handle.name);
-                }
-                return Want::Attention;
-            }
-            Activity::Dead => return Want::Nothing,
-            Activity::Running | Activity::Halted => {}
-        }
-        self.platform.expire(now);
-        self.platform.feed_console(self.handle);
-        if self.activity == Activity::Halted && !self.platform.event_pending() {
-            return Want::Nothing;
-        }
-        self.activity = Activity::Running;
-        Want::Run
-    }
-
-    fn power_off(&mut self, cpu: &mut VmxCpu) -> Yield {
-        self.park(cpu);
-        self.handle.set_state(GuestState::Off);
-        info!("{}: powered off", self.handle.name);
-        Yield::Stopped
-    }
-
-    fn reset(&mut self, cpu: &mut VmxCpu) -> Yield {
-        info!("{}: reset by the guest", self.handle.name);
-        self.start_again(cpu);
-        Yield::Stopped
-    }
-
-    /// Starts the guest again: at once if it has run for a while, else later.
-    fn start_again(&mut self, cpu: &mut VmxCpu) {
-        let earliest = self
-            .platform
-            .base()
-            .saturating_add(RESTART_INTERVAL_SECONDS * self.board.tsc_hz);
-        if earliest <= tsc::read() {
-            self.start(cpu);
-        } else {
-            self.park(cpu);
-            self.restart_at = Some(earliest);
-            self.handle.set_state(GuestState::Restarting);
-        }
-    }
-
-    /// The end of a guest that cannot go on: its registers go to the log, and the board file says
-    /// whether it is started again.
-    fn crash(&mut self, cpu: &mut VmxCpu, cause: &dyn fmt::Display) -> Yield {
-        let name = &self.handle.name;
-        error!("{name}: crashed: {cause}");
-        if let Some(vcpu) = self.vcpu.as_mut() {
-            if let Ok(active) = vcpu.activate(cpu) {
-                error!("{name}: registers\n{}", active.dump().guest_registers());
-            }
-            vcpu.park(cpu);
-        }
-        match self.config.on_crash {
-            OnCrash::Stop => self.handle.set_state(GuestState::Crashed),
-            OnCrash::Restart => self.start_again(cpu),
-        }
-        Yield::Stopped
+    /// Writes the guest's ACPI tables; returns where their root is.
+    fn write_acpi_tables(&self) -> Result<u64, StartFailure> {
+        const TABLES: u64 = 0xe_0000;
+        let has = |device| self.config.devices.contains(&device);
+        let tables = acpi::build(
+            &AcpiConfig {
+                cpus: self.vcpus.len() as u32,
+                io_apic_id: 0,
+                com1: has(Device::Com1),
+                rtc: has(Device::Rtc),
+                pci: has(Device::Pci),
+            },
+            TABLES,
+        )?;
+        self.memory.write(TABLES, &tables.bytes)?;
+        Ok(tables.rsdp)
     }
 }
 
 /// Whether a kernel of this format gets APICs; those of the old formats know none.
 fn has_apics(config: &config::Guest) -> bool {
     config.format == ImageFormat::Linux
-}
-
-/// The devices of a machine whose time begins at this TSC of the board.
-fn new_platform(config: &config::Guest, board: BoardFacts, base: u64) -> Platform {
-    let apic = has_apics(config).then_some(LocalApicConfig {
-        id: 0,
-        bootstrap: true,
-        physical_bits: 36,
-        x2apic: true,
-        tsc_deadline: true,
-    });
-    Platform::new(pc_config(config, board, base), apic, base)
-}
-
-/// Writes the guest's ACPI tables; returns where their root is.
-fn write_acpi_tables(
-    config: &config::Guest,
-    memory: &mut GuestMemory,
-) -> Result<u64, StartFailure> {
-    const TABLES: u64 = 0xe_0000;
-    let tables = acpi::build(
-        &AcpiConfig {
-            cpus: 1,
-            io_apic_id: 0,
-            com1: config.devices.contains(&Device::Com1),
-            rtc: config.devices.contains(&Device::Rtc),
-            pci: config.devices.contains(&Device::Pci),
-        },
-        TABLES,
-    )?;
-    memory.write(TABLES, &tables.bytes)?;
-    Ok(tables.rsdp)
 }
 
 fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {

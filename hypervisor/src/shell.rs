@@ -26,7 +26,8 @@ stop GUEST      stop a guest
 restart GUEST   stop a guest and start it afresh
 dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
-stat            what the guests' exits were
+stat [GUEST]    exits by reason, with their number, total and worst ticks
+trace GUEST     the last exits of a guest's vCPUs
 cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
@@ -85,9 +86,11 @@ fn execute(line: &str) {
         ("restart", name) => ask(name, Command::Restart),
         ("dump", name) => ask(name, Command::Dump),
         ("show", name) => with_guest(name, console::show_history),
-        ("stat", _) => guest::all()
+        ("stat", None) => guest::all()
             .iter()
             .for_each(|guest| send(guest, Command::Statistics)),
+        ("stat", name) => ask(name, Command::Statistics),
+        ("trace", name) => ask(name, Command::Trace),
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),
@@ -103,21 +106,20 @@ fn execute(line: &str) {
 
 fn guests() {
     say!(
-        "{:>2}  {:<15} {:<8} {:>3} {:>8}\n",
+        "{:>2}  {:<15} {:<10} {:>8}  cpu\n",
         "#",
         "name",
         "state",
-        "cpu",
         "memory"
     );
     for guest in guest::all() {
         let mib = Mib(guest.memory);
         let (number, state) = (guest.index + 1, guest.state());
-        say!(
-            "{number:>2}  {:<15} {state:<8} {:>3} {mib:>8}\n",
-            guest.name,
-            guest.cpu
-        );
+        say!("{number:>2}  {:<15} {state:<10} {mib:>8} ", guest.name,);
+        for cpu in &guest.cpus {
+            say!(" {cpu}");
+        }
+        say!("\n");
     }
 }
 
@@ -153,8 +155,14 @@ fn cpus() {
     };
     for (number, apic_id) in shared.cpus.iter().enumerate() {
         say!("cpu {number}: APIC ID {apic_id}, guests:");
-        for guest in guest::all().iter().filter(|guest| guest.cpu == number) {
-            say!(" {}", guest.name);
+        for guest in guest::all() {
+            for (vcpu, cpu) in guest.cpus.iter().enumerate() {
+                match guest.cpus.len() {
+                    _ if *cpu != number => {}
+                    1 => say!(" {}", guest.name),
+                    _ => say!(" {}.{vcpu}", guest.name),
+                }
+            }
         }
         say!("\n");
     }

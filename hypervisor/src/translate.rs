@@ -115,7 +115,7 @@ impl Mode {
 /// [`PageFault`], to be raised in the guest.
 pub(crate) fn translate(
     paging: &Paging,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
     linear: u64,
     access: Access,
 ) -> Result<u64, PageFault> {
@@ -168,7 +168,7 @@ pub(crate) fn translate(
     Err(fault(false))
 }
 
-fn mark(memory: &mut GuestMemory, visited: &[Option<(u64, u64)>; 4], leaf: usize, write: bool) {
+fn mark(memory: &GuestMemory, visited: &[Option<(u64, u64)>; 4], leaf: usize, write: bool) {
     for (index, visit) in visited.iter().enumerate() {
         let Some((address, entry)) = visit else {
             continue;
@@ -201,7 +201,7 @@ mod tests {
     };
 
     fn memory() -> GuestMemory {
-        let mut memory = fake::memory(0x10_0000);
+        let memory = fake::memory(0x10_0000);
         memory.scrub(0..u64::MAX);
         memory
     }
@@ -224,64 +224,61 @@ mod tests {
             efer: 0,
         };
         assert_eq!(
-            translate(&off, &mut memory(), 0x1234_5678, READ),
+            translate(&off, &memory(), 0x1234_5678, READ),
             Ok(0x1234_5678)
         );
     }
 
     #[test]
     fn two_levels_walk_and_mark() {
-        let mut memory = memory();
+        let memory = memory();
         memory.write(0x1000 + 4, &0x2003_u32.to_le_bytes()).unwrap();
         memory.write(0x2000 + 8, &0x7001_u32.to_le_bytes()).unwrap();
         let linear = 0x0040_2abc;
         let mode = paging(CR4_PSE, 0);
-        assert_eq!(translate(&mode, &mut memory, linear, READ), Ok(0x7abc));
+        assert_eq!(translate(&mode, &memory, linear, READ), Ok(0x7abc));
         assert_eq!(memory.read_u32(0x1004), Ok(0x2023));
         assert_eq!(memory.read_u32(0x2008), Ok(0x7021));
         assert_eq!(
-            translate(&mode, &mut memory, linear, WRITE),
+            translate(&mode, &memory, linear, WRITE),
             Err(PageFault { code: 3 })
         );
         assert_eq!(
-            translate(&mode, &mut memory, linear, USER_READ),
+            translate(&mode, &memory, linear, USER_READ),
             Err(PageFault { code: 5 })
         );
         assert_eq!(
-            translate(&mode, &mut memory, 0, WRITE),
+            translate(&mode, &memory, 0, WRITE),
             Err(PageFault { code: 2 })
         );
         let unprotected = Paging {
             cr0: CR0_PG | 1,
             ..mode
         };
-        assert_eq!(
-            translate(&unprotected, &mut memory, linear, WRITE),
-            Ok(0x7abc)
-        );
+        assert_eq!(translate(&unprotected, &memory, linear, WRITE), Ok(0x7abc));
         assert_eq!(memory.read_u32(0x2008), Ok(0x7061));
     }
 
     #[test]
     fn large_pages_end_the_walk() {
-        let mut memory = memory();
+        let memory = memory();
         memory
             .write(0x1000, &0x0080_0083_u32.to_le_bytes())
             .unwrap();
         assert_eq!(
-            translate(&paging(CR4_PSE, 0), &mut memory, 0x12_3456, READ),
+            translate(&paging(CR4_PSE, 0), &memory, 0x12_3456, READ),
             Ok(0x92_3456)
         );
         // Without PSE the bit means nothing and the entry points to a table outside memory.
         assert_eq!(
-            translate(&paging(0, 0), &mut memory, 0x12_3456, READ),
+            translate(&paging(0, 0), &memory, 0x12_3456, READ),
             Err(PageFault { code: 0 })
         );
     }
 
     #[test]
     fn pae_and_long_mode_walk() {
-        let mut memory = memory();
+        let memory = memory();
         memory
             .write(0x1000 + 3 * 8, &0x2001_u64.to_le_bytes())
             .unwrap();
@@ -289,10 +286,10 @@ mod tests {
             .write(0x2000 + 8, &0x0060_00e3_u64.to_le_bytes())
             .unwrap();
         assert_eq!(
-            translate(&paging(CR4_PAE, 0), &mut memory, 0xc02a_bcde, WRITE),
+            translate(&paging(CR4_PAE, 0), &memory, 0xc02a_bcde, WRITE),
             Ok(0x006a_bcde)
         );
-        let mut memory = fake::memory(0x10_0000);
+        let memory = fake::memory(0x10_0000);
         memory.scrub(0..u64::MAX);
         for (at, value) in [
             (0x1000, 0x2007_u64),
@@ -303,7 +300,7 @@ mod tests {
             memory.write(at, &value.to_le_bytes()).unwrap();
         }
         assert_eq!(
-            translate(&paging(CR4_PAE, EFER_LMA), &mut memory, 0x3123, USER_READ),
+            translate(&paging(CR4_PAE, EFER_LMA), &memory, 0x3123, USER_READ),
             Ok(0x9123)
         );
     }

@@ -33,6 +33,8 @@ impl Guest {
     pub const MEMORY_MIN: u64 = 2 << 20;
     /// Most RAM of a guest: what lies above belongs to devices on an old PC.
     pub const MEMORY_MAX: u64 = 3 << 30;
+    /// Most vCPUs of a guest.
+    pub const VCPUS_MAX: usize = 8;
     /// Longest command line of a kernel or module, in bytes.
     pub const COMMAND_LINE_MAX: usize = 2047;
     /// Most modules of a guest.
@@ -60,10 +62,11 @@ pub struct Guest {
     /// Guest RAM in bytes: a multiple of [`Guest::MEMORY_UNIT`], from [`Guest::MEMORY_MIN`] to
     /// [`Guest::MEMORY_MAX`].
     pub memory: u64,
-    /// The physical processor that runs the guest's vCPU, below [`Board::cpus`].
-    pub cpu: u32,
+    /// The physical processor that runs each of the guest's vCPUs, below [`Board::cpus`]: 1 to
+    /// [`Guest::VCPUS_MAX`] of them, and just one for a multiboot kernel. Several vCPUs may share one.
+    pub cpus: Vec<u32>,
     /// Fixed scheduling priority on that processor, 0 (lowest) to 255. No two guests that share a
-    /// processor have the same one.
+    /// processor have the same one; the vCPUs of one guest that share a processor take turns.
     pub priority: u8,
     /// The kernel's command line, without the image's name. No NUL, at most
     /// [`Guest::COMMAND_LINE_MAX`] bytes.

@@ -11,7 +11,7 @@
 //! image = "@rtos"                 # made by the build tool; or a path beside this file
 //! format = "multiboot"            # the default; or "linux", the default for "@linux"
 //! memory = "16M"
-//! cpu = 1
+//! cpu = 1                         # or one for each of several vCPUs: [0, 2]
 //! priority = 100                  # the default; the higher number runs first
 //! command_line = "selftest"       # default: empty
 //! modules = [{ image = "data.bin", command_line = "data" }]
@@ -281,7 +281,7 @@ impl File<'_, '_> {
         ];
         let format = table.choice("format", formats, self.notes);
         let memory = table.required_size("memory", self.notes);
-        let cpu = table.required_integer("cpu", u32::MAX, self.notes);
+        let cpus = table.required_integers("cpu", u32::MAX, self.notes);
         let priority = match table.get("priority") {
             Some(_) => table.required_integer("priority", u8::MAX, self.notes),
             None => Some(PRIORITY_DEFAULT),
@@ -295,7 +295,7 @@ impl File<'_, '_> {
         let mut mark = |bad, key| self.mark(bad, Place::Guest(index, key));
         mark(name.is_none(), GuestKey::Name);
         mark(memory.is_none(), GuestKey::Memory);
-        mark(cpu.is_none(), GuestKey::Cpu);
+        mark(cpus.is_none(), GuestKey::Cpus);
         mark(priority.is_none(), GuestKey::Priority);
         // A stand-in processor of its own keeps two guests from seeming to share one.
         let apart = u32::MAX - u32::try_from(index).unwrap_or(0);
@@ -303,7 +303,7 @@ impl File<'_, '_> {
             format: format.unwrap_or_else(|| self.usual_format(image)),
             image,
             memory: memory.unwrap_or_default(),
-            cpu: cpu.unwrap_or(apart),
+            cpus: cpus.unwrap_or_else(|| vec![apart]),
             priority: priority.unwrap_or_default(),
             command_line: table.string("command_line", self.notes).unwrap_or_default(),
             modules: self.modules(table, name.as_deref()),
@@ -405,7 +405,7 @@ impl File<'_, '_> {
             Place::Guest(index, key) => guests.get(index).map(|table| match key {
                 GuestKey::Name => table.position("name"),
                 GuestKey::Memory => table.position("memory"),
-                GuestKey::Cpu => table.position("cpu"),
+                GuestKey::Cpus => table.position("cpu"),
                 GuestKey::Priority => table.position("priority"),
                 GuestKey::CommandLine => table.position("command_line"),
                 GuestKey::Modules => table.position("modules"),

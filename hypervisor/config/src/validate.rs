@@ -28,8 +28,8 @@ pub enum GuestKey {
     Name,
     /// [`Guest::memory`].
     Memory,
-    /// [`Guest::cpu`].
-    Cpu,
+    /// [`Guest::cpus`].
+    Cpus,
     /// [`Guest::priority`].
     Priority,
     /// [`Guest::command_line`].
@@ -144,25 +144,21 @@ impl Board {
         if let Some(reason) = memory_problem(guest.memory) {
             add(GuestKey::Memory, reason);
         }
-        if guest.cpu >= self.cpus {
-            add(
-                GuestKey::Cpu,
-                format!(
-                    "cpu = {} is not on this board: with cpus = {} the processors are 0 to {}",
-                    guest.cpu,
-                    self.cpus,
-                    self.cpus.saturating_sub(1)
-                ),
-            );
+        if let Some(reason) = self.cpus_problem(guest) {
+            add(GuestKey::Cpus, reason);
         }
-        let rival = |other: &&Guest| other.cpu == guest.cpu && other.priority == guest.priority;
-        if let Some(other) = earlier.iter().find(rival) {
+        let shared = |other: &Guest| {
+            let mut cpus = guest.cpus.iter().copied();
+            cpus.find(|cpu| other.priority == guest.priority && other.cpus.contains(cpu))
+        };
+        let rival = |other| Some((other, shared(other)?));
+        if let Some((other, cpu)) = earlier.iter().find_map(rival) {
             add(
                 GuestKey::Priority,
                 format!(
-                    "guests \"{}\" and \"{}\" share processor {} and priority {}; give one of them \
+                    "guests \"{}\" and \"{}\" share processor {cpu} and priority {}; give one of them \
                      another priority (the higher number runs first)",
-                    other.name, guest.name, guest.cpu, guest.priority
+                    other.name, guest.name, guest.priority
                 ),
             );
         }
@@ -191,6 +187,26 @@ impl Board {
         if guest.devices.iter().enumerate().any(doubled) {
             add(GuestKey::Devices, "the same device is named twice".into());
         }
+    }
+}
+
+impl Board {
+    fn cpus_problem(&self, guest: &Guest) -> Option<String> {
+        if let Some(cpu) = guest.cpus.iter().find(|cpu| **cpu >= self.cpus) {
+            return Some(format!(
+                "processor {cpu} is not on this board: with cpus = {} the processors are 0 to {}",
+                self.cpus,
+                self.cpus.saturating_sub(1)
+            ));
+        }
+        let (count, most) = (guest.cpus.len(), Guest::VCPUS_MAX);
+        if count == 0 || count > most {
+            return Some(format!(
+                "{count} vCPUs: name 1 to {most} processors that run them"
+            ));
+        }
+        (count > 1 && guest.format == ImageFormat::Multiboot)
+            .then(|| format!("{count} vCPUs: a multiboot kernel's PC has one processor; name one"))
     }
 }
 

@@ -10,7 +10,7 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
         format: ImageFormat::Multiboot,
         image: 0,
         memory: 16 << 20,
-        cpu,
+        cpus: vec![cpu],
         priority,
         command_line: "selftest".into(),
         modules: vec![GuestModule {
@@ -105,11 +105,11 @@ fn each_damage_has_its_name() {
 #[test]
 fn a_board_that_breaks_a_rule_is_refused_though_its_checksum_holds() {
     let mut broken = board();
-    broken.guests[0].cpu = 2;
+    broken.guests[0].cpus[0] = 2;
     let Err(BlobError::Board(problem)) = blob::decode(&blob::encode(&broken)) else {
         panic!("a guest on a processor that is not there was accepted");
     };
-    assert!(problem.reason.contains("cpu = 2"), "{problem}");
+    assert!(problem.reason.contains("processor 2"), "{problem}");
 }
 
 #[test]

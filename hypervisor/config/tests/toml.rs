@@ -57,7 +57,10 @@ fn a_full_board_is_read_and_defaults_are_filled_in() {
     let [rtos, old] = &board.guests[..] else {
         panic!("two guests: {board:?}");
     };
-    assert_eq!((rtos.memory, rtos.cpu, rtos.priority), (16 << 20, 1, 200));
+    assert_eq!(
+        (rtos.memory, &rtos.cpus[..], rtos.priority),
+        (16 << 20, &[1][..], 200)
+    );
     assert_eq!(rtos.command_line, "selftest");
     assert_eq!(rtos.devices, [Device::Com1, Device::Rtc]);
     assert!(!rtos.autostart);
@@ -124,7 +127,22 @@ fn wrong_values_are_named_with_their_line() {
         (
             "cpu = 1",
             "cpu = 2",
-            "12: cpu = 2 is not on this board: with cpus = 2 the processors are 0 to 1",
+            "12: processor 2 is not on this board: with cpus = 2 the processors are 0 to 1",
+        ),
+        (
+            "cpu = 1",
+            "cpu = [0, 2]",
+            "12: processor 2 is not on this board: with cpus = 2 the processors are 0 to 1",
+        ),
+        (
+            "cpu = 1",
+            "cpu = [0, 1]",
+            "12: 2 vCPUs: a multiboot kernel's PC has one processor; name one",
+        ),
+        (
+            "cpu = 1",
+            "cpu = [0, true]",
+            "12: cpu must be a whole number, not a TOML boolean",
         ),
         (
             "priority = 200",
@@ -299,7 +317,11 @@ fn an_empty_file_says_what_it_needs() {
 #[test]
 fn errors_print_like_a_compilers() {
     let error = parse(&FULL.replace("cpu = 1", "cpu = 9"), "boards/b.toml").unwrap_err();
-    assert!(error.to_string().starts_with("boards/b.toml:12: cpu = 9"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("boards/b.toml:12: processor 9")
+    );
 }
 
 proptest! {

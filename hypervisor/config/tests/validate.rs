@@ -9,7 +9,7 @@ fn guest(name: &str) -> Guest {
         format: ImageFormat::Multiboot,
         image: 0,
         memory: 2 << 20,
-        cpu: 0,
+        cpus: vec![0],
         priority: 1,
         command_line: String::new(),
         modules: Vec::new(),
@@ -62,7 +62,7 @@ fn board_limits() {
     assert_eq!(places(|b| b.cpus = 64), []);
     assert_eq!(
         places(|b| b.cpus = 0),
-        [Place::Board(BoardKey::Cpus), first(GuestKey::Cpu)]
+        [Place::Board(BoardKey::Cpus), first(GuestKey::Cpus)]
     );
     assert_eq!(
         places(|b| b.guests.clear()),
@@ -91,7 +91,12 @@ fn guest_limits() {
         );
     }
     assert_eq!(guest_places(|g| g.memory = 3 << 30), []);
-    assert_eq!(guest_places(|g| g.cpu = 1), [first(GuestKey::Cpu)]);
+    assert_eq!(guest_places(|g| g.cpus = vec![1]), [first(GuestKey::Cpus)]);
+    assert_eq!(guest_places(|g| g.cpus.clear()), [first(GuestKey::Cpus)]);
+    let vcpus = |count, format| guest_places(|g| (g.cpus, g.format) = (vec![0; count], format));
+    assert_eq!(vcpus(2, ImageFormat::Multiboot), [first(GuestKey::Cpus)]);
+    assert_eq!(vcpus(8, ImageFormat::Linux), []);
+    assert_eq!(vcpus(9, ImageFormat::Linux), [first(GuestKey::Cpus)]);
     let line = [first(GuestKey::CommandLine)];
     assert_eq!(guest_places(|g| g.command_line = "x".repeat(2048)), line);
     assert_eq!(guest_places(|g| g.command_line = "x".repeat(2047)), []);
@@ -127,7 +132,7 @@ fn guests_must_differ_in_name_and_in_priority_where_they_share_a_processor() {
         places(|b| {
             b.cpus = 2;
             b.guests.push(Guest {
-                cpu: 1,
+                cpus: vec![1],
                 ..guest("c")
             });
         }),

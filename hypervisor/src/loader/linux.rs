@@ -156,7 +156,7 @@ pub fn load<'a>(
     command_line: &str,
     modules: &[Module<'a, '_>],
     rsdp: Option<u64>,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<Loaded<'a>, LoadError> {
     let top = memory.size().min(ADDRESSES_END);
     if top < MEMORY_MIN {
@@ -190,7 +190,7 @@ pub fn load<'a>(
 fn write_command_line(
     kernel: &Kernel<'_>,
     text: &str,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<(), LoadError> {
     let limit = u64::from(kernel.cmdline_size).min(LOW_END - COMMAND_LINE - 1);
     if text.len() as u64 > limit {
@@ -302,7 +302,7 @@ fn memory_map(top: u64) -> [(u64, u64, u32); 3] {
 }
 
 /// Maps the first 4 GiB onto themselves with pages of 2 MiB.
-fn write_page_tables(memory: &mut GuestMemory) -> Result<(), OutOfBounds> {
+fn write_page_tables(memory: &GuestMemory) -> Result<(), OutOfBounds> {
     const TABLE: u64 = 1 << 0 | 1 << 1; // present, writable
     const LARGE: u64 = TABLE | 1 << 7;
     const ENTRIES: u64 = 512;
@@ -321,7 +321,7 @@ fn write_page_tables(memory: &mut GuestMemory) -> Result<(), OutOfBounds> {
 }
 
 /// Writes the descriptor table; returns its limit.
-fn write_descriptors(memory: &mut GuestMemory) -> Result<u16, OutOfBounds> {
+fn write_descriptors(memory: &GuestMemory) -> Result<u16, OutOfBounds> {
     /// Execute and read, accessed, present; 64-bit, in pages up to 4 GiB.
     const CODE: u64 = 0x00af_9b00_0000_ffff;
     /// Read and write, accessed, present; 32-bit, in pages up to 4 GiB.

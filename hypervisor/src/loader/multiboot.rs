@@ -162,7 +162,7 @@ pub fn load<'a>(
     image: &'a [u8],
     command_line: &str,
     modules: &[Module<'a, '_>],
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<Loaded<'a>, LoadError> {
     if memory.size() < 2 * MIB {
         return Err(LoadError::TooLittleMemory);
@@ -335,7 +335,7 @@ fn check_place(segment: &Segment<'_>, memory: &GuestMemory) -> Result<(), LoadEr
 fn write_information(
     command_line: &str,
     modules: &[(u32, u32, &str)],
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<(), LoadError> {
     /// The structure up to the boot loader's name.
     const INFO_SIZE: u64 = 68;
@@ -402,7 +402,7 @@ fn memory_map(top: u64) -> [(u64, u64, u32); 4] {
 
 struct Writer<'a> {
     at: u64,
-    memory: &'a mut GuestMemory,
+    memory: &'a GuestMemory,
 }
 
 impl Writer<'_> {

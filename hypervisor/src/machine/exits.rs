@@ -3,19 +3,22 @@
 use super::memory_access::INSTRUCTION_MAX;
 use super::platform::Platform;
 use super::statistics::{Kind, Statistics};
-use super::{Activity, Machine, Yield, memory_access, string_io};
-use crate::cpuid::{Cpuid, Live};
+use super::trace::{Event as TraceEvent, Trace};
+use super::virtual_cpu::Activity;
+use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io};
+use crate::cpuid::Live;
 use crate::guest::GuestHandle;
-use crate::memory::{GuestMemory, PhysicalMemory};
+use crate::memory::PhysicalMemory;
 use crate::mmio::Unsupported;
 use crate::msrs;
 use crate::{console, cpu};
 use core::fmt;
+use devices::lapic::Fault;
 use devices::{Effects, ResetCause};
 use drivers::tsc;
-use log::info;
+use log::{debug, error, info};
 use vmx::{
-    AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, Ept, EptError, Event, Exit,
+    AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, EptError, Event, Exit,
     IoAccess, MemoryFault, RareExit, VmcsError, VmxCpu,
 };
 
@@ -25,7 +28,10 @@ enum End {
     Halted {
         wakeable: bool,
     },
+    /// The processor has something to look at.
     Interrupted,
+    /// Its time is up, or something happened that its owner must see to first.
+    Turn,
     PowerOff,
     Reset,
 }
@@ -133,46 +139,67 @@ impl Effects for Requests {
     }
 }
 
-/// The parts of a machine that handling exits needs, beside the vCPU.
+/// The parts of a vCPU and its machine that handling exits needs, beside the virtual processor itself.
 struct Context<'a> {
-    platform: &'a mut Platform,
-    memory: &'a mut GuestMemory,
-    ept: &'a mut Ept,
+    machine: &'static Machine,
+    platform: Platform<'a>,
     frames: &'a spin::Mutex<PhysicalMemory>,
-    cpuid: &'a Cpuid,
-    guest: &'static GuestHandle,
+    /// CPUID's view of this vCPU.
+    index: u32,
     statistics: &'a mut Statistics,
-    tsc_adjust: &'a mut u64,
+    trace: &'a mut Trace,
 }
 
-impl Machine {
-    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`.
+impl VirtualCpu {
+    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`. What the processor has
+    /// done for the vCPU since the TSC was `since` goes on the vCPU's account.
     pub(crate) fn run(
         &mut self,
         cpu: &mut VmxCpu,
+        since: u64,
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Yield {
-        match self.run_until(cpu, until, frames) {
+        match self.run_until(cpu, since, until, frames) {
             Ok(End::Halted { wakeable: true }) => {
-                self.activity = Activity::Halted;
-                Yield::Halted
+                self.activity = Activity::Halted(tsc::read());
+                Yield::Done
             }
             Ok(End::Halted { wakeable: false }) => {
                 self.activity = Activity::Dead;
-                info!("{}: halted with interrupts off", self.handle.name);
-                Yield::Halted
+                info!("{self}: halted with interrupts off");
+                Yield::Done
             }
             Ok(End::Interrupted) => Yield::Interrupted,
-            Ok(End::PowerOff) => self.power_off(cpu),
-            Ok(End::Reset) => self.reset(cpu),
-            Err(crash) => self.crash(cpu, &crash),
+            Ok(End::Turn) => Yield::Turn,
+            Ok(End::PowerOff) => self.end(Ending::PowerOff),
+            Ok(End::Reset) => self.end(Ending::Reset),
+            Err(crash) => {
+                self.report(cpu, &crash);
+                self.end(Ending::Crash)
+            }
         }
+    }
+
+    fn end(&mut self, ending: Ending) -> Yield {
+        self.machine.end_run(Some(ending));
+        Yield::Done
+    }
+
+    /// The registers and the last exits of a vCPU that cannot go on go to the log.
+    fn report(&mut self, cpu: &mut VmxCpu, cause: &dyn fmt::Display) {
+        let name = &self.machine.handle.name;
+        error!("{name}: crashed: {cause}");
+        if let Some(registers) = self.registers(cpu) {
+            error!("{self}: registers\n{registers}");
+        }
+        debug!("{self}: {}", self.trace);
     }
 
     fn run_until(
         &mut self,
         cpu: &mut VmxCpu,
+        since: u64,
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<End, Crash> {
@@ -181,87 +208,113 @@ impl Machine {
         };
         let mut active = vcpu.activate(cpu)?;
         let mut context = Context {
-            platform: &mut self.platform,
-            memory: &mut self.memory,
-            ept: &mut self.ept,
+            machine: self.machine,
+            platform: Platform::new(self.machine, self.index, &mut self.local),
             frames,
-            cpuid: &self.cpuid,
-            guest: self.handle,
+            index: self.index as u32,
             statistics: &mut self.statistics,
-            tsc_adjust: &mut self.tsc_adjust,
+            trace: &mut self.trace,
         };
-        if self.fresh {
-            self.fresh = false;
-            let ticks = tsc::read().wrapping_sub(self.board.entry_tsc);
-            info!(
-                "boot: {ticks} ticks from entry to the first guest instruction of {}",
-                self.handle.name
-            );
-        }
         let until = until.min(tsc::read().saturating_add(u64::from(u32::MAX)));
-        let mut event = context.next_event(until);
-        loop {
-            let now = tsc::read();
-            if now >= event {
-                if now >= until {
-                    return Ok(End::Interrupted);
-                }
-                context.platform.expire(now);
-                event = context.next_event(until);
-                continue;
-            }
-            // No longer than `until` is ahead, which was bounded above.
-            let left = (event - now) as u32;
-            if context.platform.event_pending() {
-                context.deliver_event(&mut active)?;
-            }
-            match active.run(left)? {
-                Exit::Io(access) => {
-                    let end = if access.is_string() {
-                        context.string_io(&mut active, access)?
-                    } else {
-                        context.io(&mut active, access)?
-                    };
-                    if let Some(end) = end {
-                        return Ok(end);
-                    }
-                    event = context.next_event(until);
-                }
-                Exit::Cpuid => context.cpuid(&mut active)?,
-                Exit::ReadMsr => context.read_msr(&mut active)?,
-                Exit::WriteMsr => {
-                    context.write_msr(&mut active)?;
-                    event = context.next_event(until);
-                }
-                Exit::Deadline => context.statistics.count(Kind::Deadline),
-                Exit::HostInterrupt(vector) => {
-                    context.statistics.count(Kind::HostInterrupt);
-                    cpu::host_interrupt(vector.number());
-                    return Ok(End::Interrupted);
-                }
-                Exit::InterruptWindow => {
-                    context.statistics.count(Kind::InterruptWindow);
-                    active.want_interrupt_window(false)?;
-                }
-                Exit::Halt => {
-                    context.statistics.count(Kind::Halt);
-                    active.skip_instruction()?;
-                    let wakeable = active.interrupts_enabled()?;
-                    if !wakeable || !context.platform.event_pending() {
-                        return Ok(End::Halted { wakeable });
-                    }
-                }
-                Exit::Rare(reason) => {
-                    let exit = active.rare_exit(reason)?;
-                    context.rare(&mut active, exit)?;
-                    event = context.next_event(until);
-                }
-            }
-        }
+        context.enter_and_exit(&mut active, since, until)
     }
 }
 
 impl Context<'_> {
+    /// The loop around VM entry.
+    fn enter_and_exit(
+        &mut self,
+        active: &mut Active<'_>,
+        since: u64,
+        until: u64,
+    ) -> Result<End, Crash> {
+        // The exit whose handling has lasted since then.
+        let (mut kind, mut since) = (Kind::Schedule, since);
+        let mut event = self.next_event(until);
+        let end = loop {
+            let mut now = tsc::read();
+            if now >= event {
+                if now >= until {
+                    break End::Turn;
+                }
+                self.platform.expire(now);
+                event = self.next_event(until);
+                continue;
+            }
+            // No longer than `until` is ahead, which was bounded by the caller.
+            let left = (event - now) as u32;
+            if self.platform.event_pending() {
+                self.deliver_event(active, now)?;
+                event = self.next_event(until);
+                now = tsc::read();
+            }
+            self.platform.release();
+            self.statistics.count(kind, now - since);
+            let exit = active.run(left)?;
+            since = tsc::read();
+            self.statistics.guest += since - now;
+            self.trace.add(since, TraceEvent::Exit(exit));
+            kind = match exit {
+                Exit::Io(access) => {
+                    let end = if access.is_string() {
+                        self.string_io(active, access)?
+                    } else {
+                        self.io(active, access)?
+                    };
+                    if let Some(end) = end {
+                        break end;
+                    }
+                    event = self.next_event(until);
+                    io_kind(access)
+                }
+                Exit::Cpuid => {
+                    self.cpuid(active)?;
+                    Kind::Cpuid
+                }
+                Exit::ReadMsr => {
+                    self.read_msr(active)?;
+                    Kind::ReadMsr
+                }
+                Exit::WriteMsr => {
+                    self.write_msr(active)?;
+                    event = self.next_event(until);
+                    Kind::WriteMsr
+                }
+                Exit::Deadline => Kind::Deadline,
+                Exit::HostInterrupt(vector) => {
+                    kind = Kind::HostInterrupt;
+                    cpu::host_interrupt(vector.number());
+                    break End::Interrupted;
+                }
+                Exit::InterruptWindow => {
+                    active.want_interrupt_window(false)?;
+                    Kind::InterruptWindow
+                }
+                Exit::Halt => {
+                    kind = Kind::Halt;
+                    active.skip_instruction()?;
+                    let wakeable = active.interrupts_enabled()?;
+                    if !wakeable || !self.platform.event_pending() {
+                        break End::Halted { wakeable };
+                    }
+                    kind
+                }
+                Exit::Rare(reason) => {
+                    let exit = active.rare_exit(reason)?;
+                    kind = rare_kind(exit);
+                    self.rare(active, exit)?;
+                    event = self.next_event(until);
+                    kind
+                }
+            };
+            if self.platform.yields || self.platform.init_pending() {
+                break End::Turn;
+            }
+        };
+        self.statistics.count(kind, tsc::read() - since);
+        Ok(end)
+    }
+
     /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
     #[inline(always)]
     fn next_event(&self, until: u64) -> u64 {
@@ -270,17 +323,21 @@ impl Context<'_> {
             .map_or(until, |at| at.min(until))
     }
 
-    fn deliver_event(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn deliver_event(&mut self, active: &mut Active<'_>, now: u64) -> Result<(), Crash> {
         if self.platform.nmi_pending() && active.inject_nmi()? {
             self.platform.acknowledge_nmi();
+            self.trace.add(now, TraceEvent::Nmi);
         }
         if !self.platform.interrupt_pending() {
             return Ok(());
         }
         if active.can_take_interrupt()? {
+            // What is due joins its request before that is taken, or it would come once more afterwards.
+            self.platform.expire(now);
             let vector = self.platform.acknowledge();
             active.inject(Event::interrupt(vector))?;
             self.statistics.injected += 1;
+            self.trace.add(now, TraceEvent::Interrupt(vector));
         } else {
             active.want_interrupt_window(true)?;
         }
@@ -292,15 +349,14 @@ impl Context<'_> {
         let now = self.platform.time(tsc::read());
         let width = device_width(access.width());
         let mut requests = Requests {
-            guest: self.guest,
+            guest: self.machine.handle,
             end: None,
         };
         match access.direction() {
             Direction::In => {
-                self.statistics.count(Kind::PortIn);
                 let value = self
                     .platform
-                    .pc
+                    .pc()
                     .read(access.port(), width, now, &mut requests);
                 let rax = &mut active.gprs_mut().rax;
                 *rax = match access.width() {
@@ -310,26 +366,27 @@ impl Context<'_> {
                 };
             }
             Direction::Out => {
-                self.statistics.count(Kind::PortOut);
                 let value = active.gprs().rax as u32;
                 self.platform
-                    .pc
+                    .pc()
                     .write(access.port(), width, value, now, &mut requests);
             }
         }
         self.platform.settle();
         active.skip_instruction()?;
         if is_com1(access.port()) {
-            self.platform.feed_console(self.guest);
+            self.platform.feed_console(self.machine.handle);
         }
         Ok(requests.end)
     }
 
     #[inline(always)]
     fn cpuid(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
-        self.statistics.count(Kind::Cpuid);
         let (leaf, sub_leaf) = (active.gprs().rax as u32, active.gprs().rcx as u32);
-        let [eax, ebx, ecx, edx] = self.cpuid.get(leaf, sub_leaf, || live_state(active));
+        let [eax, ebx, ecx, edx] = self
+            .machine
+            .cpuid
+            .get(leaf, sub_leaf, || live_state(active, self.index));
         let gprs = active.gprs_mut();
         gprs.rax = u64::from(eax);
         gprs.rbx = u64::from(ebx);
@@ -339,20 +396,15 @@ impl Context<'_> {
     }
 
     fn read_msr(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
-        self.statistics.count(Kind::ReadMsr);
         let value = match msrs::read(active.gprs().rcx as u32) {
             msrs::Read::Value(value) => value,
-            msrs::Read::Tsc => self
-                .platform
-                .time(tsc::read())
-                .0
-                .wrapping_add(*self.tsc_adjust),
+            msrs::Read::Tsc => self.platform.guest_tsc(tsc::read()),
             msrs::Read::Efer => active.paging()?.efer,
             msrs::Read::LocalApic => {
                 let msr = active.gprs().rcx as u32;
                 match self.platform.read_msr(msr, tsc::read()) {
-                    Some(Ok(value)) => value,
-                    _ => return Ok(active.inject(Event::GENERAL_PROTECTION)?),
+                    Ok(value) => value,
+                    Err(Fault) => return Ok(active.inject(Event::GENERAL_PROTECTION)?),
                 }
             }
             msrs::Read::Fault => {
@@ -367,22 +419,19 @@ impl Context<'_> {
     }
 
     fn write_msr(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
-        self.statistics.count(Kind::WriteMsr);
         let gprs = active.gprs();
         let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
         let accepted = match msrs::write(gprs.rcx as u32, value) {
             msrs::Write::Ignore => true,
             msrs::Write::Tsc => {
-                *self.tsc_adjust = value.wrapping_sub(self.platform.time(tsc::read()).0);
-                active.set_tsc_offset(self.tsc_adjust.wrapping_sub(self.platform.base()))?;
+                let offset = self.platform.set_guest_tsc(value, tsc::read());
+                active.set_tsc_offset(offset)?;
                 true
             }
             msrs::Write::Efer => active.write_efer(value)?,
             msrs::Write::LocalApic => {
                 let msr = active.gprs().rcx as u32;
-                self.platform
-                    .write_msr(msr, value, tsc::read())
-                    .is_some_and(|done| done.is_ok())
+                self.platform.write_msr(msr, value, tsc::read()).is_ok()
             }
             msrs::Write::Fault => {
                 self.statistics.unknown_msrs += 1;
@@ -402,17 +451,16 @@ impl Context<'_> {
         active: &mut Active<'_>,
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
-        self.statistics.count(Kind::StringIo);
         let now = self.platform.time(tsc::read());
         let mut requests = Requests {
-            guest: self.guest,
+            guest: self.machine.handle,
             end: None,
         };
         string_io::step(
             active,
             access,
-            self.memory,
-            &mut self.platform.pc,
+            &self.machine.memory,
+            self.platform.pc(),
             now,
             &mut requests,
         )?;
@@ -422,10 +470,6 @@ impl Context<'_> {
 
     #[cold]
     fn rare(&mut self, active: &mut Active<'_>, exit: RareExit) -> Result<(), Crash> {
-        self.statistics.count(match exit {
-            RareExit::ControlRegister(_) => Kind::ControlRegister,
-            _ => Kind::Other,
-        });
         match exit {
             RareExit::ControlRegister(access) => self.control_register(active, access)?,
             RareExit::SetXcr => {
@@ -461,7 +505,9 @@ impl Context<'_> {
         let fetch = fault.kind == AccessKind::Fetch;
         if fetch
             && self
+                .machine
                 .ept
+                .lock()
                 .make_executable(fault.physical, &mut *self.frames.lock())?
         {
             return Ok(active.flush()?);
@@ -473,7 +519,13 @@ impl Context<'_> {
             // The guest's own descriptor table or stack is a device: nothing sensible comes of that.
             return Err(Crash::Memory(fault));
         }
-        memory_access::perform(active, self.memory, self.platform, device, fault)
+        memory_access::perform(
+            active,
+            &self.machine.memory,
+            &mut self.platform,
+            device,
+            fault,
+        )
     }
 
     fn control_register(
@@ -481,7 +533,7 @@ impl Context<'_> {
         active: &mut Active<'_>,
         access: ControlRegisterAccess,
     ) -> Result<(), Crash> {
-        let memory = &*self.memory;
+        let memory = &self.machine.memory;
         let pdptes = |address: u64| {
             let mut entries = [0; 4];
             for (index, entry) in entries.iter_mut().enumerate() {
@@ -527,12 +579,30 @@ pub(super) fn device_width(width: vmx::Width) -> devices::Width {
     }
 }
 
+const fn io_kind(access: IoAccess) -> Kind {
+    match (access.is_string(), access.direction()) {
+        (true, _) => Kind::StringIo,
+        (false, Direction::In) => Kind::PortIn,
+        (false, Direction::Out) => Kind::PortOut,
+    }
+}
+
+const fn rare_kind(exit: RareExit) -> Kind {
+    match exit {
+        RareExit::ControlRegister(_) => Kind::ControlRegister,
+        RareExit::Memory(_) => Kind::Mapped,
+        RareExit::Pause => Kind::Pause,
+        RareExit::TaskSwitch => Kind::TaskSwitch,
+        _ => Kind::Other,
+    }
+}
+
 const fn is_com1(port: u16) -> bool {
     port & !7 == 0x3f8
 }
 
 #[cold]
-fn live_state(active: &Active<'_>) -> Live {
+fn live_state(active: &Active<'_>, index: u32) -> Live {
     const CR4_OSXSAVE: u64 = 1 << 18;
     let osxsave = active
         .paging()
@@ -540,5 +610,6 @@ fn live_state(active: &Active<'_>) -> Live {
     Live {
         osxsave,
         xcr0: active.xcr0(),
+        apic_id: index,
     }
 }

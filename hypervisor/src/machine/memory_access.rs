@@ -14,8 +14,8 @@ pub(super) const INSTRUCTION_MAX: usize = 15;
 /// Executes the instruction that touched the device.
 pub(super) fn perform(
     active: &mut Active<'_>,
-    memory: &mut GuestMemory,
-    platform: &mut Platform,
+    memory: &GuestMemory,
+    platform: &mut Platform<'_>,
     device: Mapped,
     fault: MemoryFault,
 ) -> Result<(), Crash> {
@@ -48,7 +48,7 @@ pub(super) fn perform(
 /// Reads the instruction that exited; returns how many bytes could be read.
 fn fetch(
     active: &Active<'_>,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
     bytes: &mut [u8; INSTRUCTION_MAX],
 ) -> Result<usize, Crash> {
     const PAGE: u64 = 4096;
@@ -120,13 +120,13 @@ impl Registers for Cpu<'_, '_> {
     }
 }
 
-struct Device<'a> {
-    platform: &'a mut Platform,
+struct Device<'a, 'b> {
+    platform: &'a mut Platform<'b>,
     device: Mapped,
     physical: u64,
 }
 
-impl Target for Device<'_> {
+impl Target for Device<'_, '_> {
     fn read(&mut self, _size: u32) -> u64 {
         self.platform
             .mapped_read(self.device, self.physical, tsc::read())

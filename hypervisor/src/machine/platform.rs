@@ -1,10 +1,14 @@
-//! What surrounds a guest's processor: the PC and, for guests that have one, the local APIC.
+//! What surrounds a vCPU during a run: its own interrupt state, the shared devices, the guest's clock.
 
+use super::local::Local;
+use super::{Glance, Machine};
+use crate::cpu;
 use crate::guest::GuestHandle;
-use alloc::boxed::Box;
-use devices::lapic::{Delivery, Effect, Fault, LocalApic, LocalApicConfig};
+use core::sync::atomic::Ordering;
+use devices::lapic::{Effect, Fault, receivers};
 use devices::msi::Dispatch;
-use devices::{Pc, PcConfig, Ticks};
+use devices::{Pc, Ticks};
+use spin::MutexGuard;
 
 /// The I/O APIC's page.
 const IO_APIC_PAGE: u64 = 0xfec0_0000;
@@ -17,36 +21,92 @@ pub(super) enum Mapped {
     IoApic,
 }
 
-/// The devices of one machine, and the guest's clock.
-pub(super) struct Platform {
-    pub(super) pc: Pc,
-    apic: Option<Box<LocalApic>>,
-    /// The board's TSC at guest time zero: guest time = TSC - base.
-    base: u64,
-    /// A non-maskable interrupt, which only the local APIC can bring, waits for the processor.
-    nmi: bool,
+impl Glance {
+    /// Notes what is to be seen without the lock; returns whether vCPU 0, which sees to it, must look.
+    fn update(&self, pc: &Pc) -> bool {
+        let deadline = pc.next_deadline().unwrap_or(Ticks::NEVER).0;
+        let interrupt = pc.interrupt_pending();
+        let earlier = deadline < self.deadline.swap(deadline, Ordering::AcqRel);
+        let rises = interrupt && !self.interrupt.swap(interrupt, Ordering::AcqRel);
+        if !interrupt {
+            self.interrupt.store(false, Ordering::Release);
+        }
+        earlier || rises
+    }
+
+    /// When the devices' next timer is due, in guest time.
+    pub(super) fn deadline(&self) -> Ticks {
+        Ticks(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// Whether the 8259A pair asks for vCPU 0.
+    pub(super) fn interrupt(&self) -> bool {
+        self.interrupt.load(Ordering::Acquire)
+    }
 }
 
-impl Platform {
-    /// Devices after a reset, at the guest's time zero, which is now: the board's TSC is `base`.
-    pub(super) fn new(pc: PcConfig, apic: Option<LocalApicConfig>, base: u64) -> Self {
-        let apic = apic.map(|config| {
-            let mut apic = Box::new(LocalApic::new(config));
-            apic.set_virtual_wire();
-            apic
-        });
+/// The surroundings of vCPU `index` while its owner deals with it.
+pub(super) struct Platform<'a> {
+    machine: &'static Machine,
+    index: usize,
+    local: &'a mut Local,
+    /// The devices, as long as they are locked: with one vCPU all the time, else from their first use up to the next
+    /// entry into the guest.
+    devices: Option<MutexGuard<'static, Pc>>,
+    /// The board's TSC at guest time zero.
+    base: u64,
+    /// A vCPU of this guest that takes turns with this one on the same processor has something to do.
+    pub(super) yields: bool,
+}
+
+impl<'a> Platform<'a> {
+    pub(super) fn new(machine: &'static Machine, index: usize, local: &'a mut Local) -> Self {
+        let devices = machine.is_uniprocessor().then(|| machine.devices.lock());
         Self {
-            pc: Pc::new(pc, Ticks(0)),
-            apic,
-            base,
-            nmi: false,
+            machine,
+            index,
+            local,
+            devices,
+            base: machine.run.base.load(Ordering::Relaxed),
+            yields: false,
         }
     }
 
-    /// The board's TSC at guest time zero.
+    /// The shared devices, locked until [`Platform::release`].
     #[inline(always)]
-    pub(super) fn base(&self) -> u64 {
-        self.base
+    pub(super) fn pc(&mut self) -> &mut Pc {
+        self.devices
+            .get_or_insert_with(|| self.machine.devices.lock())
+    }
+
+    /// Lets the guest's other vCPUs have the devices, before this one enters the guest.
+    #[inline(always)]
+    pub(super) fn release(&mut self) {
+        if !self.machine.is_uniprocessor() && self.devices.is_some() {
+            self.unlock();
+        }
+    }
+
+    #[inline(never)]
+    fn unlock(&mut self) {
+        let Some(devices) = self.devices.take() else {
+            return;
+        };
+        let look = self.machine.glance.update(&devices);
+        drop(devices);
+        if look && self.index != 0 {
+            self.tell(0);
+        }
+    }
+
+    /// Makes another vCPU's owner look at it.
+    fn tell(&mut self, index: usize) {
+        let vcpus = &self.machine.vcpus;
+        if vcpus[index].cpu == vcpus[self.index].cpu {
+            self.yields = true;
+        } else {
+            cpu::attend(vcpus[index].cpu);
+        }
     }
 
     /// Guest time of a TSC value of the board.
@@ -55,143 +115,195 @@ impl Platform {
         Ticks(tsc.saturating_sub(self.base))
     }
 
+    /// Whether this vCPU sees to the shared devices' timers, console and interrupt line.
+    #[inline(always)]
+    fn tends_devices(&self) -> bool {
+        self.index == 0
+    }
+
     /// The board's TSC at which the next timer is due.
     #[inline(always)]
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let pc = self.pc.next_deadline();
-        let next = match &self.apic {
-            None => pc,
-            Some(apic) => match (pc, apic.next_deadline()) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            },
+        let pc = match &self.devices {
+            _ if !self.tends_devices() => None,
+            Some(pc) => pc.next_deadline(),
+            None => {
+                let at = self.machine.glance.deadline();
+                (at != Ticks::NEVER).then_some(at)
+            }
+        };
+        let next = match (pc, self.local.next_deadline()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
         };
         next.map(|at| at.0.saturating_add(self.base))
     }
 
-    /// Brings every timer up to the board's TSC.
+    /// Brings every timer that this vCPU sees to up to the board's TSC.
     pub(super) fn expire(&mut self, tsc: u64) {
         let now = self.time(tsc);
-        self.pc.expire(now);
-        if let Some(apic) = &mut self.apic {
-            apic.expire(now);
+        self.local.expire(now);
+        if self.tends_devices() && (self.devices.is_some() || self.machine.glance.deadline() <= now)
+        {
+            self.pc().expire(now);
+            self.settle();
         }
-        self.settle();
     }
 
-    /// Whether an interrupt or an NMI asks for the processor.
+    /// Whether the 8259A pair asks for this vCPU.
+    #[inline(always)]
+    fn pic_pending(&self) -> bool {
+        match &self.devices {
+            _ if !self.tends_devices() => false,
+            Some(pc) => pc.interrupt_pending(),
+            None => self.machine.glance.interrupt(),
+        }
+    }
+
+    /// Whether an interrupt or an NMI asks for the vCPU.
     #[inline(always)]
     pub(super) fn event_pending(&self) -> bool {
-        match &self.apic {
-            None => self.pc.interrupt_pending(),
-            Some(_) => self.nmi || self.interrupt_pending(),
-        }
+        self.interrupt_pending() || self.local.nmi_pending()
     }
 
-    /// Whether an NMI asks for the processor.
+    /// Whether an NMI asks for the vCPU.
     pub(super) fn nmi_pending(&self) -> bool {
-        self.nmi
+        self.local.nmi_pending()
     }
 
-    /// The processor takes the NMI.
+    /// The vCPU takes the NMI.
     pub(super) fn acknowledge_nmi(&mut self) {
-        self.nmi = false;
+        self.local.acknowledge_nmi();
     }
 
-    /// Whether an interrupt asks for the processor.
+    /// Whether an INIT waits for the vCPU.
+    pub(super) fn init_pending(&self) -> bool {
+        self.local.init_pending()
+    }
+
+    /// Whether an interrupt asks for the vCPU.
     #[inline(always)]
     pub(super) fn interrupt_pending(&self) -> bool {
-        match &self.apic {
-            None => self.pc.interrupt_pending(),
-            Some(apic) => {
-                apic.interrupt_pending().is_some()
-                    || (self.pc.interrupt_pending() && apic.extint_enabled())
-            }
-        }
+        self.local.interrupt_pending(self.pic_pending())
     }
 
-    /// The processor takes the interrupt: its vector.
+    /// The vCPU takes the interrupt: its vector.
     pub(super) fn acknowledge(&mut self) -> u8 {
-        match &mut self.apic {
-            Some(apic) if !(self.pc.interrupt_pending() && apic.extint_enabled()) => {
-                apic.acknowledge()
-            }
-            _ => self.pc.acknowledge(),
+        if self.pic_pending() && self.local.extint_enabled() {
+            return self.pc().acknowledge();
+        }
+        match self.local.acknowledge() {
+            Some(vector) => vector,
+            // No local APIC, and the line fell meanwhile: the pair says "spurious" by itself.
+            None => self.pc().acknowledge(),
         }
     }
 
-    /// Takes the I/O APIC's messages to the local APIC: to be called after whatever can move a line.
+    /// Takes the devices' messages to the local APICs: to be called after whatever can move a line.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
-        if self.apic.is_some() {
-            self.deliver_messages();
+        if let Some(pc) = &mut self.devices
+            && let Some(message) = pc.take_message()
+        {
+            self.deliver_messages(message);
         }
     }
 
-    fn deliver_messages(&mut self) {
-        while let Some(dispatch) = self.pc.take_message() {
+    #[cold]
+    #[inline(never)]
+    fn deliver_messages(&mut self, first: Dispatch) {
+        let mut next = Some(first);
+        while let Some(dispatch) = next {
             self.deliver(dispatch, false);
+            next = self.pc().take_message();
         }
     }
 
+    /// Takes a message, the vCPU's own or a device's, to whom it is for.
     fn deliver(&mut self, dispatch: Dispatch, own: bool) {
-        let Some(apic) = &mut self.apic else { return };
-        if !apic.address().matches(dispatch.destination, own) {
+        let machine = self.machine;
+        if machine.is_uniprocessor() {
+            if self.local.address().matches(dispatch.destination, own) {
+                self.local.accept(dispatch.message);
+            }
             return;
         }
-        // There is one processor and it is running: INIT and start-up mean nothing to it.
-        if apic.accept(dispatch.message) == Delivery::Nmi {
-            self.nmi = true;
+        let addresses = machine.vcpus.iter().map(|vcpu| vcpu.mailbox.address());
+        for index in receivers(dispatch, own.then_some(self.index), addresses) {
+            if index == self.index {
+                self.local.accept(dispatch.message);
+            } else {
+                machine.vcpus[index].mailbox.post(dispatch.message);
+                self.tell(index);
+            }
         }
     }
 
     fn apply(&mut self, effect: Option<Effect>) {
         match effect {
-            None | Some(Effect::Address) => {}
+            None => {}
+            Some(Effect::Address) => {
+                let mailbox = &self.machine.vcpus[self.index].mailbox;
+                mailbox.set_address(self.local.address());
+            }
             Some(Effect::Ipi(dispatch)) => self.deliver(dispatch, true),
             Some(Effect::EndOfInterrupt(vector)) => {
-                self.pc.end_of_interrupt(vector);
-                self.deliver_messages();
+                self.pc().end_of_interrupt(vector);
+                self.settle();
             }
         }
     }
 
-    /// A read of one of the local APIC's MSRs; `None` where the machine has no local APIC.
-    pub(super) fn read_msr(&mut self, msr: u32, tsc: u64) -> Option<Result<u64, Fault>> {
+    /// A read of one of the local APIC's MSRs.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] where the MSR does not exist, for want of a local APIC perhaps.
+    pub(super) fn read_msr(&mut self, msr: u32, tsc: u64) -> Result<u64, Fault> {
         let now = self.time(tsc);
-        Some(self.apic.as_mut()?.read_msr(msr, now))
+        self.local.read_msr(msr, now)
     }
 
-    /// A write of one of the local APIC's MSRs; `None` where the machine has no local APIC.
-    pub(super) fn write_msr(
-        &mut self,
-        msr: u32,
-        value: u64,
-        tsc: u64,
-    ) -> Option<Result<(), Fault>> {
+    /// A write of one of the local APIC's MSRs.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] where the MSR does not exist or does not take the value.
+    pub(super) fn write_msr(&mut self, msr: u32, value: u64, tsc: u64) -> Result<(), Fault> {
         let now = self.time(tsc);
-        let written = self.apic.as_mut()?.write_msr(msr, value, now);
-        Some(written.map(|effect| self.apply(effect)))
+        let effect = self.local.write_msr(msr, value, now)?;
+        self.apply(effect);
+        Ok(())
+    }
+
+    /// The guest's TSC.
+    pub(super) fn guest_tsc(&self, tsc: u64) -> u64 {
+        self.time(tsc).0.wrapping_add(self.local.tsc_adjust())
+    }
+
+    /// The guest sets its TSC; returns what must be added to the board's for the guest to read it.
+    pub(super) fn set_guest_tsc(&mut self, value: u64, tsc: u64) -> u64 {
+        let now = self.time(tsc);
+        self.local.set_tsc(value, now);
+        self.local.tsc_adjust().wrapping_sub(self.base)
     }
 
     /// CR8, the task priority.
     pub(super) fn cr8(&self) -> u64 {
-        self.apic.as_ref().map_or(0, |apic| u64::from(apic.cr8()))
+        self.local.cr8()
     }
 
-    /// A write of CR8. A machine without a local APIC has no use for it.
+    /// A write of CR8.
     pub(super) fn set_cr8(&mut self, value: u8) {
-        if let Some(apic) = &mut self.apic {
-            apic.set_cr8(value);
-        }
+        self.local.set_cr8(value);
     }
 
     /// The device that is mapped at a guest-physical address.
     pub(super) fn mapped(&self, physical: u64) -> Option<Mapped> {
-        let apic = self.apic.as_ref()?;
+        let apic = self.local.page();
         match physical & PAGE_MASK {
-            IO_APIC_PAGE => Some(Mapped::IoApic),
-            page if apic.page() == Some(page) => Some(Mapped::LocalApic),
+            page if apic == Some(page) => Some(Mapped::LocalApic),
+            IO_APIC_PAGE if self.machine.has_apics() => Some(Mapped::IoApic),
             _ => None,
         }
     }
@@ -202,9 +314,9 @@ impl Platform {
         let offset = (physical & !PAGE_MASK) as u16;
         let now = self.time(tsc);
         let word = offset & !3;
-        let value = match (device, &mut self.apic) {
-            (Mapped::LocalApic, Some(apic)) => apic.mmio_read(word, now),
-            _ => self.pc.io_apic_read(word),
+        let value = match device {
+            Mapped::LocalApic => self.local.mmio_read(word, now),
+            Mapped::IoApic => self.pc().io_apic_read(word),
         };
         u64::from(value >> (8 * (offset & 3)))
     }
@@ -223,13 +335,13 @@ impl Platform {
             return;
         }
         let now = self.time(tsc);
-        match (device, &mut self.apic) {
-            (Mapped::LocalApic, Some(apic)) => {
-                let effect = apic.mmio_write(offset, value as u32, now);
+        match device {
+            Mapped::LocalApic => {
+                let effect = self.local.mmio_write(offset, value as u32, now);
                 self.apply(effect);
             }
-            _ => {
-                self.pc.io_apic_write(offset, value as u32);
+            Mapped::IoApic => {
+                self.pc().io_apic_write(offset, value as u32);
                 self.settle();
             }
         }
@@ -237,13 +349,19 @@ impl Platform {
 
     /// Moves typed bytes into COM1 as far as it has room.
     pub(super) fn feed_console(&mut self, guest: &GuestHandle) {
-        if !guest.input_waits() {
+        if !self.tends_devices() || !guest.input_waits() {
             return;
         }
         let mut bytes = [0; 16];
-        let room = self.pc.console_room().min(bytes.len());
+        let room = self.pc().console_room().min(bytes.len());
         let count = guest.take_input(&mut bytes[..room]);
-        self.pc.console_input(&bytes[..count]);
+        self.pc().console_input(&bytes[..count]);
         self.settle();
+    }
+}
+
+impl Drop for Platform<'_> {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }

@@ -13,7 +13,7 @@ const RFLAGS_DF: u64 = 1 << 10;
 pub(super) fn step(
     active: &mut Active<'_>,
     access: IoAccess,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
     pc: &mut Pc,
     now: Ticks,
     effects: &mut impl Effects,

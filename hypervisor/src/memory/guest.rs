@@ -37,6 +37,10 @@ pub struct GuestMemory {
 // SAFETY: the memory belongs to this value and the guest; the pointer is valid on every processor.
 unsafe impl Send for GuestMemory {}
 
+// SAFETY: accesses only copy bytes in and out, and no reference into the memory exists: what one
+// processor writes while another reads is seen torn at worst, as what the guest itself writes is.
+unsafe impl Sync for GuestMemory {}
+
 impl GuestMemory {
     /// # Safety
     ///
@@ -73,7 +77,7 @@ impl GuestMemory {
     /// # Errors
     ///
     /// [`OutOfBounds`]; nothing was copied.
-    pub fn write(&mut self, address: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+    pub fn write(&self, address: u64, from: &[u8]) -> Result<(), OutOfBounds> {
         let at = self.locate(address, from.len())?;
         // SAFETY: as in `read`.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
@@ -111,7 +115,7 @@ impl GuestMemory {
     }
 
     /// Zeroes a range, as far as it is inside: a guest never sees what was there before.
-    pub fn scrub(&mut self, range: Range<u64>) {
+    pub fn scrub(&self, range: Range<u64>) {
         let end = range.end.min(self.size);
         if let Some(length) = end.checked_sub(range.start) {
             // SAFETY: in bounds, and the memory is ours by the contract of `new`.
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn accesses_stay_inside() {
-        let mut memory = fake::memory(0x1000);
+        let memory = fake::memory(0x1000);
         memory.scrub(0..0x1000);
         memory.write(0xffc, &[1, 2, 3, 4]).unwrap();
         assert_eq!(memory.read_u32(0xffc), Ok(0x0403_0201));

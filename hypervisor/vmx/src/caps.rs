@@ -240,6 +240,12 @@ impl Capabilities {
         self.secondary
     }
 
+    /// Width of a physical address, 32 to 52 bits.
+    #[must_use]
+    pub fn physical_bits(&self) -> u8 {
+        self.physical_bits as u8
+    }
+
     /// What distinguishes this processor's VT-x from the least that is needed, in words.
     pub fn extras(&self) -> impl fmt::Display {
         // SAFETY: probing showed that the secondary controls exist.

@@ -142,18 +142,30 @@ impl<'v> Table<'v> {
     where
         T: TryFrom<i128> + Into<i128> + Display,
     {
+        integer(key, self.required(key, notes)?, max, notes)
+    }
+
+    /// A whole number from 0 to `max`, or a list of such.
+    pub(super) fn required_integers<T>(
+        &self,
+        key: &str,
+        max: T,
+        notes: &mut Notes<'_>,
+    ) -> Option<Vec<T>>
+    where
+        T: TryFrom<i128> + Into<i128> + Display + Copy,
+    {
         let value = self.required(key, notes)?;
-        let DeValue::Integer(integer) = value.get_ref() else {
-            wrong_type(key, "a whole number", value.get_ref(), value, notes);
-            return None;
-        };
-        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.and_then(|number| T::try_from(number).ok());
-        if number.is_none() {
-            let reason = format!("{key} = {} is outside 0 to {max}", integer.as_str());
-            notes.error(value.span().start, reason);
+        match value.get_ref() {
+            DeValue::Array(elements) => {
+                let numbers: Vec<_> = elements
+                    .iter()
+                    .map(|element| integer(key, element, max, notes))
+                    .collect();
+                numbers.into_iter().collect()
+            }
+            _ => integer(key, value, max, notes).map(|number| vec![number]),
         }
-        number
     }
 
     /// A size in bytes, written as a text with a unit.
@@ -226,6 +238,23 @@ impl<'v> Table<'v> {
             }
         }
     }
+}
+
+fn integer<T>(key: &str, value: &Value<'_>, max: T, notes: &mut Notes<'_>) -> Option<T>
+where
+    T: TryFrom<i128> + Into<i128> + Display,
+{
+    let DeValue::Integer(integer) = value.get_ref() else {
+        wrong_type(key, "a whole number", value.get_ref(), value, notes);
+        return None;
+    };
+    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let number = number.and_then(|number| T::try_from(number).ok());
+    if number.is_none() {
+        let reason = format!("{key} = {} is outside 0 to {max}", integer.as_str());
+        notes.error(value.span().start, reason);
+    }
+    number
 }
 
 fn wrong_type(

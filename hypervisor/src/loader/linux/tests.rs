@@ -46,7 +46,7 @@ impl Image {
     }
 
     fn load(&self) -> Result<u64, LoadError> {
-        load(&self.0, "", &[], None, &mut scrubbed()).map(rip)
+        load(&self.0, "", &[], None, &scrubbed()).map(rip)
     }
 }
 
@@ -56,7 +56,7 @@ fn with(at: usize, bytes: &[u8]) -> Result<u64, LoadError> {
 }
 
 fn scrubbed() -> GuestMemory {
-    let mut memory = fake::memory(MEMORY);
+    let memory = fake::memory(MEMORY);
     memory.scrub(0..u64::MAX);
     memory
 }
@@ -67,7 +67,7 @@ fn load(
     command_line: &str,
     modules: &[Module<'_, '_>],
     rsdp: Option<u64>,
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<StartState, LoadError> {
     let loaded = super::load(image, command_line, modules, rsdp, memory)?;
     Ok(loaded.finish(memory).unwrap())
@@ -76,7 +76,7 @@ fn load(
 fn rip(entry: StartState) -> u64 {
     match entry {
         StartState::Long64 { rip, .. } => rip,
-        StartState::Protected32 { .. } => panic!("a Linux kernel starts in 64-bit mode"),
+        _ => panic!("a Linux kernel starts in 64-bit mode"),
     }
 }
 
@@ -99,8 +99,8 @@ fn module(bytes: &[u8]) -> Module<'_, '_> {
 
 #[test]
 fn the_kernel_goes_where_it_prefers_to_be() {
-    let mut memory = scrubbed();
-    let entry = load(&Image::new().0, "", &[], None, &mut memory).unwrap();
+    let memory = scrubbed();
+    let entry = load(&Image::new().0, "", &[], None, &memory).unwrap();
     assert_eq!(
         entry,
         StartState::Long64 {
@@ -120,10 +120,10 @@ fn the_kernel_goes_where_it_prefers_to_be() {
 
 #[test]
 fn the_boot_parameters_are_what_the_protocol_says() {
-    let mut memory = scrubbed();
+    let memory = scrubbed();
     let modules = [module(&[1; 5]), module(&[2; 0x1000])];
     let text = "console=ttyS0 quiet";
-    load(&Image::new().0, text, &modules, Some(0xe_0000), &mut memory).unwrap();
+    load(&Image::new().0, text, &modules, Some(0xe_0000), &memory).unwrap();
     let word = |at| u32::from_le_bytes(parameter(&memory, at));
 
     // From the image.
@@ -168,8 +168,8 @@ fn the_boot_parameters_are_what_the_protocol_says() {
 
 #[test]
 fn tables_and_descriptors_are_flat() {
-    let mut memory = scrubbed();
-    load(&Image::new().0, "", &[], None, &mut memory).unwrap();
+    let memory = scrubbed();
+    load(&Image::new().0, "", &[], None, &memory).unwrap();
     let translate = |address: u64| {
         let mut table = PML4;
         for shift in [39, 30, 21] {
@@ -248,7 +248,7 @@ fn a_kernel_that_cannot_be_moved_is_loaded_at_1_mib_and_has_room_where_it_runs()
 
 #[test]
 fn what_is_no_kernel_is_refused_by_name() {
-    let refused = |image: &[u8]| load(image, "", &[], None, &mut scrubbed()).unwrap_err();
+    let refused = |image: &[u8]| load(image, "", &[], None, &scrubbed()).unwrap_err();
     assert_eq!(refused(b""), LoadError::NotABzImage);
     assert_eq!(refused(&[0; 0x4000]), LoadError::NotABzImage);
     assert_eq!(refused(&Image::new().0[..0x204]), LoadError::NotABzImage);
@@ -301,7 +301,7 @@ fn the_header_says_where_the_kernel_starts_and_ends() {
 fn command_lines_and_modules_must_fit() {
     let image = Image::new();
     let try_load = |text: &str, modules: &[Module<'_, '_>]| {
-        load(&image.0, text, modules, None, &mut scrubbed()).map(rip)
+        load(&image.0, text, modules, None, &scrubbed()).map(rip)
     };
     assert!(try_load(&"x".repeat(2047), &[]).is_ok());
     assert_eq!(
@@ -313,7 +313,7 @@ fn command_lines_and_modules_must_fit() {
     let limit = LOW_END - COMMAND_LINE - 1;
     let long = "x".repeat(limit as usize + 1);
     assert_eq!(
-        load(&endless.0, &long, &[], None, &mut scrubbed()),
+        load(&endless.0, &long, &[], None, &scrubbed()),
         Err(LoadError::CommandLineTooLong { limit })
     );
 
@@ -331,18 +331,18 @@ fn command_lines_and_modules_must_fit() {
     assert_eq!(try_load("", &[named]), Err(LoadError::ModuleCommandLine));
     let mut low = Image::new();
     low.set(field::INITRD_ADDR_MAX, &0x3f_ffff_u32.to_le_bytes());
-    let mut memory = scrubbed();
-    load(&low.0, "", &[module(&[1])], None, &mut memory).unwrap();
+    let memory = scrubbed();
+    load(&low.0, "", &[module(&[1])], None, &memory).unwrap();
     let start = u32::from_le_bytes(parameter(&memory, field::RAMDISK_IMAGE));
     assert_eq!(start, 0x3f_f000);
     low.set(field::INITRD_ADDR_MAX, &[0; 4]);
     assert_eq!(
-        load(&low.0, "", &[module(&[1])], None, &mut memory),
+        load(&low.0, "", &[module(&[1])], None, &memory),
         Err(LoadError::ModulesDoNotFit)
     );
-    let mut small = fake::memory(1 << 20);
+    let small = fake::memory(1 << 20);
     assert_eq!(
-        load(&image.0, "", &[], None, &mut small),
+        load(&image.0, "", &[], None, &small),
         Err(LoadError::TooLittleMemory)
     );
 }
@@ -367,8 +367,8 @@ fn damaged_images_are_loaded_or_refused_and_nothing_else() {
             }
             image.0.truncate(length.unwrap_or(SETUP + CODE));
             let ramdisk = vec![7; module_size];
-            let mut memory = memory.borrow_mut();
-            let loaded = load(&image.0, "x", &[module(&ramdisk)], None, &mut memory);
+            let memory = memory.borrow();
+            let loaded = load(&image.0, "x", &[module(&ramdisk)], None, &memory);
             if let Ok(entry) = loaded {
                 let start = u64::from(u32::from_le_bytes(parameter(&memory, field::RAMDISK_IMAGE)));
                 let size = u64::from(u32::from_le_bytes(parameter(&memory, field::RAMDISK_SIZE)));
@@ -387,11 +387,11 @@ fn kernels_that_others_built_are_loaded() {
     let Some(files) = std::env::var_os("UNDERSTUDY_KERNELS") else {
         return;
     };
-    let mut memory = fake::memory(128 << 20);
+    let memory = fake::memory(128 << 20);
     for file in std::env::split_paths(&files) {
         let image = std::fs::read::<PathBuf>(file.clone()).unwrap();
         memory.scrub(0..u64::MAX);
-        let entry = load(&image, "console=ttyS0", &[], None, &mut memory);
+        let entry = load(&image, "console=ttyS0", &[], None, &memory);
         let rip = rip(entry.unwrap_or_else(|error| panic!("{}: {error}", file.display())));
         assert_ne!(memory.read_u64(rip), Ok(0), "{}", file.display());
     }

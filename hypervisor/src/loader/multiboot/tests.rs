@@ -69,7 +69,7 @@ fn load_segment(phys: u32, in_file: u32, in_memory: u32) -> Program {
 }
 
 fn scrubbed() -> GuestMemory {
-    let mut memory = fake::memory(MEMORY);
+    let memory = fake::memory(MEMORY);
     memory.scrub(0..u64::MAX);
     memory
 }
@@ -79,20 +79,20 @@ fn load(
     image: &[u8],
     command_line: &str,
     modules: &[Module<'_, '_>],
-    memory: &mut GuestMemory,
+    memory: &GuestMemory,
 ) -> Result<StartState, LoadError> {
     let loaded = super::load(image, command_line, modules, memory)?;
     Ok(loaded.finish(memory).unwrap())
 }
 
 fn try_load(image: &[u8]) -> Result<StartState, LoadError> {
-    load(image, "", &[], &mut scrubbed())
+    load(image, "", &[], &scrubbed())
 }
 
 fn eip(entry: StartState) -> u32 {
     match entry {
         StartState::Protected32 { eip, .. } => eip,
-        StartState::Long64 { .. } => panic!("a multiboot kernel starts in protected mode"),
+        _ => panic!("a multiboot kernel starts in protected mode"),
     }
 }
 
@@ -113,8 +113,8 @@ fn text(memory: &GuestMemory, at: u32) -> String {
 #[test]
 fn an_elf_goes_to_its_physical_addresses_and_its_entry_is_translated() {
     let image = elf(0xc010_0010, &[load_segment(0x10_0000, 0x100, 0x3000)]);
-    let mut memory = scrubbed();
-    let entry = load(&image, "console=com0", &[], &mut memory).unwrap();
+    let memory = scrubbed();
+    let entry = load(&image, "console=com0", &[], &memory).unwrap();
     assert_eq!(
         entry,
         StartState::Protected32 {
@@ -130,7 +130,7 @@ fn an_elf_goes_to_its_physical_addresses_and_its_entry_is_translated() {
 #[test]
 fn the_boot_information_is_what_the_specification_says() {
     let image = elf(0xc010_0000, &[load_segment(0x10_0000, 0x100, 0x1800)]);
-    let mut memory = scrubbed();
+    let memory = scrubbed();
     let modules = [
         Module {
             bytes: &[1, 2, 3],
@@ -141,7 +141,7 @@ fn the_boot_information_is_what_the_specification_says() {
             command_line: "second one",
         },
     ];
-    load(&image, "a b=c", &modules, &mut memory).unwrap();
+    load(&image, "a b=c", &modules, &memory).unwrap();
     let field = |offset: u64| memory.read_u32(INFO + offset).unwrap();
     assert_eq!(field(0), 0b10_0100_1101);
     assert_eq!(field(4), 639);
@@ -179,8 +179,8 @@ fn address_fields_place_a_flat_image() {
     // Header at 0x200020, so the file's start is at 0x200000; BSS up to 0x201000.
     image.extend(words(&[0x20_0020, 0x20_0000, 0, 0x20_1000, 0x20_0040]));
     image.extend(b"code");
-    let mut memory = scrubbed();
-    let entry = load(&image, "", &[], &mut memory).unwrap();
+    let memory = scrubbed();
+    let entry = load(&image, "", &[], &memory).unwrap();
     assert_eq!(eip(entry), 0x20_0040);
     assert_eq!(memory.read_u32(0x20_0020), Ok(HEADER_MAGIC));
     assert_eq!(memory.read_u32(0x20_0040), Ok(u32::from_le_bytes(*b"code")));
@@ -294,17 +294,17 @@ fn modules_and_texts_that_are_too_large_are_refused() {
         command_line: "",
     }];
     assert_eq!(
-        load(&image, "", &modules, &mut scrubbed()),
+        load(&image, "", &modules, &scrubbed()),
         Err(LoadError::ModulesDoNotFit)
     );
     let long = "x".repeat(0x1_0000);
     assert_eq!(
-        load(&image, &long, &[], &mut scrubbed()),
+        load(&image, &long, &[], &scrubbed()),
         Err(LoadError::BootInformationTooLarge)
     );
-    let mut small = fake::memory(1 << 20);
+    let small = fake::memory(1 << 20);
     assert_eq!(
-        load(&image, "", &[], &mut small),
+        load(&image, "", &[], &small),
         Err(LoadError::TooLittleMemory)
     );
 }
@@ -334,8 +334,8 @@ fn damaged_images_are_loaded_or_refused_and_nothing_else() {
                 image[at] = value;
             }
             image.truncate(length);
-            let mut memory = memory.borrow_mut();
-            if let Ok(entry) = load(&image, "x", &[], &mut memory) {
+            let memory = memory.borrow();
+            if let Ok(entry) = load(&image, "x", &[], &memory) {
                 prop_assert!(u64::from(eip(entry)) < memory.size());
             }
             Ok(())

@@ -1,0 +1,325 @@
+//! A vCPU as the processor that owns it has it.
+
+use super::lead::{Lead, Step};
+use super::local::Local;
+use super::platform::Platform;
+use super::statistics::Statistics;
+use super::trace::Trace;
+use super::{Machine, StartFailure};
+use crate::guest::{Command, GuestState};
+use crate::memory::PhysicalMemory;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use drivers::tsc;
+use log::{error, info, warn};
+use vmx::{StartState, Vcpu, VmxCpu};
+
+/// What a vCPU is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// There is no run.
+    Parked,
+    /// It waits for a start-up IPI.
+    WaitForStartUp,
+    /// It runs, or could.
+    Running,
+    /// It halted and waits for an interrupt, since this TSC of the board.
+    Halted(u64),
+    /// It halted with interrupts off: only an NMI or an INIT wakes it.
+    Dead,
+}
+
+/// What a vCPU wants of its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Nothing before [`VirtualCpu::next_event`].
+    Nothing,
+    /// Another look at once: its guest is being made ready, step by step.
+    Attention,
+    /// To run.
+    Run,
+}
+
+/// Why a vCPU gave its processor back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Yield {
+    /// It waits for an interrupt, or its run is over.
+    Done,
+    /// The processor has something else to look at.
+    Interrupted,
+    /// Its time is up, or it waits for another vCPU of its guest on this processor.
+    Turn,
+}
+
+/// A vCPU.
+pub(crate) struct VirtualCpu {
+    pub(super) machine: &'static Machine,
+    pub(super) index: usize,
+    /// Made at the first start.
+    pub(super) vcpu: Option<Vcpu>,
+    pub(super) local: Local,
+    pub(super) activity: Activity,
+    /// The run that it was last made ready for.
+    pub(super) run_number: u64,
+    pub(super) statistics: Statistics,
+    pub(super) trace: Trace,
+    /// That of vCPU 0 leads the guest's life.
+    lead: Option<Lead>,
+}
+
+impl VirtualCpu {
+    pub(crate) fn new(machine: &'static Machine, index: usize) -> Self {
+        Self {
+            machine,
+            index,
+            vcpu: None,
+            local: Local::new(machine.local_apic(index)),
+            activity: Activity::Parked,
+            run_number: 0,
+            statistics: Statistics::default(),
+            trace: Trace::new(),
+            lead: (index == 0).then(Lead::default),
+        }
+    }
+
+    pub(crate) fn priority(&self) -> u8 {
+        self.machine.config.priority
+    }
+
+    /// The next order of the operator's for this vCPU.
+    pub(crate) fn next_command(&self) -> Option<Command> {
+        self.machine.handle.next_command(self.index)
+    }
+
+    /// Does what the operator wants. No other vCPU may be in the processor.
+    pub(crate) fn command(&mut self, command: Command, cpu: &mut VmxCpu) {
+        match command {
+            Command::Dump => self.dump(cpu),
+            Command::Statistics => self.print_statistics(),
+            Command::Trace => info!("{self}: {}", self.trace),
+            Command::Start | Command::Stop | Command::Restart => {
+                if let Some(lead) = &mut self.lead {
+                    lead.command(self.machine, command);
+                }
+            }
+        }
+    }
+
+    /// Starts the guest if it is to start with the board.
+    pub(crate) fn autostart(&mut self) {
+        if let Some(lead) = &mut self.lead
+            && self.machine.config.autostart
+        {
+            lead.start(self.machine);
+        }
+    }
+
+    /// Takes the vCPU's state out of the processor.
+    pub(crate) fn park(&mut self, cpu: &mut VmxCpu) {
+        if let Some(vcpu) = self.vcpu.as_mut() {
+            vcpu.park(cpu);
+        }
+    }
+
+    /// When, in the board's TSC, this vCPU needs the processor although it is not running now.
+    pub(crate) fn next_event(&mut self) -> Option<u64> {
+        if let Some(at) = self.lead.as_ref().and_then(Lead::next_event) {
+            return Some(at);
+        }
+        match self.activity {
+            Activity::Parked | Activity::WaitForStartUp => None,
+            // Nothing that a timer brings would wake it, or another vCPU.
+            Activity::Dead if self.index != 0 || self.machine.is_uniprocessor() => None,
+            Activity::Running | Activity::Halted(_) | Activity::Dead => {
+                Platform::new(self.machine, self.index, &mut self.local).next_deadline()
+            }
+        }
+    }
+
+    /// Brings the vCPU up to now; returns what it wants of the processor.
+    pub(crate) fn poll(
+        &mut self,
+        now: u64,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Want {
+        let mut start = None;
+        if let Some(lead) = &mut self.lead {
+            match lead.step(self.machine, now) {
+                Step::Nothing => {}
+                Step::More => return Want::Attention,
+                Step::Begin(state) => start = Some(state),
+            }
+        }
+        let Some(number) = self.machine.enter_run(self.index) else {
+            if self.activity != Activity::Parked {
+                self.park(cpu);
+                self.activity = Activity::Parked;
+                if self.lead.is_some() {
+                    // What comes after the run may have waited for just this.
+                    return Want::Attention;
+                }
+            }
+            return Want::Nothing;
+        };
+        if number != self.run_number {
+            self.prepare(number, start, cpu, frames);
+        }
+        self.machine.vcpus[self.index]
+            .mailbox
+            .empty_into(&mut self.local);
+        self.take_signals(cpu, frames);
+        let platform = &mut Platform::new(self.machine, self.index, &mut self.local);
+        platform.expire(now);
+        platform.feed_console(self.machine.handle);
+        let wakes = match self.activity {
+            Activity::Parked | Activity::WaitForStartUp => false,
+            Activity::Running => true,
+            Activity::Halted(_) => platform.event_pending(),
+            Activity::Dead => platform.nmi_pending(),
+        };
+        if !wakes {
+            return Want::Nothing;
+        }
+        if let Activity::Halted(since) = self.activity {
+            self.statistics.halted += now.saturating_sub(since);
+        }
+        self.activity = Activity::Running;
+        Want::Run
+    }
+
+    /// Makes the vCPU ready for a run. The first one starts with the kernel, the others wait.
+    fn prepare(
+        &mut self,
+        number: u64,
+        start: Option<StartState>,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) {
+        self.park(cpu);
+        self.run_number = number;
+        self.local = Local::new(self.machine.local_apic(self.index));
+        self.statistics = Statistics::default();
+        self.trace.clear();
+        self.activity = Activity::WaitForStartUp;
+        if let Some(start) = start {
+            self.reset(&start, cpu, frames);
+            let ticks = tsc::read().wrapping_sub(self.machine.board.entry_tsc);
+            info!(
+                "boot: {ticks} ticks from entry to the first guest instruction of {}",
+                self.machine.handle.name
+            );
+        }
+    }
+
+    /// INIT, and the start-up IPI that ends the wait after it.
+    fn take_signals(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
+        if self.local.take_init() {
+            self.park(cpu);
+            let mailbox = &self.machine.vcpus[self.index].mailbox;
+            mailbox.set_address(self.local.address());
+            if self.index == 0 {
+                // The bootstrap processor would go on in a BIOS, which resets what is left of the board.
+                self.machine.end_run(Some(super::Ending::Reset));
+            }
+            self.activity = Activity::WaitForStartUp;
+        }
+        if let Some(page) = self.local.take_start_up()
+            && self.activity == Activity::WaitForStartUp
+        {
+            self.reset(&StartState::RealMode { page }, cpu, frames);
+        }
+    }
+
+    /// Puts the virtual processor into a start state, and lets it run.
+    fn reset(
+        &mut self,
+        start: &StartState,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) {
+        match self.try_reset(start, cpu, frames) {
+            Ok(()) => self.activity = Activity::Running,
+            Err(failure) => {
+                error!("{self}: cannot start: {failure}");
+                self.machine.end_run(Some(super::Ending::Crash));
+            }
+        }
+    }
+
+    fn try_reset(
+        &mut self,
+        start: &StartState,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Result<(), StartFailure> {
+        let base = self.machine.run.base.load(Ordering::Relaxed);
+        let offset = self.local.tsc_adjust().wrapping_sub(base);
+        let ept = self.machine.ept.lock();
+        // SAFETY: the page tables are the machine's, which lives for good.
+        unsafe {
+            match self.vcpu.as_mut() {
+                Some(vcpu) => vcpu.reset(cpu, &ept, offset, start)?,
+                None => {
+                    let vpid = self.vpid();
+                    let frames = &mut *frames.lock();
+                    self.vcpu = Some(Vcpu::new(cpu, &ept, vpid, offset, start, frames)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tag for cached translations that no other vCPU of the board has.
+    fn vpid(&self) -> u16 {
+        (1 + self.machine.handle.index * config::Guest::VCPUS_MAX + self.index) as u16
+    }
+
+    /// Prints the vCPU's registers.
+    fn dump(&mut self, cpu: &mut VmxCpu) {
+        let state = self.machine.handle.state();
+        let doing = match (state, self.activity) {
+            (GuestState::Running, Activity::Parked) => " (being made ready)",
+            (_, Activity::Parked | Activity::Running) => "",
+            (_, Activity::WaitForStartUp) => " (waits for its start)",
+            (_, Activity::Halted(_)) => " (halted)",
+            (_, Activity::Dead) => " (halted with interrupts off)",
+        };
+        match self.registers(cpu) {
+            Some(registers) => info!("{self}: {state}{doing}\n{registers}"),
+            None => info!("{self}: {state}{doing}, never started"),
+        }
+    }
+
+    /// The registers as text; `None` if there are none yet.
+    pub(super) fn registers(&mut self, cpu: &mut VmxCpu) -> Option<vmx::VmcsDump> {
+        let vcpu = self.vcpu.as_mut()?;
+        let dump = match vcpu.activate(cpu) {
+            Ok(active) => Some(active.dump()),
+            Err(error) => {
+                warn!("a virtual processor cannot be read: {error}");
+                None
+            }
+        };
+        vcpu.park(cpu);
+        dump
+    }
+
+    /// Prints what the vCPU's exits were.
+    fn print_statistics(&self) {
+        info!("{self}: {}", self.statistics);
+        if self.index == 0 {
+            for (port, count) in self.machine.devices.lock().unclaimed() {
+                let name = &self.machine.handle.name;
+                info!("{name}: port {port:#06x}: nobody there, {count} accesses");
+            }
+        }
+    }
+}
+
+/// The vCPU's name in messages.
+impl fmt::Display for VirtualCpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} vcpu {}", self.machine.handle.name, self.index)
+    }
+}
