@@ -288,7 +288,8 @@ impl Cpu {
             }
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
-                Some(_) => {}
+                // Being made ready is on no guest's account.
+                Some(_) => self.busy_since = tsc::read(),
                 None => {
                     self.shared.power.off_if_idle();
                     self.idle(until);

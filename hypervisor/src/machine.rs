@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use config::{Device, ImageFormat};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use devices::acpi::{self, AcpiConfig};
+use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::LocalApicConfig;
 use devices::{Pc, PcConfig, Ticks};
 use local::Local;
@@ -108,6 +108,8 @@ pub(crate) struct Machine {
     memory: GuestMemory,
     ept: Mutex<Ept>,
     cpuid: Cpuid,
+    /// The tables that tell of the APICs, where there are such.
+    acpi: Option<Tables>,
     physical_bits: u8,
     devices: Mutex<Pc>,
     glance: Glance,
@@ -160,12 +162,14 @@ impl Machine {
         Ok(Self {
             handle,
             vcpus: vcpus.collect(),
-            config,
             modules,
             board,
             memory: guest_memory,
             ept: Mutex::new(ept),
             cpuid,
+            acpi: has_apics(&config)
+                .then(|| acpi_tables(&config))
+                .transpose()?,
             physical_bits: caps.physical_bits(),
             devices: Mutex::new(devices),
             glance: Glance {
@@ -173,6 +177,7 @@ impl Machine {
                 interrupt: AtomicBool::new(false),
             },
             run: Run::default(),
+            config,
         })
     }
 
@@ -276,24 +281,25 @@ impl Machine {
             tsc_deadline: true,
         })
     }
+}
 
-    /// Writes the guest's ACPI tables; returns where their root is.
-    fn write_acpi_tables(&self) -> Result<u64, StartFailure> {
-        const TABLES: u64 = 0xe_0000;
-        let has = |device| self.config.devices.contains(&device);
-        let tables = acpi::build(
-            &AcpiConfig {
-                cpus: self.vcpus.len() as u32,
-                io_apic_id: 0,
-                com1: has(Device::Com1),
-                rtc: has(Device::Rtc),
-                pci: has(Device::Pci),
-            },
-            TABLES,
-        )?;
-        self.memory.write(TABLES, &tables.bytes)?;
-        Ok(tables.rsdp)
-    }
+/// Where a guest's ACPI tables are.
+const ACPI_TABLES: u64 = 0xe_0000;
+
+/// The guest's ACPI tables. Composing them takes long for a processor that a guest with deadlines shares, so it is done
+/// before any guest runs.
+fn acpi_tables(config: &config::Guest) -> Result<Tables, StartFailure> {
+    let has = |device| config.devices.contains(&device);
+    Ok(acpi::build(
+        &AcpiConfig {
+            cpus: config.cpus.len() as u32,
+            io_apic_id: 0,
+            com1: has(Device::Com1),
+            rtc: has(Device::Rtc),
+            pci: has(Device::Pci),
+        },
+        ACPI_TABLES,
+    )?)
 }
 
 /// Whether a kernel of this format gets APICs; those of the old formats know none.

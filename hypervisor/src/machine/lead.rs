@@ -1,7 +1,7 @@
 //! The life of a guest: start, end, and start again. One processor leads it, the owner of vCPU 0; the others let go of
 //! the guest when its run is over, and this one waits for that before it touches what they share.
 
-use super::{Ending, Machine, StartFailure};
+use super::{ACPI_TABLES, Ending, Machine, StartFailure};
 use crate::guest::{Command, GuestState};
 use crate::loader::{Loaded, Module, linux, multiboot};
 use alloc::vec::Vec;
@@ -14,9 +14,9 @@ use vmx::StartState;
 /// that does so at once does not keep its processor busy with loading it.
 const RESTART_INTERVAL_SECONDS: u64 = 5;
 
-/// Bytes of memory zeroed or copied in one step toward a guest's start: some microseconds, in which
+/// Bytes of memory zeroed or copied in one step toward a guest's start: a microsecond or less, in which
 /// nobody else gets the processor.
-const STEP: u64 = 32 << 10;
+const STEP: u64 = 4 << 10;
 
 /// Where a guest is between two runs.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Lead {
         }
     }
 
-    /// Does what is to be done now, in a step of some microseconds.
+    /// Does what is to be done now, in a step of some microseconds at most.
     pub(super) fn step(&mut self, machine: &'static Machine, now: u64) -> Step {
         match &mut self.stage {
             Stage::Idle => Step::Nothing,
@@ -212,8 +212,11 @@ fn load(machine: &'static Machine) -> Result<Loaded<'static>, StartFailure> {
     Ok(match config.format {
         ImageFormat::Multiboot => multiboot::load(image, command_line, &files, memory)?,
         ImageFormat::Linux => {
-            let rsdp = machine.write_acpi_tables()?;
-            linux::load(image, command_line, &files, Some(rsdp), memory)?
+            if let Some(tables) = &machine.acpi {
+                memory.write(ACPI_TABLES, &tables.bytes)?;
+            }
+            let rsdp = machine.acpi.as_ref().map(|tables| tables.rsdp);
+            linux::load(image, command_line, &files, rsdp, memory)?
         }
     })
 }
