@@ -2,6 +2,7 @@
 
 mod control;
 mod events;
+mod save;
 
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
@@ -16,10 +17,10 @@ pub use control::Paging;
 use x86_64::registers::control::EferFlags;
 
 /// Guest interruptibility state (Intel SDM volume 3, table 25-3).
-mod blocking {
-    pub(super) const STI: u32 = 1 << 0;
-    pub(super) const MOV_SS: u32 = 1 << 1;
-    pub(super) const NMI: u32 = 1 << 3;
+pub(crate) mod blocking {
+    pub(crate) const STI: u32 = 1 << 0;
+    pub(crate) const MOV_SS: u32 = 1 << 1;
+    pub(crate) const NMI: u32 = 1 << 3;
 }
 
 const RFLAGS_TF: u64 = 1 << 8;
@@ -328,7 +329,8 @@ impl<'a> Active<'a> {
         Ok(((self.vmcs.read32(Field32::GuestSsAccess)? >> 5) & 3) as u8)
     }
 
-    /// Decodes a rare exit, right after it.
+    /// Decodes a rare exit, right after it. An event whose delivery to the guest it interrupted is
+    /// queued again for the next entry.
     ///
     /// # Errors
     ///
@@ -337,6 +339,10 @@ impl<'a> Active<'a> {
         if let Some(reason) = reason.entry_failure() {
             return Err(self.refused(Refusal::GuestState(reason)));
         }
-        Ok(exit::decode_rare(&self.vmcs, reason)?)
+        let exit = exit::decode_rare(&self.vmcs, reason)?;
+        if let RareExit::Memory(_) = exit {
+            self.resume_interrupted()?;
+        }
+        Ok(exit)
     }
 }

@@ -94,6 +94,8 @@ pub struct Capabilities {
     pub(crate) ept_large_executable: bool,
     /// Width of a physical address in bits.
     pub(crate) physical_bits: u32,
+    /// Width of a linear address in bits.
+    pub(crate) linear_bits: u32,
     pub(crate) barriers: Barriers,
 }
 
@@ -212,6 +214,7 @@ impl Capabilities {
         if features.ecx & (1 << 26) == 0 {
             return Err(Unsupported::NoXsave);
         }
+        let (physical_bits, linear_bits) = address_bits();
         Ok(Self {
             revision: basic as u32 & 0x7fff_ffff,
             pin: PinControls::from_bits_retain(pin),
@@ -229,7 +232,8 @@ impl Capabilities {
             ept_accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
             invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
             ept_large_executable: large_pages_are_safe(),
-            physical_bits: physical_bits(),
+            physical_bits,
+            linear_bits,
             barriers: Barriers::probe(),
         })
     }
@@ -307,13 +311,15 @@ fn large_pages_are_safe() -> bool {
         && unsafe { msr::read(Msr::ArchCapabilities) } & PSCHANGE_MC_NO != 0
 }
 
-fn physical_bits() -> u32 {
+/// The widths of physical and linear addresses.
+fn address_bits() -> (u32, u32) {
     const LEAF: u32 = 0x8000_0008;
-    const LEAST: u32 = 36;
+    const LEAST: (u32, u32) = (36, 48);
     if __cpuid(0x8000_0000).eax < LEAF {
         LEAST
     } else {
-        __cpuid(LEAF).eax & 0xff
+        let widths = __cpuid(LEAF).eax;
+        (widths & 0xff, (widths >> 8) & 0xff)
     }
 }
 
@@ -377,9 +383,4 @@ fn enable_vmxon() -> Result<(), Unsupported> {
     } else {
         Ok(())
     }
-}
-
-/// The size in bytes of the XSAVE area for every state component in `xcr0` (CPUID leaf 0xD).
-pub(crate) fn xsave_area_size() -> usize {
-    __cpuid_count(0xd, 0).ecx as usize
 }

@@ -1,11 +1,13 @@
 //! VMX operation of one processor (Intel SDM volume 3, sections 24.7 and 24.8).
 
-use crate::caps::{Capabilities, Unsupported, xsave_area_size};
+use crate::caps::{Capabilities, Unsupported};
+use crate::controls::SecondaryControls;
 use crate::memory::{Frame, FrameSource};
 use crate::msr::{self, Msr};
-use crate::residency::Extended;
+use crate::saved::Limits;
+use crate::setup::guest_cr4;
 use crate::vmcs::vmx_instruction;
-use alloc::boxed::Box;
+use crate::xsave::AreaLayout;
 use core::arch::asm;
 use core::fmt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
@@ -64,8 +66,8 @@ pub struct VmxCpu {
     pub(crate) resident: Option<u64>,
     /// Every XCR0 bit that the processor has.
     pub(crate) xcr0: u64,
-    /// The FPU in its initial state, to start guests from.
-    pub(crate) fresh: Box<Extended>,
+    /// How an XSAVE area of these bits is laid out.
+    pub(crate) area: AreaLayout,
     _region: Frame,
     _not_send: core::marker::PhantomData<*mut ()>,
 }
@@ -117,14 +119,13 @@ impl VmxCpu {
         let xcr0 = supported_xcr0();
         // SAFETY: CR4.OSXSAVE is set and every bit is reported by CPUID leaf 0xD.
         unsafe { XCr0::write(XCr0Flags::from_bits_retain(xcr0)) };
-        let fresh = Box::new(Extended::capture_initial(xsave_area_size()));
         Ok(Self {
             caps,
             host,
             current: None,
             resident: None,
             xcr0,
-            fresh,
+            area: AreaLayout::probe(xcr0),
             _region: region,
             _not_send: core::marker::PhantomData,
         })
@@ -159,6 +160,18 @@ impl VmxCpu {
     #[must_use]
     pub fn xcr0_supported(&self) -> u64 {
         self.xcr0
+    }
+
+    /// What a saved state of a vCPU may use.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            cr4: guest_cr4(&self.caps),
+            physical_bits: self.caps.physical_bits,
+            linear_bits: self.caps.linear_bits,
+            xcr0: self.xcr0,
+            tsc_aux: self.caps.secondary.contains(SecondaryControls::RDTSCP),
+            area: self.area,
+        }
     }
 
     pub(crate) fn host_fields(&self) -> HostFields {

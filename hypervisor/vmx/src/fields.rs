@@ -62,6 +62,16 @@ fields! {
     }
 }
 
+impl Field64 {
+    /// The page-directory-pointer entries of 32-bit PAE paging.
+    pub(crate) const GUEST_PDPTES: [Self; 4] = [
+        Self::GuestPdpte0,
+        Self::GuestPdpte1,
+        Self::GuestPdpte2,
+        Self::GuestPdpte3,
+    ];
+}
+
 fields! {
     /// 32-bit fields.
     Field32 {

@@ -28,10 +28,12 @@ mod fields;
 mod memory;
 pub mod msr;
 mod residency;
+mod saved;
 mod setup;
 mod state;
 mod vcpu;
 mod vmcs;
+mod xsave;
 
 pub use active::{Active, Paging};
 pub use bitmaps::{IoBitmaps, MsrBitmap};
@@ -46,6 +48,8 @@ pub use exit::{
 };
 pub use fields::{Field16, Field32, Field64, FieldNatural};
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};
+pub use saved::{QueuedEvent, RestoreError, TableRegister, VcpuStateV1};
 pub use state::{Event, EventKind, Gprs, Segment, SegmentRegister, StartState};
 pub use vcpu::{EntryFailure, Refusal, Vcpu, VcpuError};
 pub use vmcs::VmcsError;
+pub use xsave::{ComponentV1, ExtendedStateV1};

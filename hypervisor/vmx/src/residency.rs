@@ -5,94 +5,10 @@
 
 use crate::caps::Barriers;
 use crate::msr::{self, Msr};
-use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use crate::saved::VcpuStateV1;
+use crate::xsave::{Area, AreaLayout};
 use core::arch::asm;
-use core::ptr::NonNull;
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
-
-/// Alignment of an XSAVE area (Intel SDM volume 1, section 13.4).
-const XSAVE_ALIGN: usize = 64;
-/// Legacy region and header: the least an XSAVE area can be.
-const XSAVE_MIN: usize = 576;
-
-/// An XSAVE area in standard format.
-#[derive(Debug)]
-pub(crate) struct Extended {
-    area: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the area is plain memory owned by this value.
-unsafe impl Send for Extended {}
-
-impl Extended {
-    fn zeroed(size: usize) -> Self {
-        let size = size.max(XSAVE_MIN).next_multiple_of(XSAVE_ALIGN);
-        let Ok(layout) = Layout::from_size_align(size, XSAVE_ALIGN) else {
-            unreachable!("the processor reports an XSAVE area of {size} bytes")
-        };
-        // SAFETY: the layout's size is not zero.
-        let Some(area) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            handle_alloc_error(layout)
-        };
-        Self { area, layout }
-    }
-
-    /// The initial configuration: with an all-zero XSTATE_BV, XRSTOR puts each component into its
-    /// initial state; MXCSR is taken from the area and must hold its reset value.
-    pub(crate) fn capture_initial(size: usize) -> Self {
-        const MXCSR_OFFSET: usize = 24;
-        const MXCSR_RESET: u32 = 0x1f80;
-        let new = Self::zeroed(size);
-        // SAFETY: the area is at least 576 bytes and ours.
-        unsafe { new.area.add(MXCSR_OFFSET).cast::<u32>().write(MXCSR_RESET) };
-        new
-    }
-
-    /// A copy with the same layout.
-    pub(crate) fn duplicate(&self) -> Self {
-        let new = Self::zeroed(self.layout.size());
-        // SAFETY: both areas have the layout's size and do not overlap.
-        unsafe {
-            new.area
-                .copy_from_nonoverlapping(self.area, self.layout.size())
-        };
-        new
-    }
-
-    /// XSAVE of every component enabled in XCR0.
-    ///
-    /// # Safety
-    ///
-    /// CR4.OSXSAVE must be set, and the area be as large as the components in XCR0 need.
-    unsafe fn save(&mut self) {
-        // SAFETY: by contract the area is large enough; it is 64-byte aligned.
-        unsafe {
-            asm!("xsave64 [{area}]", area = in(reg) self.area.as_ptr(), in("eax") !0u32, in("edx") !0u32,
-                options(nostack, preserves_flags));
-        }
-    }
-
-    /// XRSTOR of every component enabled in XCR0.
-    ///
-    /// # Safety
-    ///
-    /// As [`Extended::save`]; the hypervisor's code must not use the registers that change.
-    unsafe fn restore(&self) {
-        // SAFETY: the area holds what `save` or `capture_initial` put there, so its header is valid.
-        unsafe {
-            asm!("xrstor64 [{area}]", area = in(reg) self.area.as_ptr(), in("eax") !0u32, in("edx") !0u32,
-                options(nostack, preserves_flags));
-        }
-    }
-}
-
-impl Drop for Extended {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout and not freed before.
-        unsafe { dealloc(self.area.as_ptr(), self.layout) }
-    }
-}
 
 /// What a vCPU leaves in the processor between exits.
 #[derive(Debug)]
@@ -106,26 +22,62 @@ pub(crate) struct Resident {
     debug: [u64; 5],
     cr2: u64,
     pub(crate) xcr0: u64,
-    extended: Extended,
+    extended: Area,
     has_tsc_aux: bool,
 }
 
 impl Resident {
-    /// The state after a processor reset (Intel SDM volume 3, table 10-1).
-    pub(crate) fn at_reset(fresh: &Extended, has_tsc_aux: bool) -> Self {
-        const DR6_RESET: u64 = 0xffff_0ff0;
-        Self {
+    /// The state after a reset.
+    pub(crate) fn new(area: &AreaLayout, has_tsc_aux: bool) -> Self {
+        let state = VcpuStateV1::at_reset();
+        let mut new = Self {
             star: 0,
             lstar: 0,
             cstar: 0,
             fmask: 0,
             kernel_gs_base: 0,
             tsc_aux: 0,
-            debug: [0, 0, 0, 0, DR6_RESET],
+            debug: [0; 5],
             cr2: 0,
-            xcr0: 1,
-            extended: fresh.duplicate(),
+            xcr0: 0,
+            extended: Area::new(area),
             has_tsc_aux,
+        };
+        new.set(&state);
+        new
+    }
+
+    /// Takes its part of a state that this processor can take.
+    pub(crate) fn set(&mut self, state: &VcpuStateV1) {
+        let [dr0, dr1, dr2, dr3] = state.breakpoints;
+        self.star = state.star;
+        self.lstar = state.lstar;
+        self.cstar = state.cstar;
+        self.fmask = state.fmask;
+        self.kernel_gs_base = state.kernel_gs_base;
+        self.tsc_aux = state.tsc_aux;
+        self.debug = [dr0, dr1, dr2, dr3, state.dr6];
+        self.cr2 = state.cr2;
+        self.xcr0 = state.xcr0;
+        self.extended.set(&state.extended);
+    }
+
+    /// A state whose part in the processor is what [`Resident::store`] found, the rest as after a reset.
+    pub(crate) fn state(&self) -> VcpuStateV1 {
+        let [dr0, dr1, dr2, dr3, dr6] = self.debug;
+        VcpuStateV1 {
+            star: self.star,
+            lstar: self.lstar,
+            cstar: self.cstar,
+            fmask: self.fmask,
+            kernel_gs_base: self.kernel_gs_base,
+            tsc_aux: self.tsc_aux,
+            breakpoints: [dr0, dr1, dr2, dr3],
+            dr6,
+            cr2: self.cr2,
+            xcr0: self.xcr0,
+            extended: self.extended.state(),
+            ..VcpuStateV1::at_reset()
         }
     }
 

@@ -5,10 +5,11 @@ use crate::controls::EntryControls;
 use crate::cpu::HostFields;
 use crate::enter::exit_rip;
 use crate::fields::{Field16, Field32, Field64, FieldNatural};
-use crate::state::{Segment, SegmentRegister, StartState};
+use crate::saved::VcpuStateV1;
+use crate::state::{Event, Segment, SegmentRegister};
 use crate::vmcs::{Current, VmcsError, vmx_instruction};
 use core::arch::asm;
-use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
+use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 
 /// CR0 bits that the guest sees but does not set: VMX demands NE, and CD and NW are not switched
 /// by entry and exit, so a guest that disabled its caches would disable the host's.
@@ -36,12 +37,14 @@ pub(crate) const CR4_GUEST: u64 = Cr4Flags::VIRTUAL_8086_MODE_EXTENSIONS.bits()
     | Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION.bits()
     | Cr4Flags::PROTECTION_KEY_USER.bits();
 
+/// CR4 bits that the guest may see set on this processor.
+pub(crate) const fn guest_cr4(caps: &Capabilities) -> u64 {
+    (CR4_GUEST | Cr4Flags::MACHINE_CHECK_EXCEPTION.bits()) & caps.cr4_fixed1
+}
+
 /// CR4 bits that stay set in the processor, whatever the guest sees.
 pub(crate) const CR4_ALWAYS: u64 =
     Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits() | Cr4Flags::MACHINE_CHECK_EXCEPTION.bits();
-
-/// IA32_PAT after reset (Intel SDM volume 3, table 12-12).
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// The vector of #MC, the one exception that exits.
 const MACHINE_CHECK: u32 = 18;
@@ -135,129 +138,86 @@ pub(crate) unsafe fn write_host_state(
     }
 }
 
-/// What distinguishes the modes in which vCPUs start.
-struct Mode {
-    code: Segment,
-    data: Segment,
-    /// As the guest sees it.
-    cr0: u64,
-    cr3: u64,
-    cr4: u64,
-    efer: EferFlags,
-    rip: u64,
-    gdt: (u64, u32),
-}
-
-impl Mode {
-    fn of(start: &StartState) -> Self {
-        let protected = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::EXTENSION_TYPE;
-        match *start {
-            StartState::RealMode { page } => Self {
-                code: Segment::real_mode(u16::from(page) << 8),
-                data: Segment::real_mode(0),
-                cr0: (Cr0Flags::CACHE_DISABLE
-                    | Cr0Flags::NOT_WRITE_THROUGH
-                    | Cr0Flags::EXTENSION_TYPE)
-                    .bits(),
-                cr3: 0,
-                cr4: 0,
-                efer: EferFlags::empty(),
-                rip: 0,
-                gdt: (0, 0xffff),
-            },
-            StartState::Protected32 { eip, .. } => Self {
-                code: Segment::flat_code_32(0x8),
-                data: Segment::flat_data_32(0x10),
-                cr0: protected.bits(),
-                cr3: 0,
-                cr4: 0,
-                efer: EferFlags::empty(),
-                rip: u64::from(eip),
-                gdt: (0, 0xffff),
-            },
-            StartState::Long64 {
-                rip,
-                cr3,
-                gdt_base,
-                gdt_limit,
-                code,
-                data,
-                ..
-            } => Self {
-                code: Segment::flat_code_64(code),
-                data: Segment::flat_data_32(data),
-                cr0: (protected | Cr0Flags::PAGING).bits(),
-                cr3,
-                cr4: Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits(),
-                efer: EferFlags::LONG_MODE_ENABLE | EferFlags::LONG_MODE_ACTIVE,
-                rip,
-                gdt: (gdt_base, u32::from(gdt_limit)),
-            },
-        }
-    }
-}
-
 /// # Safety
 ///
 /// The VMCS must be one that is being set up, with its controls written.
 pub(crate) unsafe fn write_guest_state(
     vmcs: &Current,
     caps: &Capabilities,
-    start: &StartState,
+    state: &VcpuStateV1,
 ) -> Result<(), VmcsError> {
-    const DR7_RESET: u64 = 0x400;
-    const RFLAGS_RESERVED: u64 = 1 << 1;
     // Unrestricted guest lifts the demand for PE and PG.
     let cr0_fixed = caps.cr0_fixed0 & !(Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::PAGING).bits();
-    let mode = Mode::of(start);
     for register in SegmentRegister::ALL {
-        let segment = match register {
-            SegmentRegister::Cs => mode.code,
-            SegmentRegister::Ldtr => Segment::null_ldt(),
-            SegmentRegister::Tr => Segment::busy_tss_32(),
-            _ => mode.data,
-        };
         // SAFETY: guest state of a VMCS that is being set up.
-        unsafe { write_segment(vmcs, register, segment)? };
+        unsafe { write_segment(vmcs, register, state.segment(register))? };
     }
     // SAFETY: guest state of a VMCS that is being set up; entry checks it.
     unsafe {
-        vmcs.write_natural(FieldNatural::GuestCr0, (mode.cr0 & !CR0_HOST) | cr0_fixed)?;
-        vmcs.write_natural(FieldNatural::Cr0Shadow, mode.cr0)?;
-        vmcs.write_natural(FieldNatural::GuestCr3, mode.cr3)?;
-        vmcs.write_natural(
-            FieldNatural::GuestCr4,
-            mode.cr4 | CR4_ALWAYS | caps.cr4_fixed0,
-        )?;
-        vmcs.write_natural(FieldNatural::Cr4Shadow, mode.cr4)?;
-        vmcs.write_natural(FieldNatural::GuestRip, mode.rip)?;
-        vmcs.write_natural(FieldNatural::GuestGdtrBase, mode.gdt.0)?;
-        vmcs.write32(Field32::GuestGdtrLimit, mode.gdt.1)?;
-        vmcs.write_natural(FieldNatural::GuestDr7, DR7_RESET)?;
-        vmcs.write_natural(FieldNatural::GuestRflags, RFLAGS_RESERVED)?;
-        for field in [
-            FieldNatural::GuestRsp,
-            FieldNatural::GuestIdtrBase,
-            FieldNatural::GuestPendingDebug,
-            FieldNatural::GuestSysenterEsp,
-            FieldNatural::GuestSysenterEip,
+        for (field, value) in [
+            (FieldNatural::GuestCr0, (state.cr0 & !CR0_HOST) | cr0_fixed),
+            (FieldNatural::Cr0Shadow, state.cr0),
+            (FieldNatural::GuestCr3, state.cr3),
+            (
+                FieldNatural::GuestCr4,
+                state.cr4 | CR4_ALWAYS | caps.cr4_fixed0,
+            ),
+            (FieldNatural::Cr4Shadow, state.cr4),
+            (FieldNatural::GuestRip, state.rip),
+            (FieldNatural::GuestRsp, state.rsp),
+            (FieldNatural::GuestRflags, state.rflags),
+            (FieldNatural::GuestGdtrBase, state.gdtr.base),
+            (FieldNatural::GuestIdtrBase, state.idtr.base),
+            (FieldNatural::GuestDr7, state.dr7),
+            (FieldNatural::GuestPendingDebug, state.pending_debug),
+            (FieldNatural::GuestSysenterEsp, state.sysenter_esp),
+            (FieldNatural::GuestSysenterEip, state.sysenter_eip),
         ] {
-            vmcs.write_natural(field, 0)?;
+            vmcs.write_natural(field, value)?;
         }
-        vmcs.write32(Field32::GuestIdtrLimit, 0xffff)?;
-        vmcs.write32(Field32::GuestSysenterCs, 0)?;
-        vmcs.write32(Field32::GuestInterruptibility, 0)?;
+        vmcs.write32(Field32::GuestGdtrLimit, state.gdtr.limit)?;
+        vmcs.write32(Field32::GuestIdtrLimit, state.idtr.limit)?;
+        vmcs.write32(Field32::GuestSysenterCs, state.sysenter_cs)?;
+        vmcs.write32(Field32::GuestInterruptibility, state.interruptibility)?;
         vmcs.write32(Field32::GuestActivity, 0)?;
         vmcs.write64(Field64::VmcsLinkPointer, !0)?;
         vmcs.write64(Field64::GuestDebugCtl, 0)?;
-        vmcs.write64(Field64::GuestPat, PAT_RESET)?;
-        vmcs.write64(Field64::GuestEfer, mode.efer.bits())?;
+        vmcs.write64(Field64::GuestPat, state.pat)?;
+        vmcs.write64(Field64::GuestEfer, state.efer)?;
+        for (field, entry) in Field64::GUEST_PDPTES.into_iter().zip(state.pdptes) {
+            vmcs.write64(field, entry)?;
+        }
         let mut entry = caps.entry;
-        entry.set(
-            EntryControls::IA32E_GUEST,
-            mode.efer.contains(EferFlags::LONG_MODE_ACTIVE),
-        );
-        vmcs.write32(Field32::EntryControls, entry.bits())
+        entry.set(EntryControls::IA32E_GUEST, state.is_long());
+        vmcs.write32(Field32::EntryControls, entry.bits())?;
+        if let Some(queued) = state.event {
+            let length = u32::from(queued.instruction_length);
+            write_event(vmcs, queued.event, length)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the next entry deliver an event; `length` is that of the instruction that raised it, if one
+/// did.
+///
+/// # Safety
+///
+/// The VMCS must be this vCPU's; entry checks the event.
+pub(crate) unsafe fn write_event(
+    vmcs: &Current,
+    event: Event,
+    length: u32,
+) -> Result<(), VmcsError> {
+    // SAFETY: entry delivers the event into the guest only, and checks it.
+    unsafe {
+        if let Some(code) = event.error_code {
+            vmcs.write32(Field32::EntryExceptionErrorCode, code)?;
+        }
+        if event.is_software() {
+            vmcs.write32(Field32::EntryInstructionLength, length)?;
+        }
+        vmcs.write32(Field32::EntryInterruptionInfo, event.info())
     }
 }
 
@@ -301,25 +261,5 @@ pub(crate) fn invalidate(ept_pointer: u64, vpid: Option<u16>) -> Result<(), Vmcs
         Err(VmcsError::Invalidate)
     } else {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_up_ipi_starts_at_its_page_in_real_mode() {
-        let start = StartState::RealMode { page: 0x9f };
-        let mode = Mode::of(&start);
-        assert_eq!((mode.code.selector, mode.code.base), (0x9f00, 0x9_f000));
-        assert_eq!((mode.code.limit, mode.rip), (0xffff, 0));
-        assert_eq!((mode.data.selector, mode.data.base), (0, 0));
-        // Table 10-1: caches off, real mode.
-        assert_eq!((mode.cr0, mode.cr4), (0x6000_0010, 0));
-        let gprs = start.gprs();
-        assert_ne!(gprs.rdx, 0);
-        let rest = crate::state::Gprs { rdx: 0, ..gprs };
-        assert_eq!(rest, crate::state::Gprs::default());
     }
 }

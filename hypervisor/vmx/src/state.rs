@@ -2,9 +2,10 @@
 
 use crate::fields::{Field16, Field32, FieldNatural};
 use core::arch::x86_64::__cpuid;
+use serde::{Deserialize, Serialize};
 
 /// The general-purpose registers of a vCPU while it is outside its guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(C)]
 #[allow(missing_docs, reason = "the names are the manual's")]
 pub struct Gprs {
@@ -75,7 +76,7 @@ impl Gprs {
 }
 
 /// A segment register with its hidden part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// The visible selector.
     pub selector: u16,
@@ -121,14 +122,14 @@ impl Segment {
         }
     }
 
-    /// An unusable LDTR.
+    /// LDTR after a reset (Intel SDM volume 3, table 10-1).
     #[must_use]
-    pub const fn null_ldt() -> Self {
+    pub const fn reset_ldt() -> Self {
         Self {
             selector: 0,
             base: 0,
-            limit: 0,
-            access: 0x1_0000,
+            limit: 0xffff,
+            access: 0x82,
         }
     }
 
@@ -298,7 +299,7 @@ impl SegmentRegister {
 }
 
 /// Kinds of events that VM entry delivers (Intel SDM volume 3, table 25-18).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum EventKind {
     /// An interrupt from the guest's interrupt controller.
@@ -316,7 +317,7 @@ pub enum EventKind {
 }
 
 /// An event for VM entry to deliver through the guest's IDT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// What kind of event.
     pub kind: EventKind,
@@ -353,13 +354,72 @@ impl Event {
 
     /// The VM-entry interruption-information field.
     pub(crate) const fn info(self) -> u32 {
-        const VALID: u32 = 1 << 31;
-        const ERROR_CODE: u32 = 1 << 11;
         let error = if self.error_code.is_some() {
-            ERROR_CODE
+            info::ERROR_CODE
         } else {
             0
         };
-        VALID | error | ((self.kind as u32) << 8) | self.vector as u32
+        info::VALID | error | ((self.kind as u32) << 8) | self.vector as u32
+    }
+
+    /// The event in an interruption-information field, whose error code is `code`; `None` if there is
+    /// none.
+    pub(crate) const fn from_info(info: u32, code: u32) -> Option<Self> {
+        if info & info::VALID == 0 {
+            return None;
+        }
+        let kind = match (info >> 8) & 7 {
+            0 => EventKind::ExternalInterrupt,
+            2 => EventKind::Nmi,
+            3 => EventKind::HardwareException,
+            4 => EventKind::SoftwareInterrupt,
+            5 => EventKind::PrivilegedSoftwareException,
+            6 => EventKind::SoftwareException,
+            _ => return None,
+        };
+        let error_code = if info & info::ERROR_CODE != 0 {
+            Some(code)
+        } else {
+            None
+        };
+        Some(Self {
+            kind,
+            vector: info as u8,
+            error_code,
+        })
+    }
+
+    /// Whether an instruction raised it, whose length the entry must know.
+    pub(crate) const fn is_software(self) -> bool {
+        matches!(
+            self.kind,
+            EventKind::SoftwareInterrupt
+                | EventKind::SoftwareException
+                | EventKind::PrivilegedSoftwareException
+        )
+    }
+}
+
+/// Fields of interruption information, alike for entry, exit and vectoring (Intel SDM volume 3, tables
+/// 25-18, 25-19 and 25-20).
+mod info {
+    pub(super) const ERROR_CODE: u32 = 1 << 11;
+    pub(super) const VALID: u32 = 1 << 31;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn events_come_back_from_their_field(info: u32, code: u32) {
+            match Event::from_info(info, code) {
+                // Bit 12 is undefined in vectoring information, and not for an entry.
+                Some(event) => prop_assert_eq!(event.info(), info & 0x8000_0fff),
+                None => prop_assert!(info >> 31 == 0 || matches!(info >> 8 & 7, 1 | 7)),
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::ept::Ept;
 use crate::memory::FrameSource;
 use crate::msr::Msr;
 use crate::residency::Resident;
+use crate::saved::{RestoreError, VcpuStateV1};
 use crate::setup;
 use crate::state::StartState;
 use crate::vmcs::{Current, Region, VmcsError};
@@ -115,7 +116,7 @@ const OWN_MSRS: [Msr; 11] = [
 pub struct Vcpu {
     region: Region,
     pub(crate) context: Box<EnterContext>,
-    resident: Resident,
+    pub(crate) resident: Resident,
     io: IoBitmaps,
     msrs: MsrBitmap,
     vpid: u16,
@@ -149,8 +150,8 @@ impl Vcpu {
         let mut vcpu = Self {
             region: Region::new(frame, caps.revision),
             context: Box::default(),
-            resident: Resident::at_reset(
-                &cpu.fresh,
+            resident: Resident::new(
+                &cpu.area,
                 caps.secondary.contains(SecondaryControls::RDTSCP),
             ),
             io: IoBitmaps::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
@@ -171,7 +172,7 @@ impl Vcpu {
         Ok(vcpu)
     }
 
-    /// Puts the vCPU back into the state of [`Vcpu::new`]. It need not be the active one, nor does it
+    /// Puts the vCPU into the state of [`Vcpu::new`] again. It need not be the active one, nor does it
     /// become that.
     ///
     /// # Errors
@@ -188,16 +189,51 @@ impl Vcpu {
         tsc_offset: u64,
         start: &StartState,
     ) -> Result<(), VcpuError> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.set(cpu, ept, tsc_offset, &VcpuStateV1::at_start(start))? };
+        Ok(())
+    }
+
+    /// Puts the vCPU into a saved state, which may come from anywhere: it is checked. It need not be the
+    /// active one, nor does it become that. `tsc_offset` is as in [`Vcpu::new`].
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] says what is wrong with the state, or what this processor lacks for it.
+    ///
+    /// # Safety
+    ///
+    /// As [`Vcpu::new`].
+    pub unsafe fn restore(
+        &mut self,
+        cpu: &mut VmxCpu,
+        ept: &Ept,
+        tsc_offset: u64,
+        state: &VcpuStateV1,
+    ) -> Result<(), RestoreError> {
+        state.check(&cpu.limits())?;
+        // SAFETY: passed on to the caller.
+        unsafe { self.set(cpu, ept, tsc_offset, state)? };
+        Ok(())
+    }
+
+    /// Writes the whole VMCS and the resident state anew.
+    ///
+    /// # Safety
+    ///
+    /// As [`Vcpu::new`]; the state must be one that this processor can take.
+    unsafe fn set(
+        &mut self,
+        cpu: &mut VmxCpu,
+        ept: &Ept,
+        tsc_offset: u64,
+        state: &VcpuStateV1,
+    ) -> Result<(), VmcsError> {
         if cpu.resident == Some(self.region.physical()) {
             cpu.resident = None;
         }
-        *self.context = EnterContext::default();
-        self.context.gprs = start.gprs();
-        let has_tsc_aux = cpu
-            .capabilities()
-            .secondary
-            .contains(SecondaryControls::RDTSCP);
-        self.resident = Resident::at_reset(&cpu.fresh, has_tsc_aux);
+        self.context.gprs = state.gprs;
+        self.resident.set(state);
         self.primary = cpu.capabilities().primary;
         self.launched = 0;
         cpu.current = None;
@@ -225,13 +261,12 @@ impl Vcpu {
                 },
             )?;
             setup::write_host_state(&vmcs, &cpu.host_fields(), self.context.exit_rsp())?;
-            setup::write_guest_state(&vmcs, cpu.capabilities(), start)?;
+            setup::write_guest_state(&vmcs, cpu.capabilities(), state)?;
         }
         setup::invalidate(
             ept.pointer(),
             cpu.capabilities().invvpid.then_some(self.vpid),
-        )?;
-        Ok(())
+        )
     }
 
     /// Makes this vCPU the one that the processor runs, and gives access to it.

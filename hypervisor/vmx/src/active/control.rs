@@ -9,6 +9,7 @@ use crate::fields::{Field32, Field64, FieldNatural};
 use crate::residency::{set_xcr0, xcr0};
 use crate::setup::{self, CR0_HOST, CR4_ALWAYS, CR4_GUEST};
 use crate::vmcs::VmcsError;
+use crate::xsave::xcr0_is_valid;
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
 
 /// The guest's paging configuration, for walks of its page tables.
@@ -122,14 +123,11 @@ impl Active<'_> {
         pdptes: impl FnOnce(u64) -> Option<[u64; 4]>,
     ) -> Result<bool, VmcsError> {
         let now = self.paging()?;
-        let mce = Cr4Flags::MACHINE_CHECK_EXCEPTION.bits();
-        let supported = self.cpu.capabilities().cr4_fixed1;
         let long = now.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
         let pae = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits();
         let pcid = Cr4Flags::PCID.bits();
         let pcid_rises = value & !now.cr4 & pcid != 0;
-        if value & !(CR4_GUEST | mce) != 0
-            || value & !supported != 0
+        if value & !setup::guest_cr4(self.cpu.capabilities()) != 0
             || (long && value & pae == 0)
             || (pcid_rises && (!long || now.cr3 & 0xfff != 0))
         {
@@ -172,18 +170,7 @@ impl Active<'_> {
 
     /// XSETBV of XCR0 with this value; `false` for #GP(0) (Intel SDM volume 1, section 13.3).
     pub fn write_xcr0(&mut self, value: u64) -> bool {
-        const X87: u64 = 1 << 0;
-        const SSE: u64 = 1 << 1;
-        const AVX: u64 = 1 << 2;
-        const MPX: u64 = 0b11 << 3;
-        const AVX512: u64 = 0b111 << 5;
-        let all_or_none = |mask: u64| value & mask == 0 || value & mask == mask;
-        let valid = value & !self.cpu.xcr0 == 0
-            && value & X87 != 0
-            && (value & AVX == 0 || value & SSE != 0)
-            && all_or_none(MPX)
-            && all_or_none(AVX512)
-            && (value & AVX512 == 0 || value & AVX != 0);
+        let valid = xcr0_is_valid(value, self.cpu.xcr0);
         if valid {
             // SAFETY: a subset of what the processor accepts, with its rules obeyed.
             unsafe { set_xcr0(value) };
@@ -234,13 +221,7 @@ impl Active<'_> {
         {
             return Ok(false);
         }
-        let fields = [
-            Field64::GuestPdpte0,
-            Field64::GuestPdpte1,
-            Field64::GuestPdpte2,
-            Field64::GuestPdpte3,
-        ];
-        for (field, entry) in fields.into_iter().zip(entries) {
+        for (field, entry) in Field64::GUEST_PDPTES.into_iter().zip(entries) {
             // SAFETY: guest state only.
             unsafe { self.vmcs.write64(field, entry)? };
         }

@@ -4,6 +4,8 @@ use super::{Active, RFLAGS_IF, blocking};
 use crate::controls::PrimaryControls;
 use crate::fields::{Field32, FieldNatural};
 use crate::residency::set_cr2;
+use crate::saved::QueuedEvent;
+use crate::setup;
 use crate::state::{Event, EventKind};
 use crate::vmcs::VmcsError;
 use x86_64::registers::control::Cr0Flags;
@@ -47,23 +49,13 @@ impl Active<'_> {
             // In real mode no exception pushes an error code, and entry refuses one.
             event.error_code = None;
         }
-        // SAFETY: entry delivers the event into the guest only, and checks it.
-        unsafe {
-            if let Some(code) = event.error_code {
-                self.vmcs.write32(Field32::EntryExceptionErrorCode, code)?;
-            }
-            if matches!(
-                event.kind,
-                EventKind::SoftwareInterrupt
-                    | EventKind::SoftwareException
-                    | EventKind::PrivilegedSoftwareException
-            ) {
-                let length = self.vmcs.read32(Field32::ExitInstructionLength)?;
-                self.vmcs.write32(Field32::EntryInstructionLength, length)?;
-            }
-            self.vmcs
-                .write32(Field32::EntryInterruptionInfo, event.info())
-        }
+        let length = if event.is_software() {
+            self.vmcs.read32(Field32::ExitInstructionLength)?
+        } else {
+            0
+        };
+        // SAFETY: the VMCS is this vCPU's.
+        unsafe { setup::write_event(&self.vmcs, event, length) }
     }
 
     /// Delivers an NMI at the next entry if the guest can take one; else asks for an exit when it can
@@ -104,6 +96,65 @@ impl Active<'_> {
     /// [`VmcsError::Read`].
     pub fn is_delivering_event(&self) -> Result<bool, VmcsError> {
         Ok(self.vmcs.read32(Field32::IdtVectoringInfo)? >> 31 != 0)
+    }
+
+    /// The event that the next entry delivers.
+    pub(super) fn queued_event(&self) -> Result<Option<QueuedEvent>, VmcsError> {
+        let info = self.vmcs.read32(Field32::EntryInterruptionInfo)?;
+        let code = self.vmcs.read32(Field32::EntryExceptionErrorCode)?;
+        let Some(event) = Event::from_info(info, code) else {
+            return Ok(None);
+        };
+        let length = if event.is_software() {
+            self.vmcs.read32(Field32::EntryInstructionLength)?
+        } else {
+            0
+        };
+        Ok(Some(QueuedEvent {
+            event,
+            instruction_length: length as u8,
+        }))
+    }
+
+    /// Takes up what a memory fault interrupted: the delivery of an event begins anew at the next entry
+    /// (section 28.2.4), and an IRET that had ended the blocking of NMIs is to be executed with
+    /// them blocked again (section 28.2.3).
+    ///
+    /// Of the exits that the controls allow, only memory faults can come in the middle of a delivery
+    /// and be resumed: interrupts, NMIs and the timer come before or after it, and machine checks and
+    /// task switches are not resumed.
+    #[cold]
+    pub(super) fn resume_interrupted(&mut self) -> Result<(), VmcsError> {
+        const NMI_UNBLOCKED_BY_IRET: u64 = 1 << 12;
+        let info = self.vmcs.read32(Field32::IdtVectoringInfo)?;
+        let code = self.vmcs.read32(Field32::IdtVectoringErrorCode)?;
+        let blocking = self.vmcs.read32(Field32::GuestInterruptibility)?;
+        let next = match Event::from_info(info, code) {
+            Some(event) => {
+                let length = self.vmcs.read32(Field32::ExitInstructionLength)?;
+                // SAFETY: the VMCS is this vCPU's, and the processor was delivering this event.
+                unsafe { setup::write_event(&self.vmcs, event, length)? };
+                if event.kind == EventKind::Nmi {
+                    // Its delivery blocks NMIs, and the entry demands that they are not blocked yet.
+                    blocking & !blocking::NMI
+                } else {
+                    blocking
+                }
+            }
+            None => {
+                let qualification = self.vmcs.read_natural(FieldNatural::ExitQualification)?;
+                if qualification & NMI_UNBLOCKED_BY_IRET != 0 {
+                    blocking | blocking::NMI
+                } else {
+                    blocking
+                }
+            }
+        };
+        if next != blocking {
+            // SAFETY: guest state only.
+            unsafe { self.vmcs.write32(Field32::GuestInterruptibility, next)? };
+        }
+        Ok(())
     }
 
     /// Raises #PF for a linear address.
