@@ -341,7 +341,7 @@ impl Cpu {
                 for vcpu in &mut self.vcpus {
                     vcpu.park(&mut self.vmx);
                 }
-                self.vcpus[index].command(command, &mut self.vmx);
+                self.vcpus[index].command(command, &mut self.vmx, &self.shared.memory);
             }
         }
     }

@@ -26,6 +26,8 @@ pub(crate) enum GuestState {
     Crashed = 3,
     /// Crashed or reset itself, and is about to start again.
     Restarting = 4,
+    /// Its state is kept, to go on from.
+    Frozen = 5,
 }
 
 impl GuestState {
@@ -35,6 +37,7 @@ impl GuestState {
             2 => Self::Off,
             3 => Self::Crashed,
             4 => Self::Restarting,
+            5 => Self::Frozen,
             _ => Self::Stopped,
         }
     }
@@ -48,6 +51,7 @@ impl fmt::Display for GuestState {
             Self::Off => "off",
             Self::Crashed => "crashed",
             Self::Restarting => "restarting",
+            Self::Frozen => "frozen",
         })
     }
 }
@@ -58,6 +62,10 @@ pub(crate) enum Command {
     Start,
     Stop,
     Restart,
+    /// Keep the guest's whole state, and nothing of the guest beside.
+    Freeze,
+    /// Let the guest go on from there.
+    Thaw,
     Dump,
     Statistics,
     Trace,

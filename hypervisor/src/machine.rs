@@ -5,6 +5,7 @@
 //! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
 mod exits;
+mod frozen;
 mod lead;
 mod local;
 mod mailbox;
@@ -28,8 +29,9 @@ use config::{Device, ImageFormat};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
-use devices::lapic::LocalApicConfig;
+use devices::lapic::{Address, LocalApicConfig};
 use devices::{Pc, PcConfig, Ticks};
+use frozen::VirtualCpuStateV1;
 use local::Local;
 use mailbox::Mailbox;
 use spin::Mutex;
@@ -73,6 +75,8 @@ enum Ending {
 #[derive(Debug, Default)]
 struct Run {
     number: AtomicU64,
+    /// Whether the owners are to leave their vCPUs' states when it is over.
+    freezes: AtomicBool,
     /// Why it is over, if the guest ended it.
     ending: Mutex<Option<Ending>>,
     /// The board's TSC at guest time zero: guest time = TSC - base.
@@ -87,6 +91,8 @@ struct VcpuPort {
     /// Its owner knows that the run is over.
     parked: AtomicBool,
     mailbox: Mailbox,
+    /// Its state, left by its owner for the lead at the end of a run or the other way round for the begin of one.
+    saved: Mutex<Option<VirtualCpuStateV1>>,
 }
 
 /// The part of the devices' state that processors look at without the lock. It is brought up to date before the lock
@@ -127,7 +133,7 @@ impl Machine {
         cpu: &VmxCpu,
         memory: &mut PhysicalMemory,
     ) -> Result<Self, StartFailure> {
-        let host_physical = memory.take_for_guest(config.memory)?;
+        let (guest_memory, host_physical) = guest_memory(config.memory, memory)?;
         let caps = cpu.capabilities();
         let mut ept = Ept::new(caps, memory)?;
         // SAFETY: the range was taken for this guest just now; nothing else uses it.
@@ -141,9 +147,6 @@ impl Machine {
                 memory,
             )?;
         }
-        let map = vmx::FrameSource::direct_map(memory);
-        // SAFETY: as above, and free memory is mapped for good.
-        let guest_memory = unsafe { GuestMemory::new(map, host_physical, config.memory) };
         let secondary = caps.secondary();
         let cpuid = Cpuid::new(&Offer {
             tsc_hz: board.tsc_hz,
@@ -158,6 +161,7 @@ impl Machine {
             cpu: *cpu as usize,
             parked: AtomicBool::new(true),
             mailbox: Mailbox::default(),
+            saved: Mutex::new(None),
         });
         Ok(Self {
             handle,
@@ -216,6 +220,12 @@ impl Machine {
         }
     }
 
+    /// Ends the run to keep the guest's state: the owners of the vCPUs leave theirs.
+    fn freeze_run(&self) {
+        self.run.freezes.store(true, Ordering::Relaxed);
+        self.end_run(None);
+    }
+
     /// Ends the run: the owners of the vCPUs park them soon. The first cause counts.
     fn end_run(&self, ending: Option<Ending>) {
         if let Some(ending) = ending {
@@ -239,19 +249,45 @@ impl Machine {
         self.run.number.load(Ordering::SeqCst) != 0
     }
 
-    /// Resets the devices and begins run `number`, at guest time zero, which is now.
-    fn begin_run(&self, number: u64, base: u64) {
-        *self.devices.lock() = Pc::new(pc_config(&self.config, self.board, base), Ticks(0));
-        self.glance.interrupt.store(false, Ordering::Relaxed);
-        self.glance
-            .deadline
-            .store(Ticks::NEVER.0, Ordering::Relaxed);
+    /// The board's TSC at guest time zero.
+    fn base(&self) -> u64 {
+        self.run.base.load(Ordering::Relaxed)
+    }
+
+    /// Memory as large as the guest's, for a copy of it.
+    fn memory_like_its(&self, frames: &Mutex<PhysicalMemory>) -> Result<GuestMemory, StartFailure> {
+        guest_memory(self.memory.size(), &mut frames.lock()).map(|(memory, _)| memory)
+    }
+
+    /// Forgets states that vCPUs left at the end of a run.
+    fn forget_saved(&self) {
+        for vcpu in &self.vcpus {
+            *vcpu.saved.lock() = None;
+        }
+    }
+
+    /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `base`.
+    fn new_devices(&self, base: u64) -> Pc {
+        Pc::new(pc_config(&self.config, self.board, base), Ticks(0))
+    }
+
+    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`.
+    fn begin_run(&self, number: u64, devices: Pc, base: u64) {
+        let mut shared = self.devices.lock();
+        *shared = devices;
+        self.glance.update(&shared);
+        drop(shared);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
-            // A message may come before the owner has looked: it is for the local APIC as reset leaves it.
-            let local = Local::new(self.local_apic(index));
-            vcpu.mailbox.reset(local.address());
+            // A message may come before the owner has looked: it is for the local APIC as the owner will find it.
+            let local = match &*vcpu.saved.lock() {
+                Some(saved) => Local::restore(self.local_apic(index), &saved.local),
+                None => Ok(Local::new(self.local_apic(index))),
+            };
+            let address = local.map_or(Address::from_bits(0), |local| local.address());
+            vcpu.mailbox.reset(address);
         }
         *self.run.ending.lock() = None;
+        self.run.freezes.store(false, Ordering::Relaxed);
         self.run.base.store(base, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
         for vcpu in &self.vcpus[1..] {
@@ -271,6 +307,11 @@ impl Machine {
             })
     }
 
+    /// What the devices are, for a state that brings their time.
+    fn pc_config(&self) -> PcConfig {
+        pc_config(&self.config, self.board, 0)
+    }
+
     /// The local APIC of a vCPU, where the machine has such.
     fn local_apic(&self, index: usize) -> Option<LocalApicConfig> {
         has_apics(&self.config).then_some(LocalApicConfig {
@@ -281,6 +322,18 @@ impl Machine {
             tsc_deadline: true,
         })
     }
+}
+
+/// Takes memory for a guest; returns its physical address, too.
+fn guest_memory(
+    size: u64,
+    memory: &mut PhysicalMemory,
+) -> Result<(GuestMemory, u64), StartFailure> {
+    let host_physical = memory.take_for_guest(size)?;
+    let map = vmx::FrameSource::direct_map(memory);
+    // SAFETY: the range was taken just now, so nobody else uses it, and free memory is mapped for good.
+    let guest_memory = unsafe { GuestMemory::new(map, host_physical, size) };
+    Ok((guest_memory, host_physical))
 }
 
 /// Where a guest's ACPI tables are.

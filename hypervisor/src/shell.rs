@@ -24,6 +24,8 @@ guests          the guests and their states
 start GUEST     load and start a guest
 stop GUEST      stop a guest
 restart GUEST   stop a guest and start it afresh
+freeze GUEST    keep a guest's whole state aside, and erase the guest
+thaw GUEST      let a frozen guest go on
 dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
 stat [GUEST]    exits by reason, with their number, total and worst ticks
@@ -84,6 +86,8 @@ fn execute(line: &str) {
         ("start", name) => ask(name, Command::Start),
         ("stop", name) => ask(name, Command::Stop),
         ("restart", name) => ask(name, Command::Restart),
+        ("freeze", name) => ask(name, Command::Freeze),
+        ("thaw", name) => ask(name, Command::Thaw),
         ("dump", name) => ask(name, Command::Dump),
         ("show", name) => with_guest(name, console::show_history),
         ("stat", None) => guest::all()

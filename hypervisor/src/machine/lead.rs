@@ -1,11 +1,13 @@
 //! The life of a guest: start, end, and start again. One processor leads it, the owner of vCPU 0; the others let go of
 //! the guest when its run is over, and this one waits for that before it touches what they share.
 
-use super::{ACPI_TABLES, Ending, Machine, StartFailure};
+use super::{ACPI_TABLES, Ending, Machine, StartFailure, frozen};
 use crate::guest::{Command, GuestState};
 use crate::loader::{Loaded, Module, linux, multiboot};
+use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
 use config::{ImageFormat, OnCrash};
+use devices::Pc;
 use drivers::tsc;
 use log::{error, info};
 use vmx::StartState;
@@ -26,14 +28,28 @@ enum Stage {
     Idle,
     /// A run is under way.
     Running,
-    /// The run is over; its vCPUs are being parked. Then a new one is wanted or not.
-    Ending { start: bool },
+    /// The run is over; its vCPUs are being parked. Then comes something else.
+    Ending(Next),
     /// Memory is being zeroed, up to this address.
     Scrubbing(u64),
     /// The kernel is being copied.
     Loading(Loaded<'static>),
     /// The next start is put off until this TSC of the board.
     Waiting(u64),
+    /// Memory is being kept aside, up to this address.
+    Keeping(u64),
+    /// Memory that was kept is being erased, up to this address.
+    Erasing(u64),
+    /// Memory that was kept is being put back, up to this address.
+    PuttingBack(u64),
+}
+
+/// What comes after the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    Start,
+    Freeze,
 }
 
 /// What came of a step.
@@ -42,8 +58,8 @@ pub(super) enum Step {
     Nothing,
     /// There is more to do at once.
     More,
-    /// A run begins, with vCPU 0 in this state.
-    Begin(StartState),
+    /// A run begins, with vCPU 0 in this state, or with all of them in the states that were left for them.
+    Begin(Option<StartState>),
 }
 
 /// The leader of a guest.
@@ -51,13 +67,18 @@ pub(super) enum Step {
 pub(super) struct Lead {
     stage: Stage,
     runs: u64,
+    /// The memory of a guest that is frozen, or was once.
+    store: Option<GuestMemory>,
+    /// The rest of the state of a guest that is frozen.
+    frozen: Option<Vec<u8>>,
 }
 
 impl Lead {
     /// Starts the guest afresh, whatever it does now.
     pub(super) fn start(&mut self, machine: &Machine) {
         machine.end_run(None);
-        self.stage = Stage::Ending { start: true };
+        self.frozen = None;
+        self.stage = Stage::Ending(Next::Start);
         machine.handle.set_state(GuestState::Running);
     }
 
@@ -66,12 +87,43 @@ impl Lead {
         if machine.handle.state() == GuestState::Running {
             info!("{}: stopped", machine.handle.name);
         }
-        self.stage = Stage::Ending { start: false };
+        self.frozen = None;
+        self.stage = Stage::Ending(Next::Nothing);
         machine.handle.set_state(GuestState::Stopped);
     }
 
+    /// Keeps the guest's whole state aside.
+    fn freeze(&mut self, machine: &Machine, frames: &spin::Mutex<PhysicalMemory>) {
+        let name = &machine.handle.name;
+        if !matches!(self.stage, Stage::Running) || machine.handle.state() != GuestState::Running {
+            return info!("{name}: does not run");
+        }
+        if self.store.is_none() {
+            match machine.memory_like_its(frames) {
+                Ok(store) => self.store = Some(store),
+                Err(failure) => return error!("{name}: cannot be frozen: {failure}"),
+            }
+        }
+        machine.freeze_run();
+        self.stage = Stage::Ending(Next::Freeze);
+    }
+
+    /// Lets a frozen guest go on.
+    fn thaw(&mut self, machine: &Machine) {
+        if machine.handle.state() != GuestState::Frozen {
+            return info!("{}: is not frozen", machine.handle.name);
+        }
+        self.stage = Stage::PuttingBack(0);
+        machine.handle.set_state(GuestState::Running);
+    }
+
     /// Does what the operator wants of the guest as a whole.
-    pub(super) fn command(&mut self, machine: &Machine, command: Command) {
+    pub(super) fn command(
+        &mut self,
+        machine: &Machine,
+        command: Command,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) {
         let running = matches!(
             machine.handle.state(),
             GuestState::Running | GuestState::Restarting
@@ -80,6 +132,9 @@ impl Lead {
             Command::Start if running => info!("{}: runs already", machine.handle.name),
             Command::Start | Command::Restart => self.start(machine),
             Command::Stop => self.stop(machine),
+            Command::Freeze => self.freeze(machine, frames),
+            Command::Thaw => self.thaw(machine),
+            // For each vCPU.
             Command::Dump | Command::Statistics | Command::Trace => {}
         }
     }
@@ -100,20 +155,22 @@ impl Lead {
                 if machine.is_running() {
                     return Step::Nothing;
                 }
-                self.stage = Stage::Ending { start: false };
+                self.stage = Stage::Ending(Next::Nothing);
                 Step::More
             }
-            Stage::Ending { start } => {
-                let start = *start;
+            Stage::Ending(next) => {
+                let next = *next;
                 // Its own vCPU is parked by the poll that this step is part of.
                 if !machine.is_quiet() {
                     return Step::Nothing;
                 }
                 let ending = machine.run.ending.lock().take();
-                match ending {
-                    _ if start => self.stage = Stage::Scrubbing(0),
-                    Some(ending) => self.ended(machine, ending),
-                    None => self.stage = Stage::Idle,
+                self.stage = Stage::Idle;
+                match (next, ending) {
+                    (Next::Start, _) => self.stage = Stage::Scrubbing(0),
+                    (_, Some(ending)) => self.ended(machine, ending),
+                    (Next::Freeze, None) => self.stage = Stage::Keeping(0),
+                    (Next::Nothing, None) => {}
                 }
                 Step::More
             }
@@ -125,42 +182,85 @@ impl Lead {
                 self.start(machine);
                 Step::More
             }
-            Stage::Scrubbing(_) | Stage::Loading(_) => match self.make_ready(machine) {
+            Stage::Scrubbing(_)
+            | Stage::Loading(_)
+            | Stage::Keeping(_)
+            | Stage::Erasing(_)
+            | Stage::PuttingBack(_) => match self.make_ready(machine) {
                 Ok(step) => step,
                 Err(failure) => {
                     self.stage = Stage::Idle;
                     machine.handle.set_state(GuestState::Crashed);
-                    error!("{}: cannot start: {failure}", machine.handle.name);
+                    error!("{}: cannot go on: {failure}", machine.handle.name);
                     Step::More
                 }
             },
         }
     }
 
-    /// Another step toward the start: zeroes or copies a piece, and begins the run once all is there.
+    /// Another step toward the start, or toward being frozen or thawed: zeroes or copies a piece, and does what is next
+    /// once all is there.
     fn make_ready(&mut self, machine: &'static Machine) -> Result<Step, StartFailure> {
-        match &mut self.stage {
-            Stage::Scrubbing(from) if *from < machine.memory.size() => {
-                let end = (*from + STEP).min(machine.memory.size());
-                machine.memory.scrub(*from..end);
-                *from = end;
-                Ok(Step::More)
+        let memory = &machine.memory;
+        let piece = |from: u64| from..(from + STEP).min(memory.size());
+        match (&mut self.stage, &self.store) {
+            (Stage::Scrubbing(from) | Stage::Erasing(from), _) if *from < memory.size() => {
+                memory.scrub(piece(*from));
+                *from += STEP;
             }
-            Stage::Loading(loading) => {
-                let Some(start) = loading.step(&machine.memory, STEP as usize)? else {
-                    return Ok(Step::More);
-                };
-                self.runs += 1;
-                self.stage = Stage::Running;
-                info!("{}: started", machine.handle.name);
-                machine.begin_run(self.runs, tsc::read());
-                Ok(Step::Begin(start))
+            (Stage::Keeping(from), Some(store)) if *from < memory.size() => {
+                store.copy_from(memory, piece(*from));
+                *from += STEP;
             }
-            _ => {
-                self.stage = Stage::Loading(load(machine)?);
-                Ok(Step::More)
+            (Stage::PuttingBack(from), Some(store)) if *from < memory.size() => {
+                memory.copy_from(store, piece(*from));
+                *from += STEP;
             }
+            (Stage::Loading(loading), _) => {
+                if let Some(start) = loading.step(memory, STEP as usize)? {
+                    let now = tsc::read();
+                    machine.forget_saved();
+                    info!("{}: started", machine.handle.name);
+                    return Ok(self.begin(machine, machine.new_devices(now), now, Some(start)));
+                }
+            }
+            (Stage::Keeping(_), _) => {
+                self.frozen = Some(frozen::save(machine)?);
+                self.stage = Stage::Erasing(0);
+            }
+            (Stage::Erasing(_), _) => {
+                *machine.devices.lock() = machine.new_devices(0);
+                self.stage = Stage::Idle;
+                let size = self.frozen.as_ref().map_or(0, Vec::len);
+                info!(
+                    "{}: frozen, {size} bytes beside its memory",
+                    machine.handle.name
+                );
+                machine.handle.set_state(GuestState::Frozen);
+            }
+            (Stage::PuttingBack(_), _) => {
+                let state = self.frozen.take().unwrap_or_default();
+                let devices = frozen::restore(machine, &state)?;
+                info!("{}: thawed", machine.handle.name);
+                // Its clock went on meanwhile.
+                return Ok(self.begin(machine, devices, machine.base(), None));
+            }
+            _ => self.stage = Stage::Loading(load(machine)?),
         }
+        Ok(Step::More)
+    }
+
+    fn begin(
+        &mut self,
+        machine: &Machine,
+        devices: Pc,
+        base: u64,
+        start: Option<StartState>,
+    ) -> Step {
+        self.runs += 1;
+        self.stage = Stage::Running;
+        machine.begin_run(self.runs, devices, base);
+        Step::Begin(start)
     }
 
     /// The guest ended its run.
@@ -169,13 +269,9 @@ impl Lead {
         match (ending, machine.config.on_crash) {
             (Ending::PowerOff, _) => {
                 info!("{name}: powered off");
-                self.stage = Stage::Idle;
                 machine.handle.set_state(GuestState::Off);
             }
-            (Ending::Crash, OnCrash::Stop) => {
-                self.stage = Stage::Idle;
-                machine.handle.set_state(GuestState::Crashed);
-            }
+            (Ending::Crash, OnCrash::Stop) => machine.handle.set_state(GuestState::Crashed),
             (Ending::Crash, OnCrash::Restart) => self.start_again(machine),
             (Ending::Reset, _) => {
                 info!("{name}: reset by the guest");
@@ -186,8 +282,9 @@ impl Lead {
 
     /// Starts the guest again: at once if it has run for a while, else later.
     fn start_again(&mut self, machine: &Machine) {
-        let began = machine.run.base.load(core::sync::atomic::Ordering::Relaxed);
-        let earliest = began.saturating_add(RESTART_INTERVAL_SECONDS * machine.board.tsc_hz);
+        let earliest = machine
+            .base()
+            .saturating_add(RESTART_INTERVAL_SECONDS * machine.board.tsc_hz);
         if earliest <= tsc::read() {
             self.start(machine);
         } else {

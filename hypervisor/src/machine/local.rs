@@ -1,9 +1,10 @@
 //! What is next to a vCPU alone: its local APIC, and what waits for it beside interrupts.
 
 use alloc::boxed::Box;
-use devices::Ticks;
 use devices::lapic::{Address, Delivery, Effect, Fault, LocalApic, LocalApicConfig};
 use devices::msi::Message;
+use devices::{LocalApicStateV1, StateError, Ticks};
+use serde::{Deserialize, Serialize};
 
 /// IA32_TSC_DEADLINE.
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -20,7 +21,55 @@ pub(super) struct Local {
     start_up: Option<u8>,
 }
 
+/// The saved interrupt state of a vCPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LocalStateV1 {
+    apic: Option<LocalApicStateV1>,
+    tsc_adjust: u64,
+    nmi: bool,
+    init: bool,
+    start_up: Option<u8>,
+}
+
 impl Local {
+    /// The interrupt state to keep.
+    pub(super) fn save(&self) -> LocalStateV1 {
+        LocalStateV1 {
+            apic: self.apic.as_ref().map(|apic| apic.save()),
+            tsc_adjust: self.tsc_adjust,
+            nmi: self.nmi,
+            init: self.init,
+            start_up: self.start_up,
+        }
+    }
+
+    /// A kept interrupt state.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] for a state that a vCPU with such a local APIC cannot be in.
+    pub(super) fn restore(
+        apic: Option<LocalApicConfig>,
+        state: &LocalStateV1,
+    ) -> Result<Self, StateError> {
+        let apic = match (apic, &state.apic) {
+            (Some(config), Some(saved)) => Some(Box::new(LocalApic::restore(config, saved)?)),
+            (None, None) => None,
+            _ => return Err(StateError::Devices),
+        };
+        let beyond = state.nmi || state.init || state.start_up.is_some();
+        if apic.is_none() && beyond {
+            return Err(StateError::Invalid("signals without a local APIC"));
+        }
+        Ok(Self {
+            apic,
+            tsc_adjust: state.tsc_adjust,
+            nmi: state.nmi,
+            init: state.init,
+            start_up: state.start_up,
+        })
+    }
+
     /// The state after a reset, with a local APIC where the machine has such.
     pub(super) fn new(apic: Option<LocalApicConfig>) -> Self {
         let apic = apic.map(|config| {
@@ -208,7 +257,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use devices::msi::Message;
+    use devices::msi::DeliveryMode;
 
     const SPURIOUS: u32 = 0x80f;
     const EOI: u32 = 0x80b;
@@ -257,6 +306,37 @@ mod tests {
         let _ = local.write_msr(TSC_DEADLINE, 5, Ticks(300));
         assert!(local.interrupt_pending(false));
         assert_eq!(local.read_msr(TSC_DEADLINE, Ticks(300)), Ok(0));
+    }
+
+    #[test]
+    fn a_saved_state_is_restored() {
+        let mut local = local();
+        let config = local.apic.as_ref().map(|_| LocalApicConfig {
+            id: 0,
+            bootstrap: true,
+            physical_bits: 39,
+            x2apic: true,
+            tsc_deadline: true,
+        });
+        local.set_tsc(12345, Ticks(7));
+        local.accept(Message::fixed(0x77));
+        local.accept(Message {
+            mode: DeliveryMode::StartUp,
+            vector: 9,
+            level: false,
+        });
+        let state = local.save();
+        let mut back = Local::restore(config, &state).expect("its own state");
+        assert_eq!(back.save(), state);
+        assert_eq!(back.acknowledge(), Some(0x77));
+        assert_eq!(back.take_start_up(), Some(9));
+        assert_eq!(back.tsc_adjust(), 12338);
+        assert!(Local::restore(None, &state).is_err());
+        let signals = LocalStateV1 {
+            apic: None,
+            ..state
+        };
+        assert!(Local::restore(None, &signals).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::local::Local;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use devices::lapic::Address;
 use devices::msi::{DeliveryMode, Message};
+use serde::{Deserialize, Serialize};
 
 const NMI: u32 = 1 << 8;
 const INIT: u32 = 1 << 9;
@@ -22,6 +23,14 @@ pub(super) struct Mailbox {
     signals: AtomicU32,
     /// Which messages are for this vCPU, as its owner last knew ([`Address::to_bits`]).
     address: AtomicU64,
+}
+
+/// What was left for a vCPU and not yet taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MailboxStateV1 {
+    edges: [u64; 4],
+    levels: [u64; 4],
+    signals: u32,
 }
 
 impl Mailbox {
@@ -111,6 +120,28 @@ impl Mailbox {
         self.set_address(address);
     }
 
+    /// What is left there, once nobody posts any more.
+    pub(super) fn save(&self) -> MailboxStateV1 {
+        let words = |words: &[AtomicU64; 4]| words.each_ref().map(|w| w.load(Ordering::Relaxed));
+        MailboxStateV1 {
+            edges: words(&self.edges),
+            levels: words(&self.levels),
+            signals: self.signals.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Puts back what was left.
+    pub(super) fn restore(&self, state: &MailboxStateV1) {
+        for (words, saved) in [(&self.edges, state.edges), (&self.levels, state.levels)] {
+            for (word, saved) in words.iter().zip(saved) {
+                word.store(saved, Ordering::Relaxed);
+            }
+        }
+        // Bits that mean nothing are not looked at.
+        self.signals.store(state.signals, Ordering::Relaxed);
+        self.filled.store(true, Ordering::Release);
+    }
+
     /// Which messages are for this vCPU.
     pub(super) fn address(&self) -> Address {
         Address::from_bits(self.address.load(Ordering::Relaxed))
@@ -176,6 +207,20 @@ mod tests {
         assert_eq!(local.take_start_up(), Some(0x9a));
         assert_eq!(local.take_start_up(), None);
         assert!(!local.take_init());
+    }
+
+    #[test]
+    fn what_was_left_survives_a_reset() {
+        let (mailbox, mut local) = (Mailbox::default(), local());
+        mailbox.post(message(DeliveryMode::Fixed, 0x91, true));
+        mailbox.post(message(DeliveryMode::Nmi, 0, false));
+        let state = mailbox.save();
+        mailbox.reset(local.address());
+        mailbox.restore(&state);
+        assert_eq!(mailbox.save(), state);
+        mailbox.empty_into(&mut local);
+        assert!(local.nmi_pending());
+        assert_eq!(local.acknowledge(), Some(0x91));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) enum Mapped {
 
 impl Glance {
     /// Notes what is to be seen without the lock; returns whether vCPU 0, which sees to it, must look.
-    fn update(&self, pc: &Pc) -> bool {
+    pub(super) fn update(&self, pc: &Pc) -> bool {
         let deadline = pc.next_deadline().unwrap_or(Ticks::NEVER).0;
         let interrupt = pc.interrupt_pending();
         let earlier = deadline < self.deadline.swap(deadline, Ordering::AcqRel);
@@ -67,7 +67,7 @@ impl<'a> Platform<'a> {
             index,
             local,
             devices,
-            base: machine.run.base.load(Ordering::Relaxed),
+            base: machine.base(),
             yields: false,
         }
     }

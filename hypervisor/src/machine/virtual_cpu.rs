@@ -1,5 +1,6 @@
 //! A vCPU as the processor that owns it has it.
 
+use super::frozen::{ActivityV1, VirtualCpuStateV1};
 use super::lead::{Lead, Step};
 use super::local::Local;
 use super::platform::Platform;
@@ -92,14 +93,19 @@ impl VirtualCpu {
     }
 
     /// Does what the operator wants. No other vCPU may be in the processor.
-    pub(crate) fn command(&mut self, command: Command, cpu: &mut VmxCpu) {
+    pub(crate) fn command(
+        &mut self,
+        command: Command,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) {
         match command {
             Command::Dump => self.dump(cpu),
             Command::Statistics => self.print_statistics(),
             Command::Trace => info!("{self}: {}", self.trace),
-            Command::Start | Command::Stop | Command::Restart => {
+            _ => {
                 if let Some(lead) = &mut self.lead {
-                    lead.command(self.machine, command);
+                    lead.command(self.machine, command, frames);
                 }
             }
         }
@@ -148,11 +154,14 @@ impl VirtualCpu {
             match lead.step(self.machine, now) {
                 Step::Nothing => {}
                 Step::More => return Want::Attention,
-                Step::Begin(state) => start = Some(state),
+                Step::Begin(state) => start = state,
             }
         }
         let Some(number) = self.machine.enter_run(self.index) else {
             if self.activity != Activity::Parked {
+                if self.machine.run.freezes.load(Ordering::Relaxed) {
+                    self.save(cpu);
+                }
                 self.park(cpu);
                 self.activity = Activity::Parked;
                 if self.lead.is_some() {
@@ -188,7 +197,73 @@ impl VirtualCpu {
         Want::Run
     }
 
-    /// Makes the vCPU ready for a run. The first one starts with the kernel, the others wait.
+    /// Leaves the vCPU's state, at the end of a run.
+    fn save(&mut self, cpu: &mut VmxCpu) {
+        let mailbox = &self.machine.vcpus[self.index].mailbox;
+        mailbox.empty_into(&mut self.local);
+        let activity = match self.activity {
+            Activity::Parked | Activity::WaitForStartUp => ActivityV1::WaitForStartUp,
+            Activity::Running => ActivityV1::Running,
+            Activity::Halted(_) => ActivityV1::Halted,
+            Activity::Dead => ActivityV1::Dead,
+        };
+        let processor = match (activity, &mut self.vcpu) {
+            (ActivityV1::WaitForStartUp, _) | (_, None) => None,
+            (_, Some(vcpu)) => {
+                match vcpu.activate(cpu).and_then(|mut active| active.save()) {
+                    Ok(state) => Some(state),
+                    Err(error) => {
+                        // The lead finds that there is no state.
+                        error!("{self}: its state cannot be read: {error}");
+                        return;
+                    }
+                }
+            }
+        };
+        *self.machine.vcpus[self.index].saved.lock() = Some(VirtualCpuStateV1 {
+            activity,
+            processor,
+            local: self.local.save(),
+            mailbox: mailbox.save(),
+        });
+    }
+
+    /// Takes over a state that was left for the vCPU.
+    fn restore(
+        &mut self,
+        state: &VirtualCpuStateV1,
+        cpu: &mut VmxCpu,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Result<(), StartFailure> {
+        self.local = Local::restore(self.machine.local_apic(self.index), &state.local)?;
+        let mailbox = &self.machine.vcpus[self.index].mailbox;
+        mailbox.restore(&state.mailbox);
+        self.activity = match (state.activity, &state.processor) {
+            (ActivityV1::WaitForStartUp, _) => return Ok(()),
+            (_, None) => return Err(StartFailure("the processor's state is missing".into())),
+            (ActivityV1::Running, _) => Activity::Running,
+            (ActivityV1::Halted, _) => Activity::Halted(tsc::read()),
+            (ActivityV1::Dead, _) => Activity::Dead,
+        };
+        if let Some(processor) = &state.processor {
+            self.try_reset(&StartState::RealMode { page: 0 }, cpu, frames)?;
+            let offset = self.tsc_offset();
+            if let Some(vcpu) = &mut self.vcpu {
+                // SAFETY: the page tables are the machine's, which lives for good.
+                unsafe { vcpu.restore(cpu, &self.machine.ept.lock(), offset, processor)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// What is added to the board's TSC for the guest to read.
+    fn tsc_offset(&self) -> u64 {
+        let base = self.machine.base();
+        self.local.tsc_adjust().wrapping_sub(base)
+    }
+
+    /// Makes the vCPU ready for a run, from a state that was left for it. Without such, the first one starts with the
+    /// kernel, and the others wait.
     fn prepare(
         &mut self,
         number: u64,
@@ -202,7 +277,12 @@ impl VirtualCpu {
         self.statistics = Statistics::default();
         self.trace.clear();
         self.activity = Activity::WaitForStartUp;
-        if let Some(start) = start {
+        if let Some(state) = self.machine.vcpus[self.index].saved.lock().take() {
+            if let Err(failure) = self.restore(&state, cpu, frames) {
+                error!("{self}: cannot go on: {failure}");
+                self.machine.end_run(Some(super::Ending::Crash));
+            }
+        } else if let Some(start) = start {
             self.reset(&start, cpu, frames);
             let ticks = tsc::read().wrapping_sub(self.machine.board.entry_tsc);
             info!(
@@ -253,8 +333,7 @@ impl VirtualCpu {
         cpu: &mut VmxCpu,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
-        let base = self.machine.run.base.load(Ordering::Relaxed);
-        let offset = self.local.tsc_adjust().wrapping_sub(base);
+        let offset = self.tsc_offset();
         let ept = self.machine.ept.lock();
         // SAFETY: the page tables are the machine's, which lives for good.
         unsafe {

@@ -127,6 +127,22 @@ impl GuestMemory {
         }
     }
 
+    /// Copies a range from another guest's memory, or from a store of its own, as far as it is inside both.
+    pub fn copy_from(&self, from: &Self, range: Range<u64>) {
+        let end = range.end.min(self.size).min(from.size);
+        if let Some(length) = end.checked_sub(range.start) {
+            let at = range.start as usize;
+            // SAFETY: in bounds of both, which are different memory by the contract of `new`.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    from.base.wrapping_add(at),
+                    self.base.wrapping_add(at),
+                    length as usize,
+                );
+            };
+        }
+    }
+
     fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
         let length = length as u64;
         if self.contains(address, length) {
@@ -170,5 +186,19 @@ mod tests {
         assert!(memory.write(u64::MAX, &[0]).is_err());
         assert!(memory.write(0x1000, &[]).is_ok());
         assert!(memory.write(0x1001, &[]).is_err());
+    }
+
+    #[test]
+    fn copies_stay_inside_both() {
+        let (large, small) = (fake::memory(0x2000), fake::memory(0x1000));
+        large.scrub(0..0x2000);
+        small.copy_from(&large, 0x800..0x2000);
+        assert_eq!(small.read_u64(0x800), Ok(0));
+        assert_eq!(small.read_u64(0xff8), Ok(0));
+        assert_eq!(small.read_u64(0x7f8), Ok(0xaaaa_aaaa_aaaa_aaaa));
+        large.copy_from(&small, 0x1000..0x3000);
+        large.copy_from(&small, 0..8);
+        assert_eq!(large.read_u64(0), Ok(0xaaaa_aaaa_aaaa_aaaa));
+        assert_eq!(large.read_u64(0x1000), Ok(0));
     }
 }

@@ -1,0 +1,78 @@
+//! The saved state of a whole machine beside its memory, as bytes.
+
+use super::local::LocalStateV1;
+use super::mailbox::MailboxStateV1;
+use super::{Machine, StartFailure};
+use alloc::vec::Vec;
+use devices::{Pc, PcStateV1};
+use serde::{Deserialize, Serialize};
+use vmx::VcpuStateV1;
+
+/// What a vCPU was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ActivityV1 {
+    WaitForStartUp,
+    Running,
+    Halted,
+    Dead,
+}
+
+/// The saved state of a vCPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VirtualCpuStateV1 {
+    pub(super) activity: ActivityV1,
+    /// There unless it waits for its start.
+    pub(super) processor: Option<VcpuStateV1>,
+    pub(super) local: LocalStateV1,
+    pub(super) mailbox: MailboxStateV1,
+}
+
+/// The saved state of a machine. Times in it are guest times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct MachineStateV1 {
+    devices: PcStateV1,
+    vcpus: Vec<VirtualCpuStateV1>,
+}
+
+/// Collects the state of a machine whose vCPUs have left theirs, all being parked.
+///
+/// # Errors
+///
+/// [`StartFailure`] where a vCPU's state is missing or cannot be written as bytes.
+pub(super) fn save(machine: &Machine) -> Result<Vec<u8>, StartFailure> {
+    let vcpus = machine.vcpus.iter().map(|port| {
+        let mut state = port.saved.lock().take()?;
+        // What came after its owner had looked for the last time.
+        state.mailbox = port.mailbox.save();
+        Some(state)
+    });
+    let state = MachineStateV1 {
+        vcpus: vcpus
+            .collect::<Option<_>>()
+            .ok_or_else(|| StartFailure("a virtual processor left no state".into()))?,
+        devices: machine.devices.lock().save(),
+    };
+    Ok(postcard::to_allocvec(&state)?)
+}
+
+/// Puts a saved state into the machine, all of whose vCPUs are parked: their owners take theirs when the run begins.
+/// The devices are returned, to begin the run with.
+///
+/// # Errors
+///
+/// [`StartFailure`] for bytes that are not a state of this machine.
+pub(super) fn restore(machine: &Machine, bytes: &[u8]) -> Result<Pc, StartFailure> {
+    let state: MachineStateV1 = postcard::from_bytes(bytes)?;
+    if state.vcpus.len() != machine.vcpus.len() {
+        return Err(StartFailure(alloc::format!(
+            "the saved state has {} virtual processors, the guest {}",
+            state.vcpus.len(),
+            machine.vcpus.len()
+        )));
+    }
+    let devices = Pc::restore(machine.pc_config(), state.devices)?;
+    for (port, vcpu) in machine.vcpus.iter().zip(state.vcpus) {
+        *port.saved.lock() = Some(vcpu);
+    }
+    Ok(devices)
+}
