@@ -148,13 +148,19 @@ impl Lead {
     }
 
     /// Does what is to be done now, in a step of some microseconds at most.
+    #[inline(always)]
     pub(super) fn step(&mut self, machine: &'static Machine, now: u64) -> Step {
+        match self.stage {
+            Stage::Running if machine.is_running() => Step::Nothing,
+            _ => self.change(machine, now),
+        }
+    }
+
+    #[cold]
+    fn change(&mut self, machine: &'static Machine, now: u64) -> Step {
         match &mut self.stage {
             Stage::Idle => Step::Nothing,
             Stage::Running => {
-                if machine.is_running() {
-                    return Step::Nothing;
-                }
                 self.stage = Stage::Ending(Next::Nothing);
                 Step::More
             }

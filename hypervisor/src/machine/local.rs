@@ -121,6 +121,12 @@ impl Local {
         }
     }
 
+    /// Whether an INIT or a start-up IPI waits.
+    #[inline(always)]
+    pub(super) fn signalled(&self) -> bool {
+        self.init || self.start_up.is_some()
+    }
+
     /// Whether an INIT came; it is done with the asking, and the local APIC has taken it.
     pub(super) fn take_init(&mut self) -> bool {
         let init = core::mem::take(&mut self.init);

@@ -177,7 +177,9 @@ impl VirtualCpu {
         self.machine.vcpus[self.index]
             .mailbox
             .empty_into(&mut self.local);
-        self.take_signals(cpu, frames);
+        if self.local.signalled() {
+            self.take_signals(cpu, frames);
+        }
         let platform = &mut Platform::new(self.machine, self.index, &mut self.local);
         platform.expire(now);
         platform.feed_console(self.machine.handle);
@@ -198,6 +200,7 @@ impl VirtualCpu {
     }
 
     /// Leaves the vCPU's state, at the end of a run.
+    #[cold]
     fn save(&mut self, cpu: &mut VmxCpu) {
         let mailbox = &self.machine.vcpus[self.index].mailbox;
         mailbox.empty_into(&mut self.local);
@@ -264,6 +267,7 @@ impl VirtualCpu {
 
     /// Makes the vCPU ready for a run, from a state that was left for it. Without such, the first one starts with the
     /// kernel, and the others wait.
+    #[cold]
     fn prepare(
         &mut self,
         number: u64,
@@ -293,6 +297,7 @@ impl VirtualCpu {
     }
 
     /// INIT, and the start-up IPI that ends the wait after it.
+    #[cold]
     fn take_signals(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
         if self.local.take_init() {
             self.park(cpu);
