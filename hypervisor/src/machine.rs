@@ -12,6 +12,7 @@ mod memory_access;
 mod platform;
 mod statistics;
 mod string_io;
+mod task_switch;
 mod trace;
 mod virtual_cpu;
 

@@ -107,6 +107,16 @@ impl Mode {
     }
 }
 
+/// The four page-directory-pointer entries of PAE paging at a guest-physical address; `None` if they lie
+/// outside the guest's memory.
+pub(crate) fn page_directory_pointers(memory: &GuestMemory, address: u64) -> Option<[u64; 4]> {
+    let mut entries = [0; 4];
+    for (entry, offset) in entries.iter_mut().zip([0, 8, 16, 24]) {
+        *entry = memory.read_u64(address + offset).ok()?;
+    }
+    Some(entries)
+}
+
 /// The guest-physical address of a linear one, with accessed and dirty bits set as the processor
 /// would.
 ///

@@ -3,6 +3,7 @@
 mod control;
 mod events;
 mod save;
+mod task;
 
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;

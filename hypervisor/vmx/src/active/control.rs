@@ -112,6 +112,30 @@ impl Active<'_> {
         Ok(true)
     }
 
+    /// Loads CR3 as a task switch does; otherwise as [`Active::write_cr0`].
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    pub fn switch_cr3(
+        &mut self,
+        value: u32,
+        pdptes: impl FnOnce(u64) -> Option<[u64; 4]>,
+    ) -> Result<bool, VmcsError> {
+        let now = self.paging()?;
+        let next = Paging {
+            cr3: u64::from(value),
+            ..now
+        };
+        if !self.load_pdptes(&now, &next, pdptes)? {
+            return Ok(false);
+        }
+        // SAFETY: guest state only.
+        unsafe { self.vmcs.write_natural(FieldNatural::GuestCr3, next.cr3)? };
+        self.flush()?;
+        Ok(true)
+    }
+
     /// MOV to CR4 with this value; otherwise as [`Active::write_cr0`].
     ///
     /// # Errors
