@@ -7,13 +7,17 @@ use core::{
 };
 
 use pc::{
-    idt::{self, TrapFrame},
+    idt::{self, Handler, TrapFrame},
     power, println,
 };
 
-const LONGEST: usize = 15;
+use crate::probe::{Failure, Verdict};
+
+const LONGEST: usize = 63;
 const RETURN: u8 = 0xc3;
 const EXCEPTIONS: u8 = 32;
+/// The vector of INT n that is caught too.
+pub(crate) const SOFTWARE: u8 = 0x80;
 /// No exception has come.
 const NONE: u32 = u32::MAX;
 
@@ -72,15 +76,77 @@ fn catch(frame: &mut TrapFrame) {
     frame.eip = end;
 }
 
+/// Ends well if the code raised exactly this exception.
+pub(crate) fn expect(result: Result<Registers, Fault>, expected: Fault) -> Verdict {
+    match result {
+        Err(fault) if fault == expected => Ok(()),
+        Err(Fault { vector, .. }) if vector != expected.vector => Err(Failure {
+            what: "another exception",
+            found: vector,
+        }),
+        Err(Fault { error, .. }) if error != expected.error => Err(Failure {
+            what: "another error code",
+            found: error,
+        }),
+        Err(Fault { at, .. }) => Err(Failure {
+            what: "at another instruction",
+            found: at,
+        }),
+        Ok(Registers { eax, .. }) => Err(Failure {
+            what: "no exception, eax",
+            found: eax,
+        }),
+    }
+}
+
+/// Ends well if the code raised none; returns its registers.
+pub(crate) fn survives(result: Result<Registers, Fault>) -> Result<Registers, Failure> {
+    result.map_err(|fault| {
+        println!("probe: {fault:x?}");
+        Failure {
+            what: "exception",
+            found: fault.vector,
+        }
+    })
+}
+
+/// Where in memory the code lies that [`run`] is given.
+pub(crate) fn place() -> u32 {
+    BUFFER.0.get() as u32
+}
+
 /// Runs the code, which must leave the stack and the other registers as they are. After an exception, the rest
 /// of it is left out.
 ///
 /// # Safety
 /// The code must do nothing that breaks this program.
 pub(crate) unsafe fn run(code: &[u8], registers: Registers) -> Result<Registers, Fault> {
-    for vector in 0..EXCEPTIONS {
+    for vector in (0..EXCEPTIONS).chain([SOFTWARE]) {
         idt::set_handler(vector, catch);
     }
+    // SAFETY: passed on to the caller.
+    unsafe { run_with(code, registers) }
+}
+
+/// As [`run`], with a handler of one vector's own. It may go on where it likes.
+///
+/// # Safety
+/// As for [`run`].
+pub(crate) unsafe fn run_handling(
+    vector: u8,
+    handler: Handler,
+    code: &[u8],
+    registers: Registers,
+) -> Result<Registers, Fault> {
+    for vector in (0..EXCEPTIONS).chain([SOFTWARE]) {
+        idt::set_handler(vector, catch);
+    }
+    idt::set_handler(vector, handler);
+    // SAFETY: passed on to the caller.
+    unsafe { run_with(code, registers) }
+}
+
+unsafe fn run_with(code: &[u8], registers: Registers) -> Result<Registers, Fault> {
     let mut bytes = [RETURN; LONGEST + 1];
     let length = code.len().min(LONGEST);
     bytes[..length].copy_from_slice(&code[..length]);

@@ -1,4 +1,5 @@
-//! Small guests that probe or attack the hypervisor. The first word of the command line chooses one.
+//! Small guests that probe or attack the hypervisor. The words of the command line name them, and they run in
+//! that order.
 //!
 //! A probe prints what it finds, and ends with `probe NAME: passed` or `probe NAME: FAILED why` and a
 //! power-off. One that must not survive says what it is about to do, and does it.
@@ -23,9 +24,15 @@ mod instructions;
 #[cfg(target_arch = "x86")]
 mod memory;
 #[cfg(target_arch = "x86")]
+mod paging;
+#[cfg(target_arch = "x86")]
 mod ports;
 #[cfg(target_arch = "x86")]
 mod probe;
+#[cfg(target_arch = "x86")]
+mod tables;
+#[cfg(target_arch = "x86")]
+mod tasks;
 #[cfg(target_arch = "x86")]
 mod time;
 

@@ -20,7 +20,7 @@ const PATIENCE: u32 = 100_000_000;
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
 /// Lets only the PIT interrupt, by vector 0x20, at 1193182 / `divisor` Hz.
-fn start(divisor: u16) {
+pub(crate) fn start(divisor: u16) {
     INTERRUPTS.store(0, Ordering::Relaxed);
     idt::set_handler(VECTOR, |_| {
         INTERRUPTS.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +41,8 @@ fn start(divisor: u16) {
     cpu::enable_interrupts();
 }
 
-fn stop() {
+/// Masks all interrupts.
+pub(crate) fn stop() {
     cpu::disable_interrupts();
     outb(0x21, 0xff);
 }
