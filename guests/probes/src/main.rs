@@ -16,6 +16,8 @@ mod control;
 #[cfg(target_arch = "x86")]
 mod cpuid;
 #[cfg(target_arch = "x86")]
+mod debug;
+#[cfg(target_arch = "x86")]
 mod endings;
 #[cfg(target_arch = "x86")]
 mod fpu;
@@ -24,17 +26,27 @@ mod instructions;
 #[cfg(target_arch = "x86")]
 mod memory;
 #[cfg(target_arch = "x86")]
+mod modes;
+#[cfg(target_arch = "x86")]
+mod msrs;
+#[cfg(target_arch = "x86")]
 mod paging;
 #[cfg(target_arch = "x86")]
 mod ports;
 #[cfg(target_arch = "x86")]
 mod probe;
 #[cfg(target_arch = "x86")]
+mod spaces;
+#[cfg(target_arch = "x86")]
+mod strings;
+#[cfg(target_arch = "x86")]
 mod tables;
 #[cfg(target_arch = "x86")]
 mod tasks;
 #[cfg(target_arch = "x86")]
 mod time;
+#[cfg(target_arch = "x86")]
+mod writing;
 
 #[cfg(target_arch = "x86")]
 pc::entry!(probe::main);

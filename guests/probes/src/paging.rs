@@ -12,8 +12,6 @@ const LARGE_PAGE: u32 = 0x0040_0000;
 pub(crate) const PRESENT: u32 = 1;
 pub(crate) const WRITABLE: u32 = 1 << 1;
 const LARGE: u32 = 1 << 7;
-/// Bits that the processor sets.
-pub(crate) const MARKS: u32 = 0x60;
 
 const PSE: u32 = 1 << 4;
 const PG_WP: u32 = 1 << 31 | 1 << 16;

@@ -3,7 +3,8 @@
 use pc::{handover::Boot, idt, power, println};
 
 use crate::{
-    bench, console, control, cpuid, endings, fpu, instructions, memory, ports, tables, tasks, time,
+    bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs, ports,
+    spaces, strings, tables, tasks, time, writing,
 };
 
 /// Why a probe failed, and the number that shows it.
@@ -39,6 +40,16 @@ const PROBES: &[(&str, Probe)] = &[
     ("undefined", instructions::undefined),
     ("task-switch", tasks::switches),
     ("task-fault", tasks::faults),
+    ("exceptions", debug::exceptions),
+    ("single-step", debug::single_step),
+    ("debug-registers", debug::debug_registers),
+    ("msrs", msrs::all),
+    ("string-pages", strings::pages),
+    ("string-segments", strings::segments),
+    ("page-tables", spaces::odd),
+    ("real-mode", modes::real),
+    ("16-bit", modes::protected_16),
+    ("self-modifying", writing::code_changes),
     ("absent-msr", instructions::absent_msr),
     ("vmx-instructions", instructions::vmx),
     ("cr", control::registers),

@@ -254,6 +254,9 @@ const REGISTERS: Registers = Registers {
     eax: 0xaaaa_0001,
     ecx: 0xcccc_0002,
     edx: 0xdddd_0003,
+    ebx: 0xbbbb_0004,
+    esi: 0x5151_0005,
+    edi: 0xd1d1_0006,
 };
 
 fn execute(code: &[u8]) -> Result<Registers, Fault> {
@@ -285,10 +288,17 @@ fn with_gate<T>(vector: u8, selector: u16, body: impl FnOnce() -> T) -> T {
 /// A task has run, and this program is as it was before.
 fn came_back(result: Result<Registers, Fault>, what: &'static str) -> Verdict {
     println!("probe task: {what}");
-    let Registers { eax, ecx, edx } = survives(result)?;
-    ensure(eax == 0xaaaa_0001, "eax came back as", eax)?;
-    ensure(ecx == 0xcccc_0002, "ecx came back as", ecx)?;
-    ensure(edx == 0xdddd_0003, "edx came back as", edx)?;
+    let found = survives(result)?;
+    for (name, found, sent) in [
+        ("eax came back as", found.eax, REGISTERS.eax),
+        ("ecx came back as", found.ecx, REGISTERS.ecx),
+        ("edx came back as", found.edx, REGISTERS.edx),
+        ("ebx came back as", found.ebx, REGISTERS.ebx),
+        ("esi came back as", found.esi, REGISTERS.esi),
+        ("edi came back as", found.edi, REGISTERS.edi),
+    ] {
+        ensure(found == sent, name, found)?;
+    }
     ensure(seen(seen::RUNS) == 1, "runs of the task", seen(seen::RUNS))?;
     let mut task = 0_u16;
     // SAFETY: STR writes its register only.
@@ -362,7 +372,7 @@ fn saved_behind(length: u32) -> Verdict {
     let eip = MAIN_TSS.get(place::EIP);
     ensure(eip == code::place() + length, "saved eip", eip)?;
     let eax = MAIN_TSS.get(place::EAX);
-    ensure(eax == 0xaaaa_0001, "saved eax", eax)?;
+    ensure(eax == REGISTERS.eax, "saved eax", eax)?;
     let cs = MAIN_TSS.get(place::CS);
     ensure(cs == CODE.into(), "saved cs", cs)?;
     let flags = MAIN_TSS.get(place::FLAGS);

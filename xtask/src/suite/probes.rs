@@ -36,6 +36,32 @@ pub(crate) fn cases() -> Vec<Case> {
             "cpuid"
         ),
         pass!(
+            "exceptions",
+            "exceptions, single steps and debug registers are as on a processor, emulated instructions included",
+            "exceptions",
+            "single-step",
+            "debug-registers"
+        ),
+        pass!(
+            "msrs",
+            "every MSR that is not there raises its exception, read or written",
+            "msrs"
+        ),
+        pass!(
+            "strings",
+            "string I/O stops exactly at page ends and segment limits, and goes on from there",
+            "string-pages",
+            "string-segments"
+        ),
+        pass!(
+            "modes",
+            "odd page tables, real mode, 16-bit code and code that changes itself work",
+            "page-tables",
+            "real-mode",
+            "16-bit",
+            "self-modifying"
+        ),
+        pass!(
             "tasks",
             "hardware task switches and their faults are as on a processor",
             "task-switch",
