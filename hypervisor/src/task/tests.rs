@@ -25,6 +25,7 @@ const UNPAGED: Paging = Paging {
     cr3: 0,
     cr4: 0,
     efer: 0,
+    physical_bits: 39,
 };
 
 const fn descriptor(base: u32, limit: u32, access: u32) -> u64 {
@@ -256,7 +257,8 @@ fn a_bad_task_leaves_the_old_one_alone() {
         describe(memory, NEW, descriptor(NEW_TSS, 102, 0x89));
     };
     let none = |_: &GuestMemory| {};
-    let cases: [(&str, fn(&GuestMemory), Switch, Stop); 8] = [
+    type Case = (&'static str, fn(&GuestMemory), Switch, Stop);
+    let cases: [Case; 8] = [
         ("local", none, switch(NEW | 4, Call), fault(13, NEW | 4)),
         ("beyond", none, switch(0x100, Jump), fault(13, 0x100)),
         ("no tss", none, switch(DATA, Call), fault(13, DATA)),
@@ -306,6 +308,7 @@ fn a_page_that_is_not_there_faults_before_anything_changes() {
             cr3: 0x6000,
             cr4: 0,
             efer: 0,
+            physical_bits: 39,
         },
         memory: &memory,
     };
@@ -445,7 +448,7 @@ fn virtual_8086_tasks_have_real_mode_segments() {
         selectors: [0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0xffff],
         ..new_task()
     };
-    let (segments, result) = entering(&mut memory(), registers);
+    let (segments, result) = entering(&memory(), registers);
     assert_eq!(result, Ok(()));
     assert_eq!(segments.data[5].base, 0xf_fff0);
     assert!(segments.data.iter().all(|segment| segment.access == 0xf3));

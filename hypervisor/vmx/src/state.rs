@@ -335,6 +335,9 @@ impl Event {
         error_code: None,
     };
 
+    /// #SS(0), stack fault.
+    pub const STACK_FAULT: Self = Self::exception(12, 0);
+
     /// #GP(0), general protection.
     pub const GENERAL_PROTECTION: Self = Self {
         kind: EventKind::HardwareException,

@@ -23,6 +23,8 @@ pub struct Paging {
     pub cr4: u64,
     /// IA32_EFER.
     pub efer: u64,
+    /// Width of physical addresses in bits (MAXPHYADDR).
+    pub physical_bits: u32,
 }
 
 impl Active<'_> {
@@ -48,6 +50,7 @@ impl Active<'_> {
                 !CR4_GUEST,
             ),
             efer: self.vmcs.read64(Field64::GuestEfer)?,
+            physical_bits: self.cpu.capabilities().physical_bits,
         })
     }
 
