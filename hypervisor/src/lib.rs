@@ -22,6 +22,7 @@ mod mmio;
 mod msrs;
 mod power;
 mod shell;
+mod task;
 mod translate;
 
 pub use cpu::{host_interrupt, host_nmi, vector};

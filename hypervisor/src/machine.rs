@@ -13,6 +13,7 @@ mod memory_access;
 mod platform;
 mod statistics;
 mod string_io;
+mod task_switch;
 mod trace;
 mod virtual_cpu;
 

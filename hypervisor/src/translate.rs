@@ -9,6 +9,7 @@ const CR0_WP: u64 = 1 << 16;
 const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LMA: u64 = 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -30,6 +31,9 @@ pub(crate) struct Access {
     pub(crate) write: bool,
     pub(crate) user: bool,
 }
+
+/// Error code: a reserved bit was set.
+const RESERVED: u32 = 1 << 3;
 
 /// The shape of one paging mode: index bits and entry size per level, root first.
 struct Mode {
@@ -107,6 +111,49 @@ impl Mode {
     }
 }
 
+/// Bits that must be zero in a present entry (tables 4-4 to 4-20). PAE's page-directory pointers were checked
+/// when they were loaded.
+fn reserved_bits(paging: &Paging, mode: &Mode, level: &Level, last: bool, leaf: bool) -> u64 {
+    const HIGH: u64 = 0x7ff << 52;
+    const NO_EXECUTE: u64 = 1 << 63;
+    let beyond = ADDRESS & (u64::MAX << paging.physical_bits.min(63));
+    let large = leaf && !last;
+    if !mode.wide {
+        // Bits 13 to 20 hold address bits 32 to 39.
+        return if large {
+            1 << 21 | (beyond >> 19) & 0x1f_e000
+        } else {
+            0
+        };
+    }
+    if !level.plain {
+        return 0;
+    }
+    let mut bits = beyond;
+    if paging.efer & EFER_LMA == 0 {
+        bits |= HIGH;
+    }
+    if paging.efer & EFER_NXE == 0 {
+        bits |= NO_EXECUTE;
+    }
+    if large {
+        bits |= ((1 << level.shift) - 1) & !0x1fff;
+    } else if !last && !level.large {
+        bits |= LARGE;
+    }
+    bits
+}
+
+/// The four page-directory-pointer entries of PAE paging at a guest-physical address; `None` if they lie
+/// outside the guest's memory.
+pub(crate) fn page_directory_pointers(memory: &GuestMemory, address: u64) -> Option<[u64; 4]> {
+    let mut entries = [0; 4];
+    for (entry, offset) in entries.iter_mut().zip([0, 8, 16, 24]) {
+        *entry = memory.read_u64(address + offset).ok()?;
+    }
+    Some(entries)
+}
+
 /// The guest-physical address of a linear one, with accessed and dirty bits set as the processor
 /// would.
 ///
@@ -147,6 +194,11 @@ pub(crate) fn translate(
         }
         let last = index + 1 == mode.levels.len();
         let leaf = last || (level.large && entry & LARGE != 0);
+        if entry & reserved_bits(paging, &mode, level, last, leaf) != 0 {
+            return Err(PageFault {
+                code: fault(true).code | RESERVED,
+            });
+        }
         if !leaf {
             table = entry & ADDRESS;
             continue;
@@ -212,6 +264,7 @@ mod tests {
             cr3: 0x1000,
             cr4,
             efer,
+            physical_bits: 39,
         }
     }
 
@@ -222,6 +275,7 @@ mod tests {
             cr3: 0,
             cr4: 0,
             efer: 0,
+            physical_bits: 39,
         };
         assert_eq!(
             translate(&off, &memory(), 0x1234_5678, READ),
@@ -274,6 +328,44 @@ mod tests {
             translate(&paging(0, 0), &memory, 0x12_3456, READ),
             Err(PageFault { code: 0 })
         );
+    }
+
+    #[test]
+    fn reserved_bits_fault() {
+        let memory = memory();
+        for (cr4, efer, entry, reserved) in [
+            (CR4_PSE, 0, 0x0020_0083_u64, true),
+            (CR4_PSE, 0, 0x000f_e083, false),
+            (CR4_PSE, 0, 0x0010_0083, true),
+            (CR4_PAE, EFER_LMA, 1 << 38 | 1, false),
+            (CR4_PAE, EFER_LMA, 1 << 39 | 1, true),
+            (CR4_PAE, EFER_LMA, 1 << 52 | 1, false),
+            (CR4_PAE, EFER_LMA, 1 << 63 | 1, true),
+            (CR4_PAE, EFER_LMA | EFER_NXE, 1 << 63 | 1, false),
+            (CR4_PAE, EFER_LMA, 0x81, true),
+        ] {
+            memory.write(0x1000, &entry.to_le_bytes()).unwrap();
+            let found = translate(&paging(cr4, efer), &memory, 0, WRITE);
+            let expected = Err(PageFault { code: 0xb });
+            assert_eq!(found == expected, reserved, "{entry:#x} {found:?}");
+        }
+        // The second level of PAE: large pages and bits that only long mode leaves free.
+        memory.write(0x1000, &0x2001_u64.to_le_bytes()).unwrap();
+        for (entry, reserved) in [
+            (0x0020_0083, false),
+            (0x0020_2083, true),
+            (1 << 52 | 0x83, true),
+        ] {
+            let entry: u64 = entry;
+            memory.write(0x2000, &entry.to_le_bytes()).unwrap();
+            let found = translate(&paging(CR4_PAE, 0), &memory, 0, WRITE);
+            let expected = if reserved {
+                Err(PageFault { code: 0xb })
+            } else {
+                Ok(0x20_0000)
+            };
+            assert_eq!(found, expected, "{entry:#x}");
+        }
     }
 
     #[test]

@@ -97,6 +97,15 @@ pub fn cr4() -> u32 {
     value
 }
 
+/// CR2, the address of the last page fault.
+#[must_use]
+pub fn cr2() -> u32 {
+    let value;
+    // SAFETY: a read without side effects in ring 0.
+    unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
 /// Executes UD2.
 pub fn undefined_instruction() {
     // SAFETY: raises an exception, whose handler leaves memory alone; if it returns, execution goes on behind.

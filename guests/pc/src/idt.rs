@@ -138,6 +138,16 @@ pub fn load() {
     unsafe { asm!("lidt [{}]", in(reg) pointer.as_ptr(), options(nostack, preserves_flags)) }
 }
 
+/// Replaces a vector's gate, and returns the one before.
+///
+/// # Safety
+/// The gate must be one that keeps this program whole when it is taken.
+pub unsafe fn replace_gate(vector: u8, gate: u64) -> u64 {
+    let slot = TABLE.0.get().cast::<u64>();
+    // SAFETY: within the table; there is one processor, and no handler changes the table.
+    unsafe { slot.add(usize::from(vector)).replace(gate) }
+}
+
 /// Names the handler of a vector.
 pub fn set_handler(vector: u8, handler: Handler) {
     HANDLERS[usize::from(vector)].store(handler as *mut (), Ordering::Relaxed);

@@ -16,16 +16,25 @@ pub(crate) fn triple_fault(_: &Boot) -> Verdict {
     power::triple_fault()
 }
 
-/// Resets by the way that the second word names: `kbd`, `92` or `cf9`.
-pub(crate) fn reset(boot: &Boot) -> Verdict {
-    let (name, way): (_, fn()) = match boot.command_line().words().nth(1) {
-        Some("92") => ("port 0x92", power::reset_by_port_92),
-        Some("cf9") => ("port 0xcf9", power::reset_by_cf9),
-        _ => (
-            "the keyboard controller",
-            power::reset_by_keyboard_controller,
-        ),
-    };
+/// Resets through the keyboard controller.
+pub(crate) fn reset_by_keyboard_controller(_: &Boot) -> Verdict {
+    reset(
+        "the keyboard controller",
+        power::reset_by_keyboard_controller,
+    )
+}
+
+/// Resets through system control port A.
+pub(crate) fn reset_by_port_92(_: &Boot) -> Verdict {
+    reset("port 0x92", power::reset_by_port_92)
+}
+
+/// Resets through the chipset.
+pub(crate) fn reset_by_cf9(_: &Boot) -> Verdict {
+    reset("port 0xcf9", power::reset_by_cf9)
+}
+
+fn reset(name: &str, way: fn()) -> Verdict {
     println!("probe reset: resetting by {name}");
     serial::drain();
     way();

@@ -3,37 +3,14 @@
 use pc::{cpu, handover::Boot, println};
 
 use crate::{
-    code::{self, Fault, PROTECTION, Registers, UNDEFINED},
-    probe::{Failure, Verdict, ensure},
+    code::{self, PROTECTION, Registers, UNDEFINED, expect},
+    probe::{Verdict, ensure},
 };
 
 /// No processor has this register.
 const ABSENT_MSR: u32 = 0x4fff_fff0;
 /// Where operands in memory lie: conventional memory that nothing uses.
 const OPERAND: u32 = 0x8000;
-
-/// Ends well if the code raised exactly this exception.
-fn expect(result: Result<Registers, Fault>, expected: Fault) -> Verdict {
-    match result {
-        Err(fault) if fault == expected => Ok(()),
-        Err(Fault { vector, .. }) if vector != expected.vector => Err(Failure {
-            what: "another exception",
-            found: vector,
-        }),
-        Err(Fault { error, .. }) if error != expected.error => Err(Failure {
-            what: "another error code",
-            found: error,
-        }),
-        Err(Fault { at, .. }) => Err(Failure {
-            what: "at another instruction",
-            found: at,
-        }),
-        Ok(Registers { eax, .. }) => Err(Failure {
-            what: "no exception, eax",
-            found: eax,
-        }),
-    }
-}
 
 /// UD2 raises the exception it is made for.
 pub(crate) fn undefined(_: &Boot) -> Verdict {

@@ -1,4 +1,5 @@
-//! Small guests that probe or attack the hypervisor. The first word of the command line chooses one.
+//! Small guests that probe or attack the hypervisor. The words of the command line name them, and they run in
+//! that order.
 //!
 //! A probe prints what it finds, and ends with `probe NAME: passed` or `probe NAME: FAILED why` and a
 //! power-off. One that must not survive says what it is about to do, and does it.
@@ -15,6 +16,8 @@ mod control;
 #[cfg(target_arch = "x86")]
 mod cpuid;
 #[cfg(target_arch = "x86")]
+mod debug;
+#[cfg(target_arch = "x86")]
 mod endings;
 #[cfg(target_arch = "x86")]
 mod fpu;
@@ -23,11 +26,27 @@ mod instructions;
 #[cfg(target_arch = "x86")]
 mod memory;
 #[cfg(target_arch = "x86")]
+mod modes;
+#[cfg(target_arch = "x86")]
+mod msrs;
+#[cfg(target_arch = "x86")]
+mod paging;
+#[cfg(target_arch = "x86")]
 mod ports;
 #[cfg(target_arch = "x86")]
 mod probe;
 #[cfg(target_arch = "x86")]
+mod spaces;
+#[cfg(target_arch = "x86")]
+mod strings;
+#[cfg(target_arch = "x86")]
+mod tables;
+#[cfg(target_arch = "x86")]
+mod tasks;
+#[cfg(target_arch = "x86")]
 mod time;
+#[cfg(target_arch = "x86")]
+mod writing;
 
 #[cfg(target_arch = "x86")]
 pc::entry!(probe::main);

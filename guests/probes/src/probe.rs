@@ -2,7 +2,10 @@
 
 use pc::{handover::Boot, idt, power, println};
 
-use crate::{bench, console, control, cpuid, endings, fpu, instructions, memory, ports, time};
+use crate::{
+    bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs, ports,
+    spaces, strings, tables, tasks, time, writing,
+};
 
 /// Why a probe failed, and the number that shows it.
 pub(crate) struct Failure {
@@ -28,11 +31,25 @@ type Probe = fn(&Boot) -> Verdict;
 
 const PROBES: &[(&str, Probe)] = &[
     ("triple-fault", endings::triple_fault),
-    ("reset", endings::reset),
+    ("reset-kbd", endings::reset_by_keyboard_controller),
+    ("reset-92", endings::reset_by_port_92),
+    ("reset-cf9", endings::reset_by_cf9),
     ("spin", endings::spin),
     ("wild-memory", memory::wild),
     ("memory-map", memory::map),
     ("undefined", instructions::undefined),
+    ("task-switch", tasks::switches),
+    ("task-fault", tasks::faults),
+    ("exceptions", debug::exceptions),
+    ("single-step", debug::single_step),
+    ("debug-registers", debug::debug_registers),
+    ("msrs", msrs::all),
+    ("string-pages", strings::pages),
+    ("string-segments", strings::segments),
+    ("page-tables", spaces::odd),
+    ("real-mode", modes::real),
+    ("16-bit", modes::protected_16),
+    ("self-modifying", writing::code_changes),
     ("absent-msr", instructions::absent_msr),
     ("vmx-instructions", instructions::vmx),
     ("cr", control::registers),
@@ -44,21 +61,23 @@ const PROBES: &[(&str, Probe)] = &[
     ("console", console::echo),
 ];
 
-/// Runs the probe that the command line names.
+/// Runs the probes that the command line names, one after the other.
 pub(crate) fn main(boot: Boot) -> ! {
     idt::load();
-    let mut words = boot.command_line().words();
-    let name = words.next().unwrap_or("");
-    if name == "bench-exits" {
-        bench::exits(words.next() == Some("trace"));
+    tables::load();
+    let mut words = boot.command_line().words().peekable();
+    if words.peek() == Some(&"bench-exits") {
+        bench::exits(words.nth(1) == Some("trace"));
         power::off();
     }
-    match PROBES.iter().find(|(known, _)| *known == name) {
-        None => println!("probe {name}: FAILED there is no such probe"),
-        Some((_, probe)) => match probe(&boot) {
-            Ok(()) => println!("probe {name}: passed"),
-            Err(Failure { what, found }) => println!("probe {name}: FAILED {what}: {found:#x}"),
-        },
+    for name in words {
+        match PROBES.iter().find(|(known, _)| *known == name) {
+            None => println!("probe {name}: FAILED there is no such probe"),
+            Some((_, probe)) => match probe(&boot) {
+                Ok(()) => println!("probe {name}: passed"),
+                Err(Failure { what, found }) => println!("probe {name}: FAILED {what}: {found:#x}"),
+            },
+        }
     }
     power::off()
 }

@@ -20,13 +20,18 @@ const PATIENCE: u32 = 100_000_000;
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
 /// Lets only the PIT interrupt, by vector 0x20, at 1193182 / `divisor` Hz.
-fn start(divisor: u16) {
+pub(crate) fn start(divisor: u16) {
     INTERRUPTS.store(0, Ordering::Relaxed);
     idt::set_handler(VECTOR, |_| {
         INTERRUPTS.fetch_add(1, Ordering::Relaxed);
         outb(0x20, 0x20);
     });
-    for (chip, base, wiring) in [(0x20, VECTOR, 4), (0xa0, VECTOR + 8, 2)] {
+    start_at(VECTOR, divisor);
+}
+
+/// As [`start`], by another vector, a multiple of eight, with a handler that is there.
+pub(crate) fn start_at(vector: u8, divisor: u16) {
+    for (chip, base, wiring) in [(0x20, vector, 4), (0xa0, vector + 8, 2)] {
         outb(chip, 0x11);
         outb(chip + 1, base);
         outb(chip + 1, wiring);
@@ -41,7 +46,8 @@ fn start(divisor: u16) {
     cpu::enable_interrupts();
 }
 
-fn stop() {
+/// Masks all interrupts.
+pub(crate) fn stop() {
     cpu::disable_interrupts();
     outb(0x21, 0xff);
 }

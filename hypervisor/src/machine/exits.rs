@@ -5,12 +5,13 @@ use super::platform::Platform;
 use super::statistics::{Kind, Statistics};
 use super::trace::{Event as TraceEvent, Trace};
 use super::virtual_cpu::Activity;
-use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io};
+use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io, task_switch};
 use crate::cpuid::Live;
 use crate::guest::GuestHandle;
 use crate::memory::PhysicalMemory;
 use crate::mmio::Unsupported;
 use crate::msrs;
+use crate::translate::page_directory_pointers;
 use crate::{console, cpu};
 use core::fmt;
 use devices::lapic::Fault;
@@ -40,7 +41,7 @@ enum End {
 pub(super) enum Crash {
     TripleFault,
     Memory(MemoryFault),
-    TaskSwitch,
+    TaskSwitchOutside(u64),
     StringIoOutside(u64),
     MappedAccess {
         what: Unsupported,
@@ -73,7 +74,9 @@ impl fmt::Display for Crash {
                     .linear
                     .map_or(Ok(()), |linear| write!(f, " (linear {linear:#x})"))
             }
-            Self::TaskSwitch => write!(f, "hardware task switch, which is not supported"),
+            Self::TaskSwitchOutside(address) => {
+                write!(f, "task switch in memory it does not own at {address:#x}")
+            }
             Self::StringIoOutside(address) => {
                 write!(f, "string I/O on memory it does not own at {address:#x}")
             }
@@ -494,7 +497,9 @@ impl Context<'_> {
             RareExit::Exception(_) => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
             RareExit::Memory(fault) => self.memory_fault(active, fault)?,
-            RareExit::TaskSwitch => return Err(Crash::TaskSwitch),
+            RareExit::TaskSwitch(switch) => {
+                task_switch::perform(active, &self.machine.memory, switch)?
+            }
             other => return Err(Crash::Unexpected(other)),
         }
         Ok(())
@@ -534,13 +539,7 @@ impl Context<'_> {
         access: ControlRegisterAccess,
     ) -> Result<(), Crash> {
         let memory = &self.machine.memory;
-        let pdptes = |address: u64| {
-            let mut entries = [0; 4];
-            for (index, entry) in entries.iter_mut().enumerate() {
-                *entry = memory.read_u64(address + 8 * index as u64).ok()?;
-            }
-            Some(entries)
-        };
+        let pdptes = |address| page_directory_pointers(memory, address);
         let accepted = match access {
             ControlRegisterAccess::Write { register: 0, gpr } => {
                 active.write_cr0(active.gpr(gpr)?, pdptes)?
@@ -592,7 +591,7 @@ const fn rare_kind(exit: RareExit) -> Kind {
         RareExit::ControlRegister(_) => Kind::ControlRegister,
         RareExit::Memory(_) => Kind::Mapped,
         RareExit::Pause => Kind::Pause,
-        RareExit::TaskSwitch => Kind::TaskSwitch,
+        RareExit::TaskSwitch(_) => Kind::TaskSwitch,
         _ => Kind::Other,
     }
 }

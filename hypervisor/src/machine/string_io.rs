@@ -32,8 +32,13 @@ pub(super) fn step(
         write: access.direction() == Direction::In,
         user: active.privilege_level()? == 3,
     };
-    if !segment_allows(active, access, mask)? {
-        return Ok(active.inject(Event::GENERAL_PROTECTION)?);
+    let (segment, offset) = operand(active, access)?;
+    if !segment_allows(active, access, segment, offset & mask)? {
+        return Ok(active.inject(if segment == SegmentRegister::Ss {
+            Event::STACK_FAULT
+        } else {
+            Event::GENERAL_PROTECTION
+        })?);
     }
     let linear = active.string_address()?;
     // An element may cross a page, so each byte is translated, all of them before the port is touched.
@@ -95,16 +100,29 @@ pub(super) fn step(
     if access.is_repeated() {
         advance(&mut gprs.rcx, u64::MAX);
         if gprs.rcx & mask != 0 {
-            // The next element is an instruction of its own as far as interrupts go.
-            return Ok(active.end_interrupt_shadow()?);
+            // The next element is an instruction of its own as far as interrupts and traps go.
+            return Ok(active.complete_iteration()?);
         }
     }
     Ok(active.skip_instruction()?)
 }
 
+/// Segment and offset of the memory operand.
+fn operand(active: &Active<'_>, access: IoAccess) -> Result<(SegmentRegister, u64), Crash> {
+    Ok(match access.direction() {
+        Direction::In => (SegmentRegister::Es, active.gprs().rdi),
+        Direction::Out => (active.string_segment()?, active.gprs().rsi),
+    })
+}
+
 /// Whether the segment of the memory operand allows the access. The exit comes before the processor
 /// has looked (Intel SDM volume 3, section 26.1.1). 64-bit segments have no limits.
-fn segment_allows(active: &Active<'_>, access: IoAccess, mask: u64) -> Result<bool, Crash> {
+fn segment_allows(
+    active: &Active<'_>,
+    access: IoAccess,
+    register: SegmentRegister,
+    offset: u64,
+) -> Result<bool, Crash> {
     const UNUSABLE: u32 = 1 << 16;
     const CODE: u32 = 1 << 3;
     const EXPAND_DOWN: u32 = 1 << 2;
@@ -114,18 +132,13 @@ fn segment_allows(active: &Active<'_>, access: IoAccess, mask: u64) -> Result<bo
         return Ok(true);
     }
     let writes = access.direction() == Direction::In;
-    let (register, offset) = if writes {
-        (SegmentRegister::Es, active.gprs().rdi)
-    } else {
-        (active.string_segment()?, active.gprs().rsi)
-    };
     let segment = active.segment(register)?;
     let code = segment.access & CODE != 0;
     let able = segment.access & WRITABLE_OR_READABLE != 0;
     if segment.access & UNUSABLE != 0 || (writes && (code || !able)) || (code && !able) {
         return Ok(false);
     }
-    let first = offset & mask & 0xffff_ffff;
+    let first = offset & 0xffff_ffff;
     let last = first + u64::from(access.width().bytes()) - 1;
     let limit = u64::from(segment.limit);
     Ok(if !code && segment.access & EXPAND_DOWN != 0 {

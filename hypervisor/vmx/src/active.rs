@@ -3,6 +3,7 @@
 mod control;
 mod events;
 mod save;
+mod task;
 
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
@@ -190,6 +191,17 @@ impl<'a> Active<'a> {
         if rip >> 32 != next >> 32 {
             self.wrap_rip(next)?;
         }
+        self.complete_iteration()
+    }
+
+    /// What the end of an instruction, or of one iteration of a repeated one, brings: the interrupt shadow
+    /// ends, and a single step traps.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    #[inline(always)]
+    pub fn complete_iteration(&mut self) -> Result<(), VmcsError> {
         self.end_interrupt_shadow()?;
         if self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_TF != 0 {
             self.trap_single_step()?;

@@ -131,6 +131,28 @@ pub enum ControlRegisterAccess {
     LoadMachineStatus(u16),
 }
 
+/// A hardware task switch that the guest began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskSwitch {
+    /// Selector of the new task's TSS.
+    pub selector: u16,
+    /// What began it.
+    pub source: SwitchSource,
+}
+
+/// What begins a hardware task switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchSource {
+    /// CALL, directly or through a task gate.
+    Call,
+    /// IRET in a nested task.
+    Return,
+    /// JMP, directly or through a task gate.
+    Jump,
+    /// An interrupt or exception whose IDT entry is a task gate; also INT n, INT1, INT3 and INTO.
+    Event,
+}
+
 /// A vector, as an exit carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vector(u32);
@@ -209,8 +231,9 @@ pub enum RareExit {
     Hypercall,
     /// Another instruction of the virtualization extension, which the guest does not have.
     VirtualizationInstruction,
-    /// A hardware task switch.
-    TaskSwitch,
+    /// A hardware task switch. The processor has checked the new TSS's descriptor and, where a gate led
+    /// to it, the gate; it has changed nothing.
+    TaskSwitch(TaskSwitch),
     /// An exception that was asked for, with its vector.
     Exception(Vector),
     /// A fault while delivering a double fault: the processor shut down.
@@ -307,7 +330,7 @@ pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit
         reason::INIT => RareExit::Init,
         reason::STARTUP_IPI => RareExit::StartUp(Vector(qualification()? as u32)),
         reason::NMI_WINDOW => RareExit::NmiWindow,
-        reason::TASK_SWITCH => RareExit::TaskSwitch,
+        reason::TASK_SWITCH => RareExit::TaskSwitch(task_switch(qualification()?)),
         reason::INVD | reason::WBINVD => RareExit::CacheFlush,
         reason::RDPMC => RareExit::ReadPerformanceCounter,
         reason::VMCALL => RareExit::Hypercall,
@@ -330,6 +353,19 @@ pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit
         reason::XSETBV => RareExit::SetXcr,
         other => RareExit::Unexpected(other),
     })
+}
+
+/// Table 28-2.
+const fn task_switch(qualification: u64) -> TaskSwitch {
+    TaskSwitch {
+        selector: qualification as u16,
+        source: match (qualification >> 30) & 3 {
+            0 => SwitchSource::Call,
+            1 => SwitchSource::Return,
+            2 => SwitchSource::Jump,
+            _ => SwitchSource::Event,
+        },
+    }
 }
 
 /// Table 28-3.
@@ -397,6 +433,21 @@ mod tests {
             control_register_access(0x0001_0030),
             ControlRegisterAccess::LoadMachineStatus(1)
         );
+    }
+
+    #[test]
+    fn task_switches_decode() {
+        let expected = [
+            SwitchSource::Call,
+            SwitchSource::Return,
+            SwitchSource::Jump,
+            SwitchSource::Event,
+        ];
+        for (kind, source) in (0_u64..).zip(expected) {
+            let selector = 0x28;
+            let found = task_switch(kind << 30 | u64::from(selector));
+            assert_eq!(found, TaskSwitch { selector, source });
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use dump::VmcsDump;
 pub use ept::{Ept, EptError, MemoryType, Permissions};
 pub use exit::{
     AccessKind, ControlRegisterAccess, Direction, Exit, IoAccess, MemoryFault, RareExit,
-    RareReason, Vector, Width,
+    RareReason, SwitchSource, TaskSwitch, Vector, Width,
 };
 pub use fields::{Field16, Field32, Field64, FieldNatural};
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};

@@ -174,6 +174,20 @@ pub(crate) fn xcr0() -> u64 {
     XCr0::read_raw()
 }
 
+/// DR6 of the resident vCPU.
+pub(crate) fn dr6() -> u64 {
+    let value;
+    // SAFETY: a read without side effects at privilege level 0.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Sets DR6 of the resident vCPU. The upper half of `value` must be zero.
+pub(crate) fn set_dr6(value: u64) {
+    // SAFETY: DR6 only reports; the hypervisor uses no debug registers.
+    unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Sets CR2 of the resident vCPU.
 pub(crate) fn set_cr2(address: u64) {
     // SAFETY: CR2 only reports; the hypervisor's own page faults end in a panic that sets it anew.

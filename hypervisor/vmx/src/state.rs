@@ -335,12 +335,32 @@ impl Event {
         error_code: None,
     };
 
+    /// #SS(0), stack fault.
+    pub const STACK_FAULT: Self = Self::exception(12, 0);
+
     /// #GP(0), general protection.
     pub const GENERAL_PROTECTION: Self = Self {
         kind: EventKind::HardwareException,
         vector: 13,
         error_code: Some(0),
     };
+
+    /// #DB, debug.
+    pub const DEBUG: Self = Self {
+        kind: EventKind::HardwareException,
+        vector: 1,
+        error_code: None,
+    };
+
+    /// An exception that pushes this error code.
+    #[must_use]
+    pub const fn exception(vector: u8, error_code: u32) -> Self {
+        Self {
+            kind: EventKind::HardwareException,
+            vector,
+            error_code: Some(error_code),
+        }
+    }
 
     /// An interrupt with this vector.
     #[must_use]
@@ -389,8 +409,9 @@ impl Event {
         })
     }
 
-    /// Whether an instruction raised it, whose length the entry must know.
-    pub(crate) const fn is_software(self) -> bool {
+    /// Whether an instruction raised it, behind which the guest goes on.
+    #[must_use]
+    pub const fn is_software(self) -> bool {
         matches!(
             self.kind,
             EventKind::SoftwareInterrupt

@@ -6,12 +6,10 @@ use super::lab::{Lab, Session};
 use super::rtos;
 use anyhow::Result;
 
-/// A probe that says itself whether all is well, and then powers its PC off.
-macro_rules! passes {
-    ($name:literal, $about:literal) => {
-        Case::new(concat!("probe-", $name), $about, 240, |lab| {
-            passes(lab, $name)
-        })
+/// Probes that say themselves whether all is well, on one PC after the other, which then powers off.
+macro_rules! pass {
+    ($name:literal, $about:literal, $($probe:literal),+) => {
+        Case::new(concat!("probe-", $name), $about, 240, |lab| pass(lab, &[$($probe),+]))
     };
 }
 
@@ -27,30 +25,63 @@ macro_rules! crashes {
 /// The tests.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        passes!("memory-map", "all RAM of the memory map is there"),
-        passes!(
+        pass!("memory", "all RAM of the memory map is there", "memory-map"),
+        pass!(
+            "instructions",
+            "instructions and registers that are not there raise their exceptions; CPUID holds together",
             "undefined",
-            "an undefined instruction raises its exception in the guest"
-        ),
-        passes!(
             "absent-msr",
-            "an MSR that is not there raises an exception in the guest"
-        ),
-        passes!("vmx-instructions", "a guest is shown no VT-x, and has none"),
-        passes!(
+            "vmx-instructions",
             "cr",
-            "control registers take what a processor takes, and nothing else"
+            "cpuid"
         ),
-        passes!("cpuid", "what CPUID tells holds together"),
-        passes!(
+        pass!(
+            "exceptions",
+            "exceptions, single steps and debug registers are as on a processor, emulated instructions included",
+            "exceptions",
+            "single-step",
+            "debug-registers"
+        ),
+        pass!(
+            "msrs",
+            "every MSR that is not there raises its exception, read or written",
+            "msrs"
+        ),
+        pass!(
+            "strings",
+            "string I/O stops exactly at page ends and segment limits, and goes on from there",
+            "string-pages",
+            "string-segments"
+        ),
+        pass!(
+            "modes",
+            "odd page tables, real mode, 16-bit code and code that changes itself work",
+            "page-tables",
+            "real-mode",
+            "16-bit",
+            "self-modifying"
+        ),
+        pass!(
+            "tasks",
+            "hardware task switches and their faults are as on a processor",
+            "task-switch",
+            "task-fault"
+        ),
+        pass!(
             "ports",
-            "every port can be read; the unclaimed ones answer all ones"
+            "every port can be read; the unclaimed ones answer all ones",
+            "ports"
         ),
-        passes!("timer", "the timer interrupt comes at its rate"),
-        passes!("hlt", "a halted processor is woken by each interrupt"),
-        passes!(
+        pass!(
+            "time",
+            "the timer interrupt comes at its rate and wakes a halted processor",
+            "timer",
+            "hlt"
+        ),
+        pass!(
             "fpu",
-            "the floating-point registers survive ten thousand exits"
+            "the floating-point registers survive ten thousand exits",
+            "fpu"
         ),
         crashes!(
             "triple-fault",
@@ -95,9 +126,11 @@ fn board(command_line: &str) -> String {
     )
 }
 
-fn passes(lab: &Lab, name: &str) -> Result<()> {
-    let mut session = lab.boot(&board(name))?;
-    session.expect_unless(&format!("probe {name}: passed"), "FAILED")?;
+fn pass(lab: &Lab, probes: &[&str]) -> Result<()> {
+    let mut session = lab.boot(&board(&probes.join(" ")))?;
+    for probe in probes {
+        session.expect_unless(&format!("probe {probe}: passed"), "FAILED")?;
+    }
     session.wait_power_off()?;
     session.never_said("probe: crashed")
 }
@@ -133,7 +166,7 @@ fn console(lab: &Lab) -> Result<()> {
 
 fn reset(lab: &Lab) -> Result<()> {
     for way in ["kbd", "92", "cf9"] {
-        let mut session = lab.boot(&board(&format!("reset {way}")))?;
+        let mut session = lab.boot(&board(&format!("reset-{way}")))?;
         // The PC starts afresh and comes to the same point again.
         for _ in 0..2 {
             session.expect("probe reset: resetting by")?;

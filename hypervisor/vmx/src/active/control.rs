@@ -23,6 +23,8 @@ pub struct Paging {
     pub cr4: u64,
     /// IA32_EFER.
     pub efer: u64,
+    /// Width of physical addresses in bits (MAXPHYADDR).
+    pub physical_bits: u32,
 }
 
 impl Active<'_> {
@@ -48,6 +50,7 @@ impl Active<'_> {
                 !CR4_GUEST,
             ),
             efer: self.vmcs.read64(Field64::GuestEfer)?,
+            physical_bits: self.cpu.capabilities().physical_bits,
         })
     }
 
@@ -108,6 +111,30 @@ impl Active<'_> {
             self.vmcs.write_natural(FieldNatural::GuestCr0, real)?;
             self.vmcs.write_natural(FieldNatural::Cr0Shadow, value)?;
         }
+        self.flush()?;
+        Ok(true)
+    }
+
+    /// Loads CR3 as a task switch does; otherwise as [`Active::write_cr0`].
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError`].
+    pub fn switch_cr3(
+        &mut self,
+        value: u32,
+        pdptes: impl FnOnce(u64) -> Option<[u64; 4]>,
+    ) -> Result<bool, VmcsError> {
+        let now = self.paging()?;
+        let next = Paging {
+            cr3: u64::from(value),
+            ..now
+        };
+        if !self.load_pdptes(&now, &next, pdptes)? {
+            return Ok(false);
+        }
+        // SAFETY: guest state only.
+        unsafe { self.vmcs.write_natural(FieldNatural::GuestCr3, next.cr3)? };
         self.flush()?;
         Ok(true)
     }

@@ -126,10 +126,8 @@ impl Active<'_> {
     #[cold]
     pub(super) fn resume_interrupted(&mut self) -> Result<(), VmcsError> {
         const NMI_UNBLOCKED_BY_IRET: u64 = 1 << 12;
-        let info = self.vmcs.read32(Field32::IdtVectoringInfo)?;
-        let code = self.vmcs.read32(Field32::IdtVectoringErrorCode)?;
         let blocking = self.vmcs.read32(Field32::GuestInterruptibility)?;
-        let next = match Event::from_info(info, code) {
+        let next = match self.event_in_delivery()? {
             Some(event) => {
                 let length = self.vmcs.read32(Field32::ExitInstructionLength)?;
                 // SAFETY: the VMCS is this vCPU's, and the processor was delivering this event.
@@ -164,11 +162,7 @@ impl Active<'_> {
     /// [`VmcsError::Write`].
     pub fn inject_page_fault(&mut self, linear: u64, code: u32) -> Result<(), VmcsError> {
         set_cr2(linear);
-        self.inject(Event {
-            kind: EventKind::HardwareException,
-            vector: 14,
-            error_code: Some(code),
-        })
+        self.inject(Event::exception(14, code))
     }
 
     /// Asks for an exit as soon as the guest can take an interrupt, or no longer.
