@@ -105,6 +105,8 @@ pub(crate) struct Offer {
     pub(crate) apic: bool,
     /// Processors of the guest.
     pub(crate) vcpus: u32,
+    /// The guest has KVM's clock, and is not to rely on its TSC.
+    pub(crate) paravirtual_clock: bool,
 }
 
 /// Guest state that some leaves show.
@@ -119,14 +121,18 @@ pub(crate) struct Live {
 /// The TSC runs at this multiple of the crystal that CPUID shows, the clock of the local APIC's timer.
 const CRYSTAL_DIVIDER: u32 = devices::lapic::TICKS_PER_CYCLE as u32;
 
-/// A second signature, of an interface without any of its features: it tells Linux that x2APIC mode is
-/// sound without interrupt remapping, which a processor's own leaves cannot say.
+/// A second signature: it tells Linux that x2APIC mode is sound without interrupt remapping, which a
+/// processor's own leaves cannot say. Of this interface's features there is the clock, for guests that need it.
 const KVM_BASE: u32 = 0x4000_0100;
 const KVM_SIGNATURE: [u32; 3] = [
     u32::from_le_bytes(*b"KVMK"),
     u32::from_le_bytes(*b"VMKV"),
     u32::from_le_bytes(*b"M\0\0\0"),
 ];
+
+const KVM_FEATURES: u32 = KVM_BASE + 1;
+/// KVM_FEATURE_CLOCKSOURCE2 and KVM_FEATURE_CLOCKSOURCE_STABLE_BIT.
+const KVM_CLOCK: u32 = (1 << 3) | (1 << 24);
 
 /// Legacy region and header of an XSAVE area.
 const XSAVE_LEGACY: u32 = 576;
@@ -144,6 +150,7 @@ pub(crate) struct Cpuid {
     timing: Registers,
     /// Processors, where there are local APICs.
     vcpus: u32,
+    kvm_features: u32,
 }
 
 fn host(leaf: u32, sub_leaf: u32) -> Registers {
@@ -207,7 +214,12 @@ impl Cpuid {
         if !offer.rdtscp {
             extended[1][3] &= !EXTENDED_EDX_RDTSCP;
         }
-        extended[7] = [0, 0, 0, extended[7][3] & INVARIANT_TSC];
+        let invariant = if offer.paravirtual_clock {
+            0
+        } else {
+            INVARIANT_TSC
+        };
+        extended[7] = [0, 0, 0, extended[7][3] & invariant];
         extended[8] = [extended[8][0], 0, 0, 0];
         let khz = (offer.tsc_hz / 1000) as u32;
         Self {
@@ -217,6 +229,11 @@ impl Cpuid {
             hypervisor: [HYPERVISOR_TIMING, SIGNATURE[0], SIGNATURE[1], SIGNATURE[2]],
             timing: [khz, 0, 0, 0],
             vcpus: if offer.apic { offer.vcpus } else { 0 },
+            kvm_features: if offer.paravirtual_clock {
+                KVM_CLOCK
+            } else {
+                0
+            },
         }
     }
 
@@ -255,11 +272,12 @@ impl Cpuid {
             HYPERVISOR_BASE => self.hypervisor,
             HYPERVISOR_TIMING => self.timing,
             KVM_BASE => [
-                KVM_BASE + 1,
+                KVM_FEATURES,
                 KVM_SIGNATURE[0],
                 KVM_SIGNATURE[1],
                 KVM_SIGNATURE[2],
             ],
+            KVM_FEATURES => [self.kvm_features, 0, 0, 0],
             _ => [0; 4],
         }
     }
@@ -341,6 +359,7 @@ mod tests {
         invpcid: false,
         apic: false,
         vcpus: 1,
+        paravirtual_clock: false,
     };
 
     fn get(leaf: u32, sub_leaf: u32, osxsave: bool) -> Registers {
@@ -389,6 +408,24 @@ mod tests {
         assert_eq!(shown, OFFER.tsc_hz);
         assert_eq!(get(0x16, 0, false)[0], 50);
         assert_eq!(get(HYPERVISOR_TIMING, 0, false)[0], 50_000);
+    }
+
+    #[test]
+    fn a_paravirtual_clock_stands_in_for_the_tsc() {
+        let offer = Offer {
+            paravirtual_clock: true,
+            ..OFFER
+        };
+        let cpuid = Cpuid::new(&offer);
+        let get = |leaf| {
+            cpuid.get(leaf, 0, || Live {
+                osxsave: false,
+                xcr0: 1,
+                apic_id: 0,
+            })
+        };
+        assert_eq!(get(KVM_FEATURES)[0], 0x0100_0008);
+        assert_eq!(get(0x8000_0007), [0; 4]);
     }
 
     #[test]

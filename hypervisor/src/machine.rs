@@ -11,6 +11,7 @@ mod local;
 mod mailbox;
 mod memory_access;
 mod platform;
+pub(crate) mod pvclock;
 mod statistics;
 mod string_io;
 mod task_switch;
@@ -26,7 +27,7 @@ use crate::host::BootModule;
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use config::{Device, ImageFormat};
+use config::{Clock, Device, ImageFormat};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
@@ -61,6 +62,17 @@ pub(crate) struct BoardFacts {
     pub(crate) entry_tsc: u64,
     /// Unix time at TSC 0, if the board has a clock.
     pub(crate) wall_clock_at_zero: Option<i64>,
+}
+
+impl BoardFacts {
+    /// Unix time at a TSC value of the board; 0 if the board has no clock.
+    fn wall_clock(&self, tsc: u64) -> u64 {
+        let elapsed = (tsc / self.tsc_hz.max(1)) as i64;
+        let seconds = self
+            .wall_clock_at_zero
+            .map_or(0, |zero| zero.saturating_add(elapsed));
+        u64::try_from(seconds).unwrap_or(0)
+    }
 }
 
 /// Why a run of the guest is over.
@@ -156,6 +168,7 @@ impl Machine {
             invpcid: secondary.contains(SecondaryControls::INVPCID),
             apic: has_apics(&config),
             vcpus: config.cpus.len() as u32,
+            paravirtual_clock: config.clock == Clock::Paravirtual,
         });
         let devices = Pc::new(pc_config(&config, board, 0), Ticks(0));
         let vcpus = config.cpus.iter().map(|cpu| VcpuPort {
@@ -189,6 +202,10 @@ impl Machine {
     /// Whether there are local APICs and an I/O APIC.
     fn has_apics(&self) -> bool {
         has_apics(&self.config)
+    }
+
+    fn has_paravirtual_clock(&self) -> bool {
+        self.config.clock == Clock::Paravirtual
     }
 
     /// Whether nobody else can touch the devices while the one vCPU runs.
@@ -362,14 +379,10 @@ fn has_apics(config: &config::Guest) -> bool {
 }
 
 fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
-    let elapsed = (now / board.tsc_hz.max(1)) as i64;
-    let wall_clock = board
-        .wall_clock_at_zero
-        .map_or(0, |zero| zero.saturating_add(elapsed));
     PcConfig {
         tsc_hz: board.tsc_hz,
         memory_bytes: config.memory,
-        wall_clock: u64::try_from(wall_clock).unwrap_or(0),
+        wall_clock: board.wall_clock(now),
         com1: config.devices.contains(&Device::Com1),
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),

@@ -1,6 +1,8 @@
 //! What RDMSR and WRMSR do in a guest: one readable table. MSRs that the guest owns in the VMCS or
 //! in the processor (SYSENTER, SYSCALL, FS and GS bases, PAT, TSC_AUX) never get here.
 
+use crate::machine::pvclock;
+
 /// What an MSR access comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -12,6 +14,8 @@ pub(crate) enum Read {
     Efer,
     /// One of the local APIC's, if there is one.
     LocalApic,
+    /// One of the paravirtual clock's, if there is one.
+    Clock,
     /// #GP(0).
     Fault,
 }
@@ -27,6 +31,8 @@ pub(crate) enum Write {
     Efer,
     /// One of the local APIC's, if there is one.
     LocalApic,
+    /// One of the paravirtual clock's, if there is one.
+    Clock,
     /// #GP(0).
     Fault,
 }
@@ -55,6 +61,7 @@ pub(crate) fn read(msr: u32) -> Read {
         XSS => Read::Value(0),
         EFER => Read::Efer,
         APIC_BASE | TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => Read::LocalApic,
+        pvclock::WALL_CLOCK..=pvclock::LAST => Read::Clock,
         _ => Read::Fault,
     }
 }
@@ -69,6 +76,7 @@ pub(crate) fn write(msr: u32, value: u64) -> Write {
         XSS if value == 0 => Write::Ignore,
         EFER => Write::Efer,
         APIC_BASE | TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => Write::LocalApic,
+        pvclock::WALL_CLOCK..=pvclock::LAST => Write::Clock,
         _ => Write::Fault,
     }
 }

@@ -77,6 +77,8 @@ pub struct Guest {
     pub devices: Vec<Device>,
     /// Whether the guest starts with the board.
     pub autostart: bool,
+    /// What the guest is to tell time by.
+    pub clock: Clock,
     /// What happens when the guest crashes.
     pub on_crash: OnCrash,
 }
@@ -109,6 +111,16 @@ pub enum Device {
     Rtc,
     /// PCI configuration mechanism 1 with an i440FX host bridge (`"pci"`).
     Pci,
+}
+
+/// What a guest is to tell time by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Clock {
+    /// Its time-stamp counter (`"tsc"`), as far as the processor promises that it runs evenly.
+    Tsc,
+    /// A paravirtual clock, KVM's (`"paravirtual"`): for processors whose counter stops in deep idle states, and
+    /// for guests that are to go on where it has another frequency.
+    Paravirtual,
 }
 
 /// What happens when a guest crashes (triple fault, impossible access, unknown instruction).

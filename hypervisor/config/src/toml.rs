@@ -16,6 +16,7 @@
 //! command_line = "selftest"       # default: empty
 //! modules = [{ image = "data.bin", command_line = "data" }]
 //! devices = ["com1", "rtc", "pci"] # the default: all of them
+//! clock = "tsc"                   # the default; or "paravirtual"
 //! autostart = true                # the default
 //! on_crash = "stop"               # the default; or "restart"
 //! ```
@@ -26,7 +27,7 @@
 mod reader;
 mod size;
 
-use crate::board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use crate::board::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
 use crate::validate::{BoardKey, GuestKey, Place, Problem};
 use ::toml::de::{DeTable, DeValue};
 use reader::{Notes, Table};
@@ -50,6 +51,7 @@ const GUEST_KEYS: &[&str] = &[
     "command_line",
     "modules",
     "devices",
+    "clock",
     "autostart",
     "on_crash",
 ];
@@ -291,6 +293,7 @@ impl File<'_, '_> {
             ("rtc", Device::Rtc),
             ("pci", Device::Pci),
         ];
+        let clocks = &[("tsc", Clock::Tsc), ("paravirtual", Clock::Paravirtual)];
         let on_crash = &[("stop", OnCrash::Stop), ("restart", OnCrash::Restart)];
         let mut mark = |bad, key| self.mark(bad, Place::Guest(index, key));
         mark(name.is_none(), GuestKey::Name);
@@ -311,6 +314,9 @@ impl File<'_, '_> {
                 .choices("devices", &devices, self.notes)
                 .unwrap_or_else(|| devices.map(|(_, device)| device).to_vec()),
             autostart: table.boolean("autostart", self.notes).unwrap_or(true),
+            clock: table
+                .choice("clock", clocks, self.notes)
+                .unwrap_or(Clock::Tsc),
             on_crash: table
                 .choice("on_crash", on_crash, self.notes)
                 .unwrap_or(OnCrash::Stop),

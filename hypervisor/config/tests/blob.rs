@@ -1,7 +1,7 @@
 //! The blob keeps a board exactly, refuses damage, and never panics on any bytes.
 
 use config::blob::{self, BlobError, HEADER_LEN};
-use config::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use config::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
 use proptest::prelude::*;
 
 fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
@@ -18,6 +18,7 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
             command_line: "data".into(),
         }],
         devices: vec![Device::Com1, Device::Rtc],
+        clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Stop,
     }

@@ -2,7 +2,7 @@
 #![cfg(feature = "host")]
 
 use config::toml::{BuiltImage, Origin, PRIORITY_DEFAULT, parse};
-use config::{Device, ImageFormat, OnCrash, WhenAllOff};
+use config::{Clock, Device, ImageFormat, OnCrash, WhenAllOff};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -30,6 +30,7 @@ name = "old"
 image = "b.bin"
 memory = "64 MiB"
 cpu = 0
+clock = "paravirtual"
 "#;
 
 /// The errors of a text as `line: reason`.
@@ -63,6 +64,8 @@ fn a_full_board_is_read_and_defaults_are_filled_in() {
     );
     assert_eq!(rtos.command_line, "selftest");
     assert_eq!(rtos.devices, [Device::Com1, Device::Rtc]);
+    assert_eq!(rtos.clock, Clock::Tsc);
+    assert_eq!(old.clock, Clock::Paravirtual);
     assert!(!rtos.autostart);
     assert_eq!(rtos.on_crash, OnCrash::Restart);
     assert_eq!(rtos.modules[0].command_line, "first");

@@ -1,7 +1,7 @@
 //! Every limit of the board types is enforced, and told with its place.
 
 use config::validate::{BoardKey, GuestKey, Place};
-use config::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use config::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
 
 fn guest(name: &str) -> Guest {
     Guest {
@@ -14,6 +14,7 @@ fn guest(name: &str) -> Guest {
         command_line: String::new(),
         modules: Vec::new(),
         devices: Vec::new(),
+        clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Restart,
     }

@@ -410,6 +410,12 @@ impl Context<'_> {
                     Err(Fault) => return Ok(active.inject(Event::GENERAL_PROTECTION)?),
                 }
             }
+            msrs::Read::Clock => {
+                let Some(value) = self.platform.read_clock_msr(active.gprs().rcx as u32) else {
+                    return Ok(active.inject(Event::GENERAL_PROTECTION)?);
+                };
+                value
+            }
             msrs::Read::Fault => {
                 self.statistics.unknown_msrs += 1;
                 return Ok(active.inject(Event::GENERAL_PROTECTION)?);
@@ -435,6 +441,10 @@ impl Context<'_> {
             msrs::Write::LocalApic => {
                 let msr = active.gprs().rcx as u32;
                 self.platform.write_msr(msr, value, tsc::read()).is_ok()
+            }
+            msrs::Write::Clock => {
+                let msr = active.gprs().rcx as u32;
+                self.platform.write_clock_msr(msr, value, tsc::read())
             }
             msrs::Write::Fault => {
                 self.statistics.unknown_msrs += 1;

@@ -15,6 +15,8 @@ pub(super) struct Local {
     apic: Option<Box<LocalApic>>,
     /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
     tsc_adjust: u64,
+    /// Where the paravirtual clock is, as its MSR has it.
+    system_time: u64,
     /// Only the local APIC can bring these.
     nmi: bool,
     init: bool,
@@ -26,6 +28,7 @@ pub(super) struct Local {
 pub(super) struct LocalStateV1 {
     apic: Option<LocalApicStateV1>,
     tsc_adjust: u64,
+    system_time: u64,
     nmi: bool,
     init: bool,
     start_up: Option<u8>,
@@ -37,6 +40,7 @@ impl Local {
         LocalStateV1 {
             apic: self.apic.as_ref().map(|apic| apic.save()),
             tsc_adjust: self.tsc_adjust,
+            system_time: self.system_time,
             nmi: self.nmi,
             init: self.init,
             start_up: self.start_up,
@@ -64,6 +68,7 @@ impl Local {
         Ok(Self {
             apic,
             tsc_adjust: state.tsc_adjust,
+            system_time: state.system_time,
             nmi: state.nmi,
             init: state.init,
             start_up: state.start_up,
@@ -82,6 +87,7 @@ impl Local {
         Self {
             apic,
             tsc_adjust: 0,
+            system_time: 0,
             nmi: false,
             init: false,
             start_up: None,
@@ -233,6 +239,16 @@ impl Local {
         if deadline != 0 {
             let _ = self.write_msr(TSC_DEADLINE, deadline, now);
         }
+    }
+
+    /// The paravirtual clock's MSR.
+    pub(super) fn system_time(&self) -> u64 {
+        self.system_time
+    }
+
+    /// Sets the paravirtual clock's MSR.
+    pub(super) fn set_system_time(&mut self, value: u64) {
+        self.system_time = value;
     }
 
     /// A 32-bit read at `offset` in the local APIC's page.

@@ -1,7 +1,7 @@
 //! What surrounds a vCPU during a run: its own interrupt state, the shared devices, the guest's clock.
 
 use super::local::Local;
-use super::{Glance, Machine};
+use super::{Glance, Machine, pvclock};
 use crate::cpu;
 use crate::guest::GuestHandle;
 use core::sync::atomic::Ordering;
@@ -286,7 +286,52 @@ impl<'a> Platform<'a> {
     pub(super) fn set_guest_tsc(&mut self, value: u64, tsc: u64) -> u64 {
         let now = self.time(tsc);
         self.local.set_tsc(value, now);
+        // Where the clock is was checked as the guest said it.
+        self.write_system_time(tsc);
         self.local.tsc_adjust().wrapping_sub(self.base)
+    }
+
+    /// A read of one of the paravirtual clock's MSRs; `None` where there is no such clock.
+    pub(super) fn read_clock_msr(&self, msr: u32) -> Option<u64> {
+        self.machine.has_paravirtual_clock().then(|| {
+            if msr == pvclock::SYSTEM_TIME {
+                self.local.system_time()
+            } else {
+                0
+            }
+        })
+    }
+
+    /// A write of one of the paravirtual clock's MSRs; whether there is such a clock and memory where the guest wants it.
+    pub(super) fn write_clock_msr(&mut self, msr: u32, value: u64, tsc: u64) -> bool {
+        let machine = self.machine;
+        if !machine.has_paravirtual_clock() {
+            return false;
+        }
+        if msr != pvclock::SYSTEM_TIME {
+            let seconds = machine.board.wall_clock(self.base);
+            return pvclock::write_wall_clock(&machine.memory, value, seconds).is_ok();
+        }
+        let before = self.local.system_time();
+        self.local.set_system_time(value);
+        let written = self.write_system_time(tsc);
+        if !written {
+            self.local.set_system_time(before);
+        }
+        written
+    }
+
+    /// Brings the vCPU's paravirtual clock up to date; whether there is memory where it is.
+    fn write_system_time(&self, tsc: u64) -> bool {
+        let machine = self.machine;
+        pvclock::write_system_time(
+            &machine.memory,
+            self.local.system_time(),
+            machine.board.tsc_hz,
+            self.guest_tsc(tsc),
+            self.time(tsc),
+        )
+        .is_ok()
     }
 
     /// CR8, the task priority.
