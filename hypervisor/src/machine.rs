@@ -11,6 +11,7 @@ mod local;
 mod mailbox;
 mod memory_access;
 mod platform;
+mod requests;
 mod statistics;
 mod string_io;
 mod task_switch;
@@ -31,7 +32,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::{Address, LocalApicConfig};
-use devices::{Pc, PcConfig, Ticks};
+use devices::{Pc, PcConfig, Ticks, VirtioConfig};
 use frozen::VirtualCpuStateV1;
 use local::Local;
 use mailbox::Mailbox;
@@ -374,5 +375,6 @@ fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),
         io_apic: has_apics(config),
+        virtio: VirtioConfig::default(),
     }
 }

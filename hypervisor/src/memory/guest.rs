@@ -106,6 +106,39 @@ impl GuestMemory {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Reads a little-endian 16-bit word in one access: one that the guest writes meanwhile is seen as it
+    /// was before or after.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], also for an odd address.
+    pub fn load_u16(&self, address: u64) -> Result<u16, OutOfBounds> {
+        let at = self.locate_u16(address)?;
+        // SAFETY: in bounds and aligned.
+        Ok(u16::from_le(unsafe { at.read_volatile() }))
+    }
+
+    /// Writes a little-endian 16-bit word in one access.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], also for an odd address; nothing was written.
+    pub fn store_u16(&self, address: u64, value: u16) -> Result<(), OutOfBounds> {
+        let at = self.locate_u16(address)?;
+        // SAFETY: as in `load_u16`.
+        unsafe { at.write_volatile(value.to_le()) };
+        Ok(())
+    }
+
+    fn locate_u16(&self, address: u64) -> Result<*mut u16, OutOfBounds> {
+        let at = self.locate(address, 2)?.cast::<u16>();
+        if at.is_aligned() {
+            Ok(at)
+        } else {
+            Err(OutOfBounds { address, length: 2 })
+        }
+    }
+
     /// Whether a range is inside.
     #[must_use]
     pub fn contains(&self, address: u64, length: u64) -> bool {
@@ -183,6 +216,11 @@ mod tests {
                 length: 4
             })
         );
+        assert_eq!(memory.load_u16(0xffe), Ok(0x0403));
+        memory.store_u16(0xffe, 0x0605).unwrap();
+        assert_eq!(memory.load_u16(0xffe), Ok(0x0605));
+        assert!(memory.load_u16(0xffd).is_err());
+        assert!(memory.store_u16(0x1000, 0).is_err());
         assert!(memory.write(u64::MAX, &[0]).is_err());
         assert!(memory.write(0x1000, &[]).is_ok());
         assert!(memory.write(0x1001, &[]).is_err());
