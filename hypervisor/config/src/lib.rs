@@ -14,4 +14,4 @@ pub mod board;
 pub mod toml;
 pub mod validate;
 
-pub use board::{Board, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+pub use board::{Board, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff};

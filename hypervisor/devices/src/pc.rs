@@ -5,6 +5,7 @@
 //! interrupt is not masked: a masked one can wait for the access that unmasks it.
 
 mod bus;
+mod console;
 mod effects;
 mod lines;
 mod ports;
@@ -299,20 +300,6 @@ impl Pc {
     /// A local APIC ended a level-triggered interrupt of this vector.
     pub fn end_of_interrupt(&mut self, vector: u8) {
         self.lines.end_of_interrupt(vector);
-    }
-
-    /// How many received bytes COM1 can take now.
-    #[must_use]
-    pub fn console_room(&self) -> usize {
-        self.uart.as_ref().map_or(0, Uart::room)
-    }
-
-    /// Gives COM1 received bytes; returns how many it took.
-    pub fn console_input(&mut self, bytes: &[u8]) -> usize {
-        let Some(uart) = &mut self.uart else { return 0 };
-        let taken = uart.receive(bytes);
-        self.lines.set(IRQ_COM1, uart.line());
-        taken
     }
 
     /// Presses the power button, which a guest with ACPI notices as an event.

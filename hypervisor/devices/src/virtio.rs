@@ -64,8 +64,8 @@ pub struct VirtioConfig {
 pub(crate) struct Budget(u32);
 
 impl Budget {
-    /// Units in one go.
-    pub(crate) const FULL: u32 = 64 << 10;
+    /// Units in one go: some thousands of a processor's ticks.
+    pub(crate) const FULL: u32 = 16 << 10;
 
     pub(crate) const fn new() -> Self {
         Self(Self::FULL)

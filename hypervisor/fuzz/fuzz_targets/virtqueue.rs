@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 const MEMORY: usize = 64 << 10;
 /// Bytes that a device may move in one go: a budget, a chain's descriptors, and the last request's ends.
-const STEP_MAX: usize = (64 << 10) + 129 * 64 + 4096;
+const STEP_MAX: usize = (16 << 10) + 129 * 64 + 4096;
 /// Devices 2 to 4: a disk, a console, a source of entropy.
 const FIRST_DEVICE: u8 = 2;
 const DEVICES: u8 = 3;
@@ -171,7 +171,7 @@ impl Bench {
             4 => self.device_out(u16::from(low), Width::Byte, u32::from(value)),
             5 => {
                 let Self { pc, world, now, .. } = self;
-                pc.virtio_console_input(&[value; 40], *now, world);
+                pc.console_input(&[value; 40], *now, world);
             }
             6 => self.pc = Pc::restore(config(), self.pc.save()).expect("its own state"),
             _ => {

@@ -353,7 +353,7 @@ impl Context<'_> {
         }
         self.platform.settle();
         active.skip_instruction()?;
-        if is_com1(access.port()) {
+        if may_take_input(access.port()) {
             self.platform.feed_console(self.machine.handle);
         }
         Ok(requests.end())
@@ -569,8 +569,9 @@ const fn rare_kind(exit: RareExit) -> Kind {
     }
 }
 
-const fn is_com1(port: u16) -> bool {
-    port & !7 == 0x3f8
+/// Whether the guest may have room for what is typed after an access to this port: COM1's, or a device's on the PCI bus.
+const fn may_take_input(port: u16) -> bool {
+    port & !7 == 0x3f8 || port >= 0x1000
 }
 
 #[cold]

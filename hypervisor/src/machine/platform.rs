@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering;
 use devices::lapic::{Effect, Fault, receivers};
 use devices::msi::Dispatch;
 use devices::{Pc, Ticks};
+use drivers::tsc;
 use spin::MutexGuard;
 
 /// The I/O APIC's page.
@@ -363,15 +364,17 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// Moves typed bytes into COM1 as far as it has room.
+    /// Gives the guest typed bytes as far as it has room.
     pub(super) fn feed_console(&mut self, guest: &GuestHandle) {
         if !self.tends_devices() || !guest.input_waits() {
             return;
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 64];
         let room = self.pc().console_room().min(bytes.len());
         let count = guest.take_input(&mut bytes[..room]);
-        self.pc().console_input(&bytes[..count]);
+        let now = self.time(tsc::read());
+        let mut requests = Requests::new(self.machine);
+        self.pc().console_input(&bytes[..count], now, &mut requests);
         self.settle();
     }
 }

@@ -1,6 +1,7 @@
-//! What the devices reach of the world: the guest's memory and console, and the end of its run.
+//! What the devices reach of the world: the guest's memory, disks and console, and the end of its run.
 
 use super::Machine;
+use super::disk::Disk;
 use super::exits::End;
 use crate::console;
 use crate::memory::OutOfBounds;
@@ -19,6 +20,11 @@ impl Requests {
         Self { machine, end: None }
     }
 
+    fn disk(&self, number: u8) -> Result<&Disk, DiskError> {
+        let disk = self.machine.disks.get(usize::from(number));
+        disk.ok_or(DiskError::Disk)
+    }
+
     /// The end of the run, if that was asked for.
     #[inline(always)]
     pub(super) fn end(self) -> Option<End> {
@@ -32,7 +38,7 @@ fn outside(error: OutOfBounds) -> OutsideMemory {
 
 impl Effects for Requests {
     fn console_output(&mut self, byte: u8) {
-        console::write_guest(self.machine.handle, byte);
+        console::write_guest(self.machine.handle, &[byte]);
     }
 
     fn reset(&mut self, _cause: ResetCause) {
@@ -62,26 +68,27 @@ impl Effects for Requests {
             .map_err(outside)
     }
 
-    fn read_disk(&mut self, _disk: u8, _offset: u64, _into: Part) -> Result<(), DiskError> {
-        Err(DiskError::Disk)
+    fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
+        self.disk(disk)?.read(offset, &self.machine.memory, into)
     }
 
-    fn write_disk(&mut self, _disk: u8, _offset: u64, _from: Part) -> Result<(), DiskError> {
-        Err(DiskError::Disk)
+    fn write_disk(&mut self, disk: u8, offset: u64, from: Part) -> Result<(), DiskError> {
+        self.disk(disk)?.write(offset, &self.machine.memory, from)
     }
 
-    fn flush_disk(&mut self, _disk: u8) -> Result<(), DiskError> {
-        Err(DiskError::Disk)
+    fn flush_disk(&mut self, disk: u8) -> Result<(), DiskError> {
+        // What was written is in memory, where disks are.
+        self.disk(disk).map(|_| ())
     }
 
     fn virtio_console_output(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            console::write_guest(self.machine.handle, *byte);
-        }
+        console::write_guest(self.machine.handle, bytes);
     }
 
-    fn entropy(&mut self, _bytes: &mut [u8]) -> usize {
-        0
+    fn entropy(&mut self, bytes: &mut [u8]) -> usize {
+        self.machine
+            .entropy
+            .map_or(0, |generator| generator.fill(bytes))
     }
 
     fn device_stopped(&mut self, device: u8, fault: Fault, count: u32) {

@@ -84,6 +84,25 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Copies `length` bytes from other memory of this kind.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], of whichever of the two it is; nothing was copied.
+    pub fn transfer(
+        &self,
+        address: u64,
+        source: &Self,
+        source_address: u64,
+        length: usize,
+    ) -> Result<(), OutOfBounds> {
+        let from = source.locate(source_address, length)?;
+        let to = self.locate(address, length)?;
+        // SAFETY: both are in bounds; `copy` does not mind if they are the same memory.
+        unsafe { core::ptr::copy(from, to, length) };
+        Ok(())
+    }
+
     /// Reads a little-endian 32-bit word.
     ///
     /// # Errors
@@ -216,6 +235,11 @@ mod tests {
                 length: 4
             })
         );
+        let other = fake::memory(0x10);
+        other.transfer(8, &memory, 0xffc, 4).unwrap();
+        assert_eq!(other.read_u32(8), Ok(0x0403_0201));
+        assert!(other.transfer(13, &memory, 0xffc, 4).is_err());
+        assert!(other.transfer(0, &memory, 0xffd, 4).is_err());
         assert_eq!(memory.load_u16(0xffe), Ok(0x0403));
         memory.store_u16(0xffe, 0x0605).unwrap();
         assert_eq!(memory.load_u16(0xffe), Ok(0x0605));

@@ -1,13 +1,11 @@
 //! The PCI bus's place on the board: ports and memory of its devices, their interrupts and their work.
 
 use super::{Effects, Pc, Width};
-use crate::pci::Pci;
 use crate::time::Ticks;
-use crate::virtio;
 
-/// How long the guest runs before devices go on with work that they left, as a part of a second: 10 microseconds. They
-/// do a budget's worth in about that time.
-const WORK_PAUSE: u64 = 100_000;
+/// Ticks from the start of a device's work to where it goes on with what it left: more than one go takes, so that the
+/// guest runs in between.
+const WORK_PAUSE: u64 = 10_000;
 
 impl Pc {
     /// A read of a device's ports, if it is one.
@@ -75,28 +73,6 @@ impl Pc {
         self.settle_bus(now);
     }
 
-    /// How many typed bytes the virtio console can take now: none before a driver drives it.
-    #[must_use]
-    pub fn virtio_console_room(&self) -> usize {
-        let console = self.pci.as_ref().and_then(Pci::console);
-        console.map_or(0, virtio::Function::room)
-    }
-
-    /// Types bytes into the virtio console; returns how many it took.
-    pub fn virtio_console_input(
-        &mut self,
-        bytes: &[u8],
-        now: Ticks,
-        effects: &mut impl Effects,
-    ) -> usize {
-        let Some(console) = self.pci.as_mut().and_then(Pci::console_mut) else {
-            return 0;
-        };
-        let taken = console.receive(bytes, effects);
-        self.settle_bus(now);
-        taken
-    }
-
     /// Lets a device go on with work that it left.
     #[cold]
     #[inline(never)]
@@ -117,8 +93,7 @@ impl Pc {
         let working = pci.working();
         if working != (self.work_next != Ticks::NEVER) {
             self.work_next = if working {
-                let pause = (self.config.tsc_hz / WORK_PAUSE).max(1);
-                Ticks(now.0.saturating_add(pause))
+                Ticks(now.0.saturating_add(WORK_PAUSE))
             } else {
                 Ticks::NEVER
             };

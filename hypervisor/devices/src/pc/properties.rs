@@ -144,7 +144,7 @@ impl Run {
             }
             Step::Input(bytes) => {
                 let room = pc.console_room();
-                let taken = pc.console_input(bytes);
+                let taken = pc.console_input(bytes, *now, world);
                 assert_eq!(taken, room.min(bytes.len()));
                 seen.push(taken as u64);
             }

@@ -217,7 +217,12 @@ fn the_console_talks_and_listens() {
     bench.outb(0x3FC, 0x0B);
     bench.outb(0x3F9, 0x01);
     assert_eq!(bench.pc.console_room(), 16);
-    assert_eq!(bench.pc.console_input(b"a line that is longer"), 16);
+    assert_eq!(
+        bench
+            .pc
+            .console_input(b"a line that is longer", bench.now, &mut bench.world),
+        16
+    );
     assert_eq!(bench.pc.console_room(), 0);
     assert_eq!(bench.serve(), Some(0x24));
     let mut line = Vec::new();
@@ -226,7 +231,12 @@ fn the_console_talks_and_listens() {
     }
     assert_eq!(line, b"a line that is l");
     assert_eq!(bench.serve(), None);
-    assert_eq!(bench.pc.console_input(b"onger"), 5);
+    assert_eq!(
+        bench
+            .pc
+            .console_input(b"onger", bench.now, &mut bench.world),
+        5
+    );
     assert_eq!(bench.serve(), Some(0x24), "a character timeout");
 }
 
@@ -327,7 +337,7 @@ fn nobody_answers_elsewhere() {
     let counts: Vec<_> = bench.pc.unclaimed().collect();
     assert_eq!(counts, [(0x3FD, 1), (0x71, 1), (0x1F0, 2), (0xFFFF, 1)]);
     assert_eq!(bench.pc.unclaimed_elsewhere(), 0);
-    assert_eq!(bench.pc.console_input(b"x"), 0);
+    assert_eq!(bench.pc.console_input(b"x", bench.now, &mut bench.world), 0);
 }
 
 #[test]
@@ -368,7 +378,7 @@ fn reset_starts_over_and_keeps_the_time() {
     bench.outb(0x70, 0x0B);
     bench.outb(0x71, 0x42);
     bench.outb(0x3FC, 0x0F);
-    bench.pc.console_input(b"x");
+    bench.pc.console_input(b"x", bench.now, &mut bench.world);
     bench.now = Ticks(5 * TSC_HZ);
     bench.pc.expire(bench.now, &mut bench.world);
     bench.pc.reset(bench.now);

@@ -17,7 +17,7 @@ const TRANSMIT: usize = 1;
 const ROOM: usize = 64;
 
 /// What a byte costs, in units of a budget: it is looked at one by one outside.
-const BYTE_COST: u32 = 32;
+const BYTE_COST: u32 = 64;
 
 /// The saved state of a console.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

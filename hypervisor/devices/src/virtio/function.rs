@@ -164,7 +164,7 @@ impl Function {
     }
 
     /// Whether a driver drives the device.
-    fn live(&self) -> bool {
+    pub(crate) fn live(&self) -> bool {
         self.transport.live() && self.endpoint.command().contains(Command::MASTER)
     }
 
@@ -200,19 +200,16 @@ impl Function {
         }
     }
 
-    /// How many bytes can be typed into a console that a driver drives.
+    /// How many bytes can be typed into a console.
     pub(crate) fn room(&self) -> usize {
         match &self.model {
-            Model::Console(console) if self.live() => console.room(),
-            _ => 0,
+            Model::Console(console) => console.room(),
+            Model::Block(_) | Model::Entropy(_) => 0,
         }
     }
 
     /// Types bytes into a console that a driver drives; returns how many it took.
     pub(crate) fn receive(&mut self, bytes: &[u8], effects: &mut impl Effects) -> usize {
-        if !self.live() {
-            return 0;
-        }
         let Model::Console(console) = &mut self.model else {
             return 0;
         };

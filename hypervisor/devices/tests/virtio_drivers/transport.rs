@@ -181,7 +181,7 @@ impl Board {
     /// Types.
     pub(crate) fn input(&self, bytes: &[u8]) -> usize {
         let Machine { pc, world, now } = &mut *self.0.borrow_mut();
-        pc.virtio_console_input(bytes, *now, world)
+        pc.console_input(bytes, *now, world)
     }
 
     pub(crate) fn console(&self) -> Vec<u8> {

@@ -155,7 +155,7 @@ impl Villain {
             Step::Port(port, value) => self.bench.out(port & !3, Width::Dword, value),
             Step::Input(count) => {
                 let Bench { pc, world, now, .. } = &mut self.bench;
-                pc.virtio_console_input(&vec![b'x'; count], *now, world);
+                pc.console_input(&vec![b'x'; count], *now, world);
             }
             Step::Entropy(random) => self.bench.world.random = random,
             Step::Wait => {

@@ -380,9 +380,7 @@ fn a_device_that_is_no_master_touches_no_memory() {
 fn a_board_reset_resets_the_devices() {
     let mut bench = Bench::driven(CONSOLE, 0);
     bench.use_messages();
-    bench
-        .pc
-        .virtio_console_input(b"left", bench.now, &mut bench.world);
+    bench.pc.console_input(b"left", bench.now, &mut bench.world);
     bench.pc.reset(bench.now);
     let mut fresh = Bench::new(CONSOLE);
     fresh.pc.reset(fresh.now);
