@@ -6,6 +6,7 @@
 
 #![cfg_attr(target_os = "none", no_std)]
 
+pub mod entropy;
 pub mod io_apic;
 pub mod local_apic;
 pub mod pic;

@@ -1,4 +1,5 @@
-//! The console: one serial line that carries the hypervisor's log and shell and every guest's COM1.
+//! The console: one serial line that carries the hypervisor's log and shell and every guest's console, which is its
+//! COM1 and its virtio console together.
 //!
 //! Output goes through a queue that the transmit interrupt drains, so nobody ever waits for the
 //! line. What the operator types goes to the selected guest, or to the shell.
@@ -247,11 +248,15 @@ pub unsafe fn write_last_words(arguments: fmt::Arguments<'_>) {
 }
 
 /// A guest's output.
-pub(crate) fn write_guest(guest: &GuestHandle, byte: u8) {
-    guest.history.lock().push_over(byte);
+pub(crate) fn write_guest(guest: &GuestHandle, bytes: &[u8]) {
+    let mut history = guest.history.lock();
+    for byte in bytes {
+        history.push_over(*byte);
+    }
+    drop(history);
     let mut line = LINE.lock();
     if line.focus == Focus::Guest(guest.index) {
-        line.put(&[byte], RESERVED);
+        line.put(bytes, RESERVED);
     }
 }
 

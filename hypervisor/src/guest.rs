@@ -183,7 +183,7 @@ impl GuestHandle {
         self.cpus.first().copied().unwrap_or(0)
     }
 
-    /// A byte for the guest's COM1; what exceeds the type-ahead is dropped.
+    /// A byte for the guest's console; what exceeds the type-ahead is dropped.
     pub(crate) fn type_byte(&self, byte: u8) {
         let mut input = self.input.lock();
         if input.len() < INPUT_MAX {

@@ -4,6 +4,7 @@
 //! with one vCPU holds for the whole of a run: its exits take no lock. What one vCPU means for another goes through
 //! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
+mod disk;
 mod exits;
 mod frozen;
 mod lead;
@@ -12,6 +13,7 @@ mod mailbox;
 mod memory_access;
 mod platform;
 pub(crate) mod pvclock;
+mod requests;
 mod statistics;
 mod string_io;
 mod task_switch;
@@ -32,9 +34,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::{Address, LocalApicConfig};
-use devices::{Pc, PcConfig, Ticks};
+use devices::{Pc, PcConfig, Ticks, VirtioConfig};
+use disk::Disk;
+use drivers::entropy::Generator;
 use frozen::VirtualCpuStateV1;
 use local::Local;
+use log::warn;
 use mailbox::Mailbox;
 use spin::Mutex;
 use vmx::{Ept, MemoryType, Permissions, SecondaryControls, VmxCpu};
@@ -131,6 +136,9 @@ pub(crate) struct Machine {
     acpi: Option<Tables>,
     physical_bits: u8,
     devices: Mutex<Pc>,
+    disks: Vec<Disk>,
+    /// Where random numbers for the guest come from, if the board has such.
+    entropy: Option<Generator>,
     glance: Glance,
     vcpus: Vec<VcpuPort>,
     run: Run,
@@ -170,7 +178,23 @@ impl Machine {
             vcpus: config.cpus.len() as u32,
             paravirtual_clock: config.clock == Clock::Paravirtual,
         });
-        let devices = Pc::new(pc_config(&config, board, 0), Ticks(0));
+        let mut disks = Vec::new();
+        for disk in &config.disks {
+            let image = match disk.image {
+                Some(image) => find_module(modules, image)?,
+                None => &[],
+            };
+            disks.push(Disk::new(disk, image, memory)?);
+        }
+        let entropy = Generator::new();
+        if entropy.is_none() && config.devices.contains(&Device::VirtioRng) {
+            warn!(
+                "{}: no virtio-rng: the processor has no RDRAND",
+                handle.name
+            );
+        }
+        let virtio = virtio_config(&config, &disks, entropy.is_some());
+        let devices = Pc::new(pc_config(&config, board, virtio, 0), Ticks(0));
         let vcpus = config.cpus.iter().map(|cpu| VcpuPort {
             cpu: *cpu as usize,
             parked: AtomicBool::new(true),
@@ -190,6 +214,8 @@ impl Machine {
                 .transpose()?,
             physical_bits: caps.physical_bits(),
             devices: Mutex::new(devices),
+            disks,
+            entropy,
             glance: Glance {
                 deadline: AtomicU64::new(Ticks::NEVER.0),
                 interrupt: AtomicBool::new(false),
@@ -286,7 +312,7 @@ impl Machine {
 
     /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `base`.
     fn new_devices(&self, base: u64) -> Pc {
-        Pc::new(pc_config(&self.config, self.board, base), Ticks(0))
+        Pc::new(self.pc_config(base), Ticks(0))
     }
 
     /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`.
@@ -315,19 +341,13 @@ impl Machine {
 
     /// The file that the boot loader brought under this number.
     fn module(&self, index: u16) -> Result<&'static [u8], StartFailure> {
-        let name = alloc::format!("module:{index}");
-        self.modules
-            .iter()
-            .find(|module| module.name == name)
-            .map(|module| module.bytes)
-            .ok_or_else(|| {
-                StartFailure(alloc::format!("the boot loader brought no file \"{name}\""))
-            })
+        find_module(self.modules, index)
     }
 
-    /// What the devices are, for a state that brings their time.
-    fn pc_config(&self) -> PcConfig {
-        pc_config(&self.config, self.board, 0)
+    /// What the devices are, when the board's TSC is `now`; a state of theirs brings its own time.
+    fn pc_config(&self, now: u64) -> PcConfig {
+        let virtio = virtio_config(&self.config, &self.disks, self.entropy.is_some());
+        pc_config(&self.config, self.board, virtio, now)
     }
 
     /// The local APIC of a vCPU, where the machine has such.
@@ -378,7 +398,30 @@ fn has_apics(config: &config::Guest) -> bool {
     config.format == ImageFormat::Linux
 }
 
-fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
+/// The file that the boot loader brought under this number.
+fn find_module(modules: &'static [BootModule], index: u16) -> Result<&'static [u8], StartFailure> {
+    let name = alloc::format!("module:{index}");
+    modules
+        .iter()
+        .find(|module| module.name == name)
+        .map(|module| module.bytes)
+        .ok_or_else(|| StartFailure(alloc::format!("the boot loader brought no file \"{name}\"")))
+}
+
+fn virtio_config(config: &config::Guest, disks: &[Disk], entropy: bool) -> VirtioConfig {
+    VirtioConfig {
+        disks: disks.iter().map(Disk::config).collect(),
+        console: config.devices.contains(&Device::VirtioConsole),
+        entropy: entropy && config.devices.contains(&Device::VirtioRng),
+    }
+}
+
+fn pc_config(
+    config: &config::Guest,
+    board: BoardFacts,
+    virtio: VirtioConfig,
+    now: u64,
+) -> PcConfig {
     PcConfig {
         tsc_hz: board.tsc_hz,
         memory_bytes: config.memory,
@@ -387,5 +430,6 @@ fn pc_config(config: &config::Guest, board: BoardFacts, now: u64) -> PcConfig {
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),
         io_apic: has_apics(config),
+        virtio,
     }
 }

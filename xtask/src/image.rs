@@ -67,6 +67,9 @@ impl LoadedBoard {
                 )),
             }
         }
+        if errors.is_empty() {
+            errors.extend(oversized(&board, &sources, &modules, name));
+        }
         if !errors.is_empty() {
             bail!("{}", errors.join("\n"));
         }
@@ -86,7 +89,12 @@ impl LoadedBoard {
     ) -> Result<PathBuf> {
         let hypervisor = paths::read(&programs.stripped)?;
         let blob = config::blob::encode(&self.board);
-        let menu = grub_menu(command_line, self.modules.len())?;
+        let on_disk = |number| {
+            let mut disks = self.board.guests.iter().flat_map(|guest| &guest.disks);
+            disks.any(|disk| disk.image.map(usize::from) == Some(number))
+        };
+        let modules: Vec<_> = (0..self.modules.len()).map(on_disk).collect();
+        let menu = grub_menu(command_line, &modules)?;
         let mut hasher = DefaultHasher::new();
         (&hypervisor, &blob, &menu, &self.modules).hash(&mut hasher);
         let key = format!("{:016x}\n", hasher.finish());
@@ -116,6 +124,35 @@ impl LoadedBoard {
     }
 }
 
+/// The images that do not fit their disks.
+fn oversized(
+    board: &Board,
+    sources: &[ModuleSource],
+    modules: &[Vec<u8>],
+    name: &str,
+) -> Vec<String> {
+    let mut errors = Vec::new();
+    for guest in &board.guests {
+        for (number, disk) in guest.disks.iter().enumerate() {
+            let Some(image) = disk.image.map(usize::from) else {
+                continue;
+            };
+            if let (Some(source), Some(bytes)) = (sources.get(image), modules.get(image))
+                && bytes.len() as u64 > disk.size
+            {
+                errors.push(format!(
+                    "{name}:{}: disk {number} of guest \"{}\" has {} bytes, its image {}",
+                    source.line,
+                    guest.name,
+                    disk.size,
+                    bytes.len()
+                ));
+            }
+        }
+    }
+    errors
+}
+
 fn source_path(source: &ModuleSource, folder: &Path, programs: &Programs) -> PathBuf {
     match &source.origin {
         Origin::File(path) => folder.join(path),
@@ -123,8 +160,9 @@ fn source_path(source: &ModuleSource, folder: &Path, programs: &Programs) -> Pat
     }
 }
 
-/// GRUB's commands that boot the board at once.
-fn grub_menu(command_line: &str, modules: usize) -> Result<String> {
+/// GRUB's commands that boot the board at once. Of each module, `modules` says whether it must come as it is: GRUB
+/// would decompress a disk that is a compressed file.
+fn grub_menu(command_line: &str, modules: &[bool]) -> Result<String> {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '\'' | '"' | '\\' | '$') || c == ' ';
     if let Some(bad) = command_line.chars().find(|c| !plain(*c)) {
         bail!("the hypervisor's command line holds {bad:?}, which GRUB would not pass on as it is");
@@ -140,8 +178,9 @@ fn grub_menu(command_line: &str, modules: usize) -> Result<String> {
          multiboot2 /boot/understudy.elf{command_line}\n\
          module2 /boot/board.bin board\n"
     );
-    for number in 0..modules {
-        menu += &format!("module2 /boot/module-{number}.img module:{number}\n");
+    for (number, as_it_is) in modules.iter().enumerate() {
+        let option = if *as_it_is { "--nounzip " } else { "" };
+        menu += &format!("module2 {option}/boot/module-{number}.img module:{number}\n");
     }
     Ok(menu + "boot\n")
 }
@@ -172,16 +211,38 @@ mod tests {
     #[test]
     fn the_menu_names_the_modules_in_order() {
         assert_eq!(
-            grub_menu("log=debug  x", 2).unwrap(),
+            grub_menu("log=debug  x", &[false, true]).unwrap(),
             "set timeout=0\n\
              multiboot2 /boot/understudy.elf 'log=debug' 'x'\n\
              module2 /boot/board.bin board\n\
              module2 /boot/module-0.img module:0\n\
-             module2 /boot/module-1.img module:1\n\
+             module2 --nounzip /boot/module-1.img module:1\n\
              boot\n"
         );
-        assert!(grub_menu("a'b", 0).is_err());
-        assert!(grub_menu("a\nb", 0).is_err());
+        assert!(grub_menu("a'b", &[]).is_err());
+        assert!(grub_menu("a\nb", &[]).is_err());
+    }
+
+    #[test]
+    fn an_image_must_fit_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, size) in [("kernel", 1), ("disk", 4097)] {
+            fs::write(folder.path().join(file), vec![1; size]).unwrap();
+        }
+        let text = |size| {
+            format!(
+                "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"2M\"\ncpu = 0\n\
+                 image = \"kernel\"\ndisks = [{{ image = \"disk\", size = \"{size}\" }}]\n"
+            )
+        };
+        let read =
+            |size| LoadedBoard::parse(&text(size), "b.toml", folder.path(), &Programs::paths());
+        let error = read("4K").err().expect("it is too large").to_string();
+        assert_eq!(
+            error,
+            "b.toml:9: disk 0 of guest \"g\" has 4096 bytes, its image 4097"
+        );
+        assert!(read("8K").is_ok());
     }
 
     #[test]

@@ -26,6 +26,14 @@ impl Board {
     pub const GUESTS_MAX: usize = 8;
 }
 
+impl Device {
+    /// Whether it is on the PCI bus.
+    #[must_use]
+    pub const fn needs_pci(self) -> bool {
+        matches!(self, Self::VirtioConsole | Self::VirtioRng)
+    }
+}
+
 impl Guest {
     /// Guest RAM comes in units of this many bytes.
     pub const MEMORY_UNIT: u64 = 2 << 20;
@@ -39,6 +47,12 @@ impl Guest {
     pub const COMMAND_LINE_MAX: usize = 2047;
     /// Most modules of a guest.
     pub const MODULES_MAX: usize = 16;
+    /// Most disks of a guest.
+    pub const DISKS_MAX: usize = 16;
+    /// Disks come in units of this many bytes, the least size of one.
+    pub const DISK_UNIT: u64 = 4096;
+    /// The greatest size of a disk in bytes.
+    pub const DISK_MAX: u64 = 64 << 30;
 }
 
 /// What the board does once every guest is off.
@@ -73,8 +87,10 @@ pub struct Guest {
     pub command_line: String,
     /// Modules handed to the kernel, in order: at most [`Guest::MODULES_MAX`].
     pub modules: Vec<GuestModule>,
-    /// Optional devices of the virtual PC, each at most once.
+    /// Optional devices of the virtual PC, each at most once. Those by virtio need [`Device::Pci`].
     pub devices: Vec<Device>,
+    /// Virtio disks, at most [`Guest::DISKS_MAX`]; they need [`Device::Pci`].
+    pub disks: Vec<GuestDisk>,
     /// Whether the guest starts with the board.
     pub autostart: bool,
     /// What the guest is to tell time by.
@@ -90,6 +106,17 @@ pub struct GuestModule {
     pub image: u16,
     /// Its command line, as the multiboot module string; the limits of the kernel's hold.
     pub command_line: String,
+}
+
+/// A disk in the board's memory. It keeps what the guest writes until the board goes off, whatever becomes of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDisk {
+    /// The boot module that holds what is on the disk at first; zeroes follow it, or are all there is.
+    pub image: Option<u16>,
+    /// Its size in bytes, at least the image's: a multiple of [`Guest::DISK_UNIT`], at most [`Guest::DISK_MAX`].
+    pub size: u64,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
 }
 
 /// The protocols by which kernels are loaded.
@@ -111,6 +138,10 @@ pub enum Device {
     Rtc,
     /// PCI configuration mechanism 1 with an i440FX host bridge (`"pci"`).
     Pci,
+    /// A console by virtio, beside COM1 (`"virtio-console"`).
+    VirtioConsole,
+    /// A source of entropy by virtio (`"virtio-rng"`).
+    VirtioRng,
 }
 
 /// What a guest is to tell time by.

@@ -14,4 +14,6 @@ pub mod board;
 pub mod toml;
 pub mod validate;
 
-pub use board::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+pub use board::{
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+};

@@ -15,7 +15,8 @@
 //! priority = 100                  # the default; the higher number runs first
 //! command_line = "selftest"       # default: empty
 //! modules = [{ image = "data.bin", command_line = "data" }]
-//! devices = ["com1", "rtc", "pci"] # the default: all of them
+//! devices = ["com1", "rtc", "pci"] # the default; also "virtio-console", "virtio-rng"
+//! disks = [{ image = "disk.img", size = "64M", read_only = true }] # default: none; a disk of zeroes needs no image
 //! clock = "tsc"                   # the default; or "paravirtual"
 //! autostart = true                # the default
 //! on_crash = "stop"               # the default; or "restart"
@@ -27,7 +28,9 @@
 mod reader;
 mod size;
 
-use crate::board::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use crate::board::{
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+};
 use crate::validate::{BoardKey, GuestKey, Place, Problem};
 use ::toml::de::{DeTable, DeValue};
 use reader::{Notes, Table};
@@ -38,6 +41,9 @@ pub use size::parse_size;
 
 /// The priority of a guest whose table names none.
 pub const PRIORITY_DEFAULT: u8 = 100;
+
+/// The devices of a guest whose table names none.
+pub const DEVICES_DEFAULT: [Device; 3] = [Device::Com1, Device::Rtc, Device::Pci];
 
 const TOP_KEYS: &[&str] = &["board", "guest"];
 const BOARD_KEYS: &[&str] = &["name", "cpus", "when_all_off"];
@@ -52,10 +58,12 @@ const GUEST_KEYS: &[&str] = &[
     "modules",
     "devices",
     "clock",
+    "disks",
     "autostart",
     "on_crash",
 ];
 const MODULE_KEYS: &[&str] = &["image", "command_line"];
+const DISK_KEYS: &[&str] = &["image", "size", "read_only"];
 
 /// A file that a board file names; its position in the list is its boot module's number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,6 +300,8 @@ impl File<'_, '_> {
             ("com1", Device::Com1),
             ("rtc", Device::Rtc),
             ("pci", Device::Pci),
+            ("virtio-console", Device::VirtioConsole),
+            ("virtio-rng", Device::VirtioRng),
         ];
         let clocks = &[("tsc", Clock::Tsc), ("paravirtual", Clock::Paravirtual)];
         let on_crash = &[("stop", OnCrash::Stop), ("restart", OnCrash::Restart)];
@@ -312,7 +322,8 @@ impl File<'_, '_> {
             modules: self.modules(table, name.as_deref()),
             devices: table
                 .choices("devices", &devices, self.notes)
-                .unwrap_or_else(|| devices.map(|(_, device)| device).to_vec()),
+                .unwrap_or_else(|| DEVICES_DEFAULT.to_vec()),
+            disks: self.disks(index, table, name.as_deref()),
             autostart: table.boolean("autostart", self.notes).unwrap_or(true),
             clock: table
                 .choice("clock", clocks, self.notes)
@@ -341,6 +352,28 @@ impl File<'_, '_> {
             });
         }
         modules
+    }
+
+    fn disks(&mut self, index: usize, guest: &Table<'_>, name: Option<&str>) -> Vec<GuestDisk> {
+        let mut disks = Vec::new();
+        for (at, value) in guest.array("disks", self.notes).iter().enumerate() {
+            let DeValue::Table(table) = value.get_ref() else {
+                let advice = "a disk is written { image = \"FILE\", size = \"64M\" }";
+                self.notes.error(value.span().start, advice);
+                continue;
+            };
+            let start = value.span().start;
+            let table = Table::new(table, start, "a disk", DISK_KEYS, self.notes);
+            let purpose = format!("image of disk {at} of guest \"{}\"", name.unwrap_or("?"));
+            let size = table.required_size("size", self.notes);
+            self.mark(size.is_none(), Place::Guest(index, GuestKey::Disk(at)));
+            disks.push(GuestDisk {
+                image: table.get("image").map(|_| self.image(&table, &purpose)),
+                size: size.unwrap_or_default(),
+                read_only: table.boolean("read_only", self.notes).unwrap_or(false),
+            });
+        }
+        disks
     }
 
     /// The number of the boot module that the key `image` asks for.
@@ -417,6 +450,8 @@ impl File<'_, '_> {
                 GuestKey::Modules => table.position("modules"),
                 GuestKey::ModuleCommandLine(at) => table.element_position("modules", at),
                 GuestKey::Devices => table.position("devices"),
+                GuestKey::Disks => table.position("disks"),
+                GuestKey::Disk(at) => table.element_position("disks", at),
             }),
         };
         self.notes.error(at.unwrap_or(0), problem.reason.as_str());

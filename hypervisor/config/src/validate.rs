@@ -4,7 +4,7 @@
 //! the reader of a board file can name the line. The hypervisor asks [`Board::validate`], because
 //! a blob is as much outside input as a file is.
 
-use crate::board::{Board, Guest, ImageFormat};
+use crate::board::{Board, Device, Guest, ImageFormat};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,6 +40,10 @@ pub enum GuestKey {
     ModuleCommandLine(usize),
     /// [`Guest::devices`].
     Devices,
+    /// [`Guest::disks`] as a whole.
+    Disks,
+    /// One of [`Guest::disks`], by index.
+    Disk(usize),
 }
 
 /// Where in a board a problem lies.
@@ -187,6 +191,30 @@ impl Board {
         if guest.devices.iter().enumerate().any(doubled) {
             add(GuestKey::Devices, "the same device is named twice".into());
         }
+        let pci = guest.devices.contains(&Device::Pci);
+        if !pci && guest.devices.iter().any(|device| device.needs_pci()) {
+            let reason = "virtio devices are on the PCI bus: name \"pci\" too";
+            add(GuestKey::Devices, reason.into());
+        }
+        if !pci && !guest.disks.is_empty() {
+            let reason = "disks are on the PCI bus: the guest's devices must include \"pci\"";
+            add(GuestKey::Disks, reason.into());
+        }
+        if guest.disks.len() > Guest::DISKS_MAX {
+            add(
+                GuestKey::Disks,
+                format!(
+                    "{} disks are more than the {} that a guest can have",
+                    guest.disks.len(),
+                    Guest::DISKS_MAX
+                ),
+            );
+        }
+        for (at, disk) in guest.disks.iter().take(Guest::DISKS_MAX).enumerate() {
+            if let Some(reason) = disk_problem(disk.size) {
+                add(GuestKey::Disk(at), reason);
+            }
+        }
     }
 }
 
@@ -234,6 +262,16 @@ fn memory_problem(memory: u64) -> Option<String> {
     }
     (!memory.is_multiple_of(Guest::MEMORY_UNIT))
         .then(|| format!("memory of {memory} bytes is not a multiple of 2 MiB"))
+}
+
+fn disk_problem(size: u64) -> Option<String> {
+    if !(Guest::DISK_UNIT..=Guest::DISK_MAX).contains(&size) {
+        return Some(format!(
+            "a disk of {size} bytes is outside 4 KiB to 64 GiB; write it like \"16M\" or \"1 GiB\""
+        ));
+    }
+    (!size.is_multiple_of(Guest::DISK_UNIT))
+        .then(|| format!("a disk of {size} bytes is not a multiple of 4 KiB"))
 }
 
 fn command_line_problem(text: &str) -> Option<String> {

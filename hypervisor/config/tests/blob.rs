@@ -1,7 +1,9 @@
 //! The blob keeps a board exactly, refuses damage, and never panics on any bytes.
 
 use config::blob::{self, BlobError, HEADER_LEN};
-use config::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use config::{
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+};
 use proptest::prelude::*;
 
 fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
@@ -17,7 +19,12 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
             image: 1,
             command_line: "data".into(),
         }],
-        devices: vec![Device::Com1, Device::Rtc],
+        devices: vec![Device::Com1, Device::Rtc, Device::Pci, Device::VirtioRng],
+        disks: vec![GuestDisk {
+            image: Some(2),
+            size: 1 << 20,
+            read_only: true,
+        }],
         clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Stop,

@@ -2,7 +2,7 @@
 #![cfg(feature = "host")]
 
 use config::toml::{BuiltImage, Origin, PRIORITY_DEFAULT, parse};
-use config::{Clock, Device, ImageFormat, OnCrash, WhenAllOff};
+use config::{Clock, Device, GuestDisk, ImageFormat, OnCrash, WhenAllOff};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -339,4 +339,58 @@ proptest! {
         let text = format!("{}{with}{}", &FULL[..at], &FULL[at + 1..]);
         let _ = parse(&text, "x");
     }
+}
+
+#[test]
+fn disks_and_virtio_devices() {
+    let text = r#"
+[board]
+name = "b"
+cpus = 1
+
+[[guest]]
+name = "g"
+image = "kernel"
+memory = "16M"
+cpu = 0
+devices = ["pci", "virtio-console", "virtio-rng"]
+disks = [
+    { image = "root.img", size = "64M", read_only = true },
+    { size = "4K" },
+]
+"#;
+    let (board, sources) = parse(text, "b.toml").unwrap();
+    let guest = &board.guests[0];
+    assert_eq!(
+        guest.devices,
+        [Device::Pci, Device::VirtioConsole, Device::VirtioRng]
+    );
+    assert_eq!(
+        guest.disks,
+        [
+            GuestDisk {
+                image: Some(1),
+                size: 64 << 20,
+                read_only: true,
+            },
+            GuestDisk {
+                image: None,
+                size: 4096,
+                read_only: false,
+            },
+        ]
+    );
+    assert_eq!(sources[1].purpose, "image of disk 0 of guest \"g\"");
+    assert_eq!(sources[1].line, 13);
+    assert_eq!(
+        errors(&text.replace("\"4K\"", "\"5K\"")),
+        ["14: a disk of 5120 bytes is not a multiple of 4 KiB"]
+    );
+    assert_eq!(
+        errors(&text.replace("{ size = \"4K\" }", "{ }, 7")),
+        [
+            "14: a disk needs the key \"size\"",
+            "14: a disk is written { image = \"FILE\", size = \"64M\" }"
+        ]
+    );
 }

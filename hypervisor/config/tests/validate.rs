@@ -1,7 +1,9 @@
 //! Every limit of the board types is enforced, and told with its place.
 
 use config::validate::{BoardKey, GuestKey, Place};
-use config::{Board, Clock, Device, Guest, GuestModule, ImageFormat, OnCrash, WhenAllOff};
+use config::{
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+};
 
 fn guest(name: &str) -> Guest {
     Guest {
@@ -15,6 +17,7 @@ fn guest(name: &str) -> Guest {
         modules: Vec::new(),
         devices: Vec::new(),
         clock: Clock::Tsc,
+        disks: Vec::new(),
         autostart: true,
         on_crash: OnCrash::Restart,
     }
@@ -146,4 +149,51 @@ fn guests_must_differ_in_name_and_in_priority_where_they_share_a_processor() {
         })),
         []
     );
+}
+
+#[test]
+fn virtio_devices_need_their_bus() {
+    let devices = [first(GuestKey::Devices)];
+    assert_eq!(
+        guest_places(|g| g.devices = vec![Device::VirtioConsole]),
+        devices
+    );
+    assert_eq!(
+        guest_places(|g| g.devices = vec![Device::VirtioRng]),
+        devices
+    );
+    assert_eq!(
+        guest_places(|g| g.devices = vec![Device::VirtioRng, Device::Pci]),
+        []
+    );
+}
+
+#[test]
+fn disk_limits() {
+    let with = |sizes: &[u64]| {
+        let disks = sizes.iter().map(|size| GuestDisk {
+            image: None,
+            size: *size,
+            read_only: false,
+        });
+        let disks: Vec<_> = disks.collect();
+        guest_places(|g| {
+            g.devices = vec![Device::Pci];
+            g.disks = disks;
+        })
+    };
+    assert_eq!(with(&[4096, 64 << 30]), []);
+    for size in [0, 512, 4097, (64 << 30) + 4096, u64::MAX] {
+        assert_eq!(with(&[4096, size]), [first(GuestKey::Disk(1))]);
+    }
+    assert_eq!(with(&[4096; 16]), []);
+    assert_eq!(with(&[4096; 17]), [first(GuestKey::Disks)]);
+    let without_bus = guest_places(|g| {
+        g.disks = vec![GuestDisk {
+            image: None,
+            size: 4096,
+            read_only: false,
+        }];
+    });
+    assert_eq!(without_bus, [first(GuestKey::Disks)]);
 }

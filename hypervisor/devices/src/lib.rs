@@ -22,8 +22,12 @@ pub mod rtc;
 pub mod system;
 pub mod time;
 pub mod uart;
+pub mod virtio;
 
 pub use ioapic::{IoApic, IoApicStateV1};
 pub use lapic::{LocalApic, LocalApicConfig, LocalApicStateV1};
-pub use pc::{Effects, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width};
+pub use pc::{
+    DiskError, Effects, OutsideMemory, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width,
+};
 pub use time::{Rate, Ticks};
+pub use virtio::VirtioConfig;

@@ -4,13 +4,16 @@
 //! the hypervisor's own timer late or unarmed. That one is armed ([`Pc::next_deadline`]) only for events whose
 //! interrupt is not masked: a masked one can wait for the access that unmasks it.
 
+mod bus;
+mod console;
+mod effects;
 mod lines;
 mod ports;
 #[cfg(test)]
 mod properties;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unclaimed;
 
 use crate::ioapic::IoApic;
@@ -24,6 +27,8 @@ use crate::rtc::Rtc;
 use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
+use crate::virtio::VirtioConfig;
+pub use effects::{DiskError, Effects, OutsideMemory};
 use lines::Lines;
 pub use state::{PcStateV1, StateError};
 use unclaimed::Unclaimed;
@@ -34,7 +39,7 @@ const IRQ_COM1: u8 = 4;
 const IRQ_CLOCK: u8 = 8;
 
 /// What a virtual PC is made of.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcConfig {
     /// Frequency of the guest's TSC in Hz; above 3579545, so that it is the fastest clock of the board.
     pub tsc_hz: u64,
@@ -50,6 +55,8 @@ pub struct PcConfig {
     pub pci: bool,
     /// Whether there is an I/O APIC, whose page the processor's side maps ([`Pc::io_apic_read`]).
     pub io_apic: bool,
+    /// The virtio devices. They need `pci`, and `io_apic` for interrupts: without, drivers can but poll.
+    pub virtio: VirtioConfig,
 }
 
 /// The size of a port access.
@@ -96,16 +103,6 @@ pub enum ResetCause {
     Keyboard,
 }
 
-/// What a port access can do to the world outside the board.
-pub trait Effects {
-    /// COM1 sent a byte.
-    fn console_output(&mut self, byte: u8);
-    /// The guest asked for a reset: stop it and call [`Pc::reset`].
-    fn reset(&mut self, cause: ResetCause);
-    /// The guest switched its board off.
-    fn power_off(&mut self);
-}
-
 /// A virtual PC.
 #[derive(Clone, Debug)]
 pub struct Pc {
@@ -125,7 +122,9 @@ pub struct Pc {
     power_next: Ticks,
     /// The earliest of them: an access from then on must bring them up to date first.
     next_event: Ticks,
-    /// The earliest of them that is not masked.
+    /// When devices go on with work that they left.
+    work_next: Ticks,
+    /// The earliest of all that is not masked.
     deadline: Ticks,
 }
 
@@ -140,7 +139,6 @@ impl Pc {
             ..
         } = config;
         let mut pc = Self {
-            config,
             lines: Lines::new(Pic::new(), config.io_apic.then(IoApic::new)),
             pit: Pit::new(tsc_hz, now),
             keyboard: Keyboard::new(),
@@ -150,12 +148,14 @@ impl Pc {
                 .rtc
                 .then(|| Rtc::new(tsc_hz, memory_bytes, wall_clock, now)),
             uart: config.com1.then(Uart::new),
-            pci: config.pci.then(Pci::new),
+            pci: config.pci.then(|| Pci::new(&config.virtio)),
             unclaimed: Unclaimed::new(),
+            config,
             timer_next: Ticks::NEVER,
             clock_next: Ticks::NEVER,
             power_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
+            work_next: Ticks::NEVER,
             deadline: Ticks::NEVER,
         };
         pc.start_lines();
@@ -173,8 +173,11 @@ impl Pc {
             rtc.reset(now);
         }
         self.uart = self.config.com1.then(Uart::new);
-        self.pci = self.config.pci.then(Pci::new);
+        if let Some(pci) = &mut self.pci {
+            pci.reset();
+        }
         self.start_lines();
+        self.settle_bus(now);
     }
 
     /// Gives the lines their levels after a reset, without requests.
@@ -194,9 +197,18 @@ impl Pc {
         (self.deadline != Ticks::NEVER).then_some(self.deadline)
     }
 
+    /// Brings every timer up to `now`, and lets devices do some of the work that they left.
+    #[inline]
+    pub fn expire(&mut self, now: Ticks, effects: &mut impl Effects) {
+        self.tick(now);
+        if now >= self.work_next {
+            self.work(now, effects);
+        }
+    }
+
     /// Brings every timer up to `now`.
     #[inline]
-    pub fn expire(&mut self, now: Ticks) {
+    fn tick(&mut self, now: Ticks) {
         if now >= self.next_event {
             self.catch_up(now);
         }
@@ -251,7 +263,8 @@ impl Pc {
         };
         self.deadline = unless(Masked::TIMER, self.timer_next)
             .min(unless(Masked::CLOCK, self.clock_next))
-            .min(unless(Masked::SYSTEM, self.power_next));
+            .min(unless(Masked::SYSTEM, self.power_next))
+            .min(self.work_next);
     }
 
     /// Whether the interrupt controller asks for the processor.
@@ -266,7 +279,7 @@ impl Pc {
         self.lines.pic.acknowledge()
     }
 
-    /// The next message from the I/O APIC to the local APICs. To be asked for until there is none after every access
+    /// The next message from the I/O APIC or a device to the local APICs. To be asked for until there is none after every access
     /// and every [`expire`](Self::expire), on a board with an I/O APIC.
     pub fn take_message(&mut self) -> Option<Dispatch> {
         self.lines.take_message()
@@ -287,20 +300,6 @@ impl Pc {
     /// A local APIC ended a level-triggered interrupt of this vector.
     pub fn end_of_interrupt(&mut self, vector: u8) {
         self.lines.end_of_interrupt(vector);
-    }
-
-    /// How many received bytes COM1 can take now.
-    #[must_use]
-    pub fn console_room(&self) -> usize {
-        self.uart.as_ref().map_or(0, Uart::room)
-    }
-
-    /// Gives COM1 received bytes; returns how many it took.
-    pub fn console_input(&mut self, bytes: &[u8]) -> usize {
-        let Some(uart) = &mut self.uart else { return 0 };
-        let taken = uart.receive(bytes);
-        self.lines.set(IRQ_COM1, uart.line());
-        taken
     }
 
     /// Presses the power button, which a guest with ACPI notices as an event.

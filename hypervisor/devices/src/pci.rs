@@ -3,7 +3,9 @@
 //! Sources: PCI Local Bus 3.0, 3.2.2.3.2 (the mechanism) and chapter 6 (the header); Intel 440FX data sheet (82441FX);
 //! Intel 82371AB (PIIX4) data sheet.
 
+pub(crate) mod endpoint;
 mod functions;
+pub(crate) mod msix;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +14,9 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
-use crate::pc::StateError;
+use crate::msi::Dispatch;
+use crate::pc::{Effects, StateError};
+use crate::virtio::{self, DISKS_MAX, VirtioConfig};
 use functions::{Definition, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT};
 
 bitflags! {
@@ -32,6 +36,9 @@ bitflags! {
     }
 }
 
+/// The device number of the first device that is not the chipset's.
+const FIRST_DEVICE: u8 = 2;
+
 /// A function's place on bus 0.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -41,17 +48,7 @@ pub struct Slot {
     pub function: u8,
 }
 
-/// The configuration space of a function.
-///
-/// Registers are aligned doublewords, named by their offset (0 to 0xFC, a multiple of 4).
-pub trait Function {
-    /// Reads a register. Registers that do not exist read 0.
-    fn read(&self, register: u8) -> u32;
-    /// Writes those bits of a register that are set in `lanes`.
-    fn write(&mut self, register: u8, value: u32, lanes: u32);
-}
-
-/// The saved state of a function: its registers' values in the order of its definition.
+/// The saved state of a chipset's function: its registers' values in the order of its definition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionStateV1 {
     /// Device number.
@@ -67,8 +64,12 @@ pub struct FunctionStateV1 {
 pub struct PciStateV1 {
     /// CONFIG_ADDRESS.
     pub address: u32,
-    /// The functions, in the order of their slots.
+    /// The chipset's functions, in the order of their slots.
     pub functions: Vec<FunctionStateV1>,
+    /// The virtio devices, in the order of their slots.
+    pub virtio: Vec<virtio::FunctionStateV1>,
+    /// Which of those is the next to work.
+    pub turn: u8,
 }
 
 /// A function that is no more than a table of registers: a chipset's.
@@ -94,9 +95,8 @@ impl Table {
             .iter()
             .position(|register| register.offset == offset)
     }
-}
 
-impl Function for Table {
+    /// Reads a register, named by its offset: 0 to 0xFC, a multiple of 4. Those that do not exist read 0.
     fn read(&self, register: u8) -> u32 {
         self.position(register)
             .and_then(|at| self.values.get(at))
@@ -104,6 +104,7 @@ impl Function for Table {
             .unwrap_or(0)
     }
 
+    /// Writes those bits of a register that are set in `lanes`.
     fn write(&mut self, register: u8, value: u32, lanes: u32) {
         let Some(at) = self.position(register) else {
             return;
@@ -114,27 +115,75 @@ impl Function for Table {
             *stored = *stored & !writable | value & writable;
         }
     }
+
+    /// Takes on a saved state.
+    fn restore(&mut self, saved: &FunctionStateV1) -> Result<(), StateError> {
+        let slot = Slot {
+            device: saved.device,
+            function: saved.function,
+        };
+        if self.slot != slot || saved.values.len() != self.values.len() {
+            return Err(StateError::Invalid("PCI: functions"));
+        }
+        for (register, value) in self.definition.iter().zip(&saved.values) {
+            if (value ^ register.initial) & !register.writable != 0 {
+                return Err(StateError::Invalid("PCI: read-only register"));
+            }
+        }
+        self.values.clone_from(&saved.values);
+        Ok(())
+    }
 }
 
-/// The host bridge's configuration mechanism with the chipset behind it.
+/// What a configuration access reaches.
+enum Target<'a> {
+    Chipset(&'a mut Table),
+    Virtio(&'a mut virtio::Function),
+}
+
+/// The host bridge's configuration mechanism with the chipset and the devices behind it.
 #[derive(Clone, Debug)]
 pub struct Pci {
     address: Address,
     functions: [Table; 3],
+    virtio: Vec<virtio::Function>,
+    /// Which of the virtio devices is the next to work, so that none waits for another's end.
+    turn: usize,
 }
 
 impl Pci {
-    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function.
+    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function, and virtio devices.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(config: &VirtioConfig) -> Self {
+        let mut virtio = Vec::new();
+        let mut slots = FIRST_DEVICE..;
+        for (number, disk) in (0..).zip(config.disks.iter().take(DISKS_MAX)) {
+            virtio.extend(
+                slots
+                    .next()
+                    .map(|at| virtio::Function::disk(at, number, *disk)),
+            );
+        }
+        if config.console {
+            virtio.extend(slots.next().map(virtio::Function::console));
+        }
+        if config.entropy {
+            virtio.extend(slots.next().map(virtio::Function::entropy));
+        }
         Self {
             address: Address::empty(),
-            functions: [
-                Table::new(0, 0, HOST_BRIDGE),
-                Table::new(1, 0, ISA_BRIDGE),
-                Table::new(1, 3, POWER_MANAGEMENT),
-            ],
+            functions: chipset(),
+            virtio,
+            turn: 0,
         }
+    }
+
+    /// A reset of the board, and the firmware after it.
+    pub fn reset(&mut self) {
+        self.address = Address::empty();
+        self.functions = chipset();
+        self.virtio.iter_mut().for_each(virtio::Function::reset);
+        self.turn = 0;
     }
 
     /// CONFIG_ADDRESS. Only a doubleword access to 0xCF8 reaches it.
@@ -167,36 +216,103 @@ impl Pci {
         (self.address & Address::REGISTER).bits() as u8
     }
 
-    fn function(&self) -> Option<&dyn Function> {
+    /// What CONFIG_ADDRESS names, if there is something.
+    fn target(&mut self) -> Option<Target<'_>> {
         let slot = self.slot()?;
-        let table = self
-            .functions
-            .iter()
-            .find(|function| function.slot == slot)?;
-        Some(table)
-    }
-
-    fn function_mut(&mut self) -> Option<&mut dyn Function> {
-        let slot = self.slot()?;
-        let table = self
-            .functions
-            .iter_mut()
-            .find(|function| function.slot == slot)?;
-        Some(table)
+        if let Some(table) = self.functions.iter_mut().find(|table| table.slot == slot) {
+            return Some(Target::Chipset(table));
+        }
+        let device = |function: &&mut virtio::Function| {
+            slot.function == 0 && function.device() == slot.device
+        };
+        self.virtio.iter_mut().find(device).map(Target::Virtio)
     }
 
     /// The addressed register as CONFIG_DATA reads it; a function that is absent reads all ones.
-    #[must_use]
-    pub fn read(&self) -> u32 {
-        self.function()
-            .map_or(u32::MAX, |function| function.read(self.register()))
+    pub fn read(&mut self) -> u32 {
+        let register = self.register();
+        match self.target() {
+            Some(Target::Chipset(table)) => table.read(register),
+            Some(Target::Virtio(function)) => function.read_configuration(register),
+            None => u32::MAX,
+        }
     }
 
     /// Writes those bits of the addressed register that are set in `lanes`.
-    pub fn write(&mut self, value: u32, lanes: u32) {
+    pub fn write(&mut self, value: u32, lanes: u32, effects: &mut impl Effects) {
         let register = self.register();
-        if let Some(function) = self.function_mut() {
-            function.write(register, value, lanes);
+        match self.target() {
+            Some(Target::Chipset(table)) => table.write(register, value, lanes),
+            Some(Target::Virtio(function)) => {
+                function.write_configuration(register, value, lanes, effects);
+            }
+            None => {}
+        }
+    }
+
+    /// The device that decodes a port, and the port's offset among its own.
+    pub(crate) fn port(&mut self, port: u16) -> Option<(&mut virtio::Function, u16)> {
+        self.virtio
+            .iter_mut()
+            .find_map(|function| function.port(port).map(|offset| (function, offset)))
+    }
+
+    /// The device that decodes an address, and its offset in the device's page.
+    pub(crate) fn memory(&mut self, address: u64) -> Option<(&mut virtio::Function, u16)> {
+        self.virtio
+            .iter_mut()
+            .find_map(|function| function.address(address).map(|offset| (function, offset)))
+    }
+
+    /// Whether a device decodes an address.
+    #[must_use]
+    pub fn mapped(&self, address: u64) -> bool {
+        let decodes = |function: &virtio::Function| function.address(address).is_some();
+        self.virtio.iter().any(decodes)
+    }
+
+    /// The console.
+    pub(crate) fn console(&self) -> Option<&virtio::Function> {
+        self.virtio.iter().find(|function| function.is_console())
+    }
+
+    /// The console.
+    pub(crate) fn console_mut(&mut self) -> Option<&mut virtio::Function> {
+        self.virtio
+            .iter_mut()
+            .find(|function| function.is_console())
+    }
+
+    /// The inputs of the I/O APIC that devices assert, a bit for each.
+    pub(crate) fn lines(&self) -> u32 {
+        let asserted = self.virtio.iter().filter_map(virtio::Function::line);
+        asserted.fold(0, |lines, input| lines | 1 << input)
+    }
+
+    /// Sends the messages that wait.
+    pub(crate) fn send(&mut self, mut to: impl FnMut(Dispatch)) {
+        for function in &mut self.virtio {
+            function.send(&mut to);
+        }
+    }
+
+    /// Whether a device has work left.
+    pub(crate) fn working(&self) -> bool {
+        self.virtio.iter().any(virtio::Function::working)
+    }
+
+    /// Lets the next device that has work left do some.
+    pub(crate) fn work(&mut self, effects: &mut impl Effects) {
+        let count = self.virtio.len();
+        for step in 0..count {
+            let at = (self.turn + step) % count;
+            if let Some(function) = self.virtio.get_mut(at)
+                && function.working()
+            {
+                function.work(effects);
+                self.turn = (at + 1) % count;
+                return;
+            }
         }
     }
 
@@ -211,6 +327,8 @@ impl Pci {
         PciStateV1 {
             address: self.address.bits(),
             functions: functions.collect(),
+            virtio: self.virtio.iter().map(virtio::Function::save).collect(),
+            turn: self.turn as u8,
         }
     }
 
@@ -218,36 +336,32 @@ impl Pci {
     ///
     /// # Errors
     ///
-    /// [`StateError::Invalid`] for other functions than this bus has, or for values that a register cannot hold.
-    pub fn restore(state: &PciStateV1) -> Result<Self, StateError> {
-        let invalid = StateError::Invalid("PCI: functions");
-        let mut pci = Self::new();
+    /// [`StateError`] for other functions than this bus has, or for values that a register cannot hold.
+    pub fn restore(config: &VirtioConfig, state: &PciStateV1) -> Result<Self, StateError> {
+        let mut pci = Self::new(config);
         pci.address =
             Address::from_bits(state.address).ok_or(StateError::Invalid("PCI: address"))?;
-        if state.functions.len() != pci.functions.len() {
-            return Err(invalid);
+        pci.turn = usize::from(state.turn);
+        if state.functions.len() != pci.functions.len()
+            || state.virtio.len() != pci.virtio.len()
+            || pci.turn > pci.virtio.len().saturating_sub(1)
+        {
+            return Err(StateError::Devices);
         }
         for (table, saved) in pci.functions.iter_mut().zip(&state.functions) {
-            let slot = Slot {
-                device: saved.device,
-                function: saved.function,
-            };
-            if table.slot != slot || saved.values.len() != table.values.len() {
-                return Err(invalid);
-            }
-            for (register, value) in table.definition.iter().zip(&saved.values) {
-                if (value ^ register.initial) & !register.writable != 0 {
-                    return Err(StateError::Invalid("PCI: read-only register"));
-                }
-            }
-            table.values.clone_from(&saved.values);
+            table.restore(saved)?;
+        }
+        for (function, saved) in pci.virtio.iter_mut().zip(&state.virtio) {
+            function.restore(saved)?;
         }
         Ok(pci)
     }
 }
 
-impl Default for Pci {
-    fn default() -> Self {
-        Self::new()
-    }
+fn chipset() -> [Table; 3] {
+    [
+        Table::new(0, 0, HOST_BRIDGE),
+        Table::new(1, 0, ISA_BRIDGE),
+        Table::new(1, 3, POWER_MANAGEMENT),
+    ]
 }

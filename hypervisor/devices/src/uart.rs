@@ -135,6 +135,12 @@ impl Uart {
             && self.interrupt().is_some()
     }
 
+    /// Whether the driver waits for received characters by interrupt.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.enable.contains(Enable::RECEIVED)
+    }
+
     /// How many received characters there is room for; none while the input is disconnected by loopback.
     #[must_use]
     pub fn room(&self) -> usize {

@@ -2,20 +2,19 @@
 
 use super::memory_access::INSTRUCTION_MAX;
 use super::platform::Platform;
+use super::requests::Requests;
 use super::statistics::{Kind, Statistics};
 use super::trace::{Event as TraceEvent, Trace};
 use super::virtual_cpu::Activity;
 use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io, task_switch};
+use crate::cpu;
 use crate::cpuid::Live;
-use crate::guest::GuestHandle;
 use crate::memory::PhysicalMemory;
 use crate::mmio::Unsupported;
 use crate::msrs;
 use crate::translate::page_directory_pointers;
-use crate::{console, cpu};
 use core::fmt;
 use devices::lapic::Fault;
-use devices::{Effects, ResetCause};
 use drivers::tsc;
 use log::{debug, error, info};
 use vmx::{
@@ -24,7 +23,7 @@ use vmx::{
 };
 
 /// How a run ended.
-enum End {
+pub(super) enum End {
     /// Whether an interrupt would wake it.
     Halted {
         wakeable: bool,
@@ -119,26 +118,6 @@ impl From<EntryFailure> for Crash {
 impl From<EptError> for Crash {
     fn from(error: EptError) -> Self {
         Self::PageTables(error)
-    }
-}
-
-/// What the devices ask for in the course of an access.
-struct Requests {
-    guest: &'static GuestHandle,
-    end: Option<End>,
-}
-
-impl Effects for Requests {
-    fn console_output(&mut self, byte: u8) {
-        console::write_guest(self.guest, byte);
-    }
-
-    fn reset(&mut self, _cause: ResetCause) {
-        self.end = Some(End::Reset);
-    }
-
-    fn power_off(&mut self) {
-        self.end = Some(End::PowerOff);
     }
 }
 
@@ -351,10 +330,7 @@ impl Context<'_> {
     fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
         let now = self.platform.time(tsc::read());
         let width = device_width(access.width());
-        let mut requests = Requests {
-            guest: self.machine.handle,
-            end: None,
-        };
+        let mut requests = Requests::new(self.machine);
         match access.direction() {
             Direction::In => {
                 let value = self
@@ -377,10 +353,10 @@ impl Context<'_> {
         }
         self.platform.settle();
         active.skip_instruction()?;
-        if is_com1(access.port()) {
+        if may_take_input(access.port()) {
             self.platform.feed_console(self.machine.handle);
         }
-        Ok(requests.end)
+        Ok(requests.end())
     }
 
     #[inline(always)]
@@ -465,10 +441,7 @@ impl Context<'_> {
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
         let now = self.platform.time(tsc::read());
-        let mut requests = Requests {
-            guest: self.machine.handle,
-            end: None,
-        };
+        let mut requests = Requests::new(self.machine);
         string_io::step(
             active,
             access,
@@ -478,7 +451,7 @@ impl Context<'_> {
             &mut requests,
         )?;
         self.platform.settle();
-        Ok(requests.end)
+        Ok(requests.end())
     }
 
     #[cold]
@@ -606,8 +579,9 @@ const fn rare_kind(exit: RareExit) -> Kind {
     }
 }
 
-const fn is_com1(port: u16) -> bool {
-    port & !7 == 0x3f8
+/// Whether the guest may have room for what is typed after an access to this port: COM1's, or a device's on the PCI bus.
+const fn may_take_input(port: u16) -> bool {
+    port & !7 == 0x3f8 || port >= 0x1000
 }
 
 #[cold]

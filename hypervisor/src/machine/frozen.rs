@@ -70,7 +70,7 @@ pub(super) fn restore(machine: &Machine, bytes: &[u8]) -> Result<Pc, StartFailur
             machine.vcpus.len()
         )));
     }
-    let devices = Pc::restore(machine.pc_config(), state.devices)?;
+    let devices = Pc::restore(machine.pc_config(0), state.devices)?;
     for (port, vcpu) in machine.vcpus.iter().zip(state.vcpus) {
         *port.saved.lock() = Some(vcpu);
     }

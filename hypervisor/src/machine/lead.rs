@@ -67,6 +67,8 @@ pub(super) enum Step {
 pub(super) struct Lead {
     stage: Stage,
     runs: u64,
+    /// How far the disks are filled: those before this one, and of it up to this byte.
+    filled: (usize, u64),
     /// The memory of a guest that is frozen, or was once.
     store: Option<GuestMemory>,
     /// The rest of the state of a guest that is frozen.
@@ -251,7 +253,11 @@ impl Lead {
                 // Its clock went on meanwhile.
                 return Ok(self.begin(machine, devices, machine.base(), None));
             }
-            _ => self.stage = Stage::Loading(load(machine)?),
+            _ => {
+                if !self.fill_disks(machine)? {
+                    self.stage = Stage::Loading(load(machine)?);
+                }
+            }
         }
         Ok(Step::More)
     }
@@ -267,6 +273,19 @@ impl Lead {
         self.stage = Stage::Running;
         machine.begin_run(self.runs, devices, base);
         Step::Begin(start)
+    }
+
+    /// Fills a piece of a disk; whether there was something to fill.
+    fn fill_disks(&mut self, machine: &Machine) -> Result<bool, StartFailure> {
+        let (number, from) = self.filled;
+        let Some(disk) = machine.disks.get(number) else {
+            return Ok(false);
+        };
+        self.filled = match disk.fill(from, STEP)? {
+            Some(next) => (number, next),
+            None => (number + 1, 0),
+        };
+        Ok(true)
     }
 
     /// The guest ended its run.

@@ -127,9 +127,9 @@ struct Device<'a, 'b> {
 }
 
 impl Target for Device<'_, '_> {
-    fn read(&mut self, _size: u32) -> u64 {
+    fn read(&mut self, size: u32) -> u64 {
         self.platform
-            .mapped_read(self.device, self.physical, tsc::read())
+            .mapped_read(self.device, self.physical, size, tsc::read())
     }
 
     fn write(&mut self, size: u32, value: u64) {

@@ -1,6 +1,7 @@
 //! What surrounds a vCPU during a run: its own interrupt state, the shared devices, the guest's clock.
 
 use super::local::Local;
+use super::requests::Requests;
 use super::{Glance, Machine, pvclock};
 use crate::cpu;
 use crate::guest::GuestHandle;
@@ -8,6 +9,7 @@ use core::sync::atomic::Ordering;
 use devices::lapic::{Effect, Fault, receivers};
 use devices::msi::Dispatch;
 use devices::{Pc, Ticks};
+use drivers::tsc;
 use spin::MutexGuard;
 
 /// The I/O APIC's page.
@@ -19,6 +21,8 @@ const PAGE_MASK: u64 = !0xfff;
 pub(super) enum Mapped {
     LocalApic,
     IoApic,
+    /// A device on the PCI bus.
+    Pci,
 }
 
 impl Glance {
@@ -146,7 +150,8 @@ impl<'a> Platform<'a> {
         self.local.expire(now);
         if self.tends_devices() && (self.devices.is_some() || self.machine.glance.deadline() <= now)
         {
-            self.pc().expire(now);
+            let mut requests = Requests::new(self.machine);
+            self.pc().expire(now, &mut requests);
             self.settle();
         }
     }
@@ -345,24 +350,31 @@ impl<'a> Platform<'a> {
     }
 
     /// The device that is mapped at a guest-physical address.
-    pub(super) fn mapped(&self, physical: u64) -> Option<Mapped> {
+    pub(super) fn mapped(&mut self, physical: u64) -> Option<Mapped> {
         let apic = self.local.page();
         match physical & PAGE_MASK {
             page if apic == Some(page) => Some(Mapped::LocalApic),
             IO_APIC_PAGE if self.machine.has_apics() => Some(Mapped::IoApic),
-            _ => None,
+            _ => self.pc().mapped(physical).then_some(Mapped::Pci),
         }
     }
 
-    /// A read of `size` bytes from a mapped device. Its registers are 32 bits wide; a smaller access sees
-    /// a part of one, a larger one sees nothing behind it.
-    pub(super) fn mapped_read(&mut self, device: Mapped, physical: u64, tsc: u64) -> u64 {
+    /// A read of `size` bytes from a mapped device. An APIC's registers are 32 bits wide; a smaller access
+    /// sees a part of one, a larger one sees nothing behind it.
+    pub(super) fn mapped_read(
+        &mut self,
+        device: Mapped,
+        physical: u64,
+        size: u32,
+        tsc: u64,
+    ) -> u64 {
         let offset = (physical & !PAGE_MASK) as u16;
         let now = self.time(tsc);
         let word = offset & !3;
         let value = match device {
             Mapped::LocalApic => self.local.mmio_read(word, now),
             Mapped::IoApic => self.pc().io_apic_read(word),
+            Mapped::Pci => return self.pc().memory_read(physical, size),
         };
         u64::from(value >> (8 * (offset & 3)))
     }
@@ -390,18 +402,24 @@ impl<'a> Platform<'a> {
                 self.pc().io_apic_write(offset, value as u32);
                 self.settle();
             }
+            Mapped::Pci => {
+                self.pc().memory_write(physical, size, value, now);
+                self.settle();
+            }
         }
     }
 
-    /// Moves typed bytes into COM1 as far as it has room.
+    /// Gives the guest typed bytes as far as it has room.
     pub(super) fn feed_console(&mut self, guest: &GuestHandle) {
         if !self.tends_devices() || !guest.input_waits() {
             return;
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 64];
         let room = self.pc().console_room().min(bytes.len());
         let count = guest.take_input(&mut bytes[..room]);
-        self.pc().console_input(&bytes[..count]);
+        let now = self.time(tsc::read());
+        let mut requests = Requests::new(self.machine);
+        self.pc().console_input(&bytes[..count], now, &mut requests);
         self.settle();
     }
 }

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(memory.read_u32(0x1000), Ok(2));
         assert_eq!(memory.read_u64(0x1008), Ok(77));
         assert_eq!(memory.read_u64(0x1010), Ok(NANOSECONDS));
-        assert!(write_system_time(&memory, 0x1fe1, 50_000_000, 0, Ticks(0)).is_err());
+        assert!(write_system_time(&memory, 0x1ff1, 50_000_000, 0, Ticks(0)).is_err());
         // One that is not in use is not written.
         assert!(write_system_time(&memory, 0x10_0000, 50_000_000, 0, Ticks(0)).is_ok());
         write_wall_clock(&memory, 0x20, 1_000_000_000).unwrap();

@@ -84,6 +84,25 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Copies `length` bytes from other memory of this kind.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], of whichever of the two it is; nothing was copied.
+    pub fn transfer(
+        &self,
+        address: u64,
+        source: &Self,
+        source_address: u64,
+        length: usize,
+    ) -> Result<(), OutOfBounds> {
+        let from = source.locate(source_address, length)?;
+        let to = self.locate(address, length)?;
+        // SAFETY: both are in bounds; `copy` does not mind if they are the same memory.
+        unsafe { core::ptr::copy(from, to, length) };
+        Ok(())
+    }
+
     /// Reads a little-endian 32-bit word.
     ///
     /// # Errors
@@ -104,6 +123,39 @@ impl GuestMemory {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads a little-endian 16-bit word in one access: one that the guest writes meanwhile is seen as it
+    /// was before or after.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], also for an odd address.
+    pub fn load_u16(&self, address: u64) -> Result<u16, OutOfBounds> {
+        let at = self.locate_u16(address)?;
+        // SAFETY: in bounds and aligned.
+        Ok(u16::from_le(unsafe { at.read_volatile() }))
+    }
+
+    /// Writes a little-endian 16-bit word in one access.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], also for an odd address; nothing was written.
+    pub fn store_u16(&self, address: u64, value: u16) -> Result<(), OutOfBounds> {
+        let at = self.locate_u16(address)?;
+        // SAFETY: as in `load_u16`.
+        unsafe { at.write_volatile(value.to_le()) };
+        Ok(())
+    }
+
+    fn locate_u16(&self, address: u64) -> Result<*mut u16, OutOfBounds> {
+        let at = self.locate(address, 2)?.cast::<u16>();
+        if at.is_aligned() {
+            Ok(at)
+        } else {
+            Err(OutOfBounds { address, length: 2 })
+        }
     }
 
     /// Whether a range is inside.
@@ -183,6 +235,16 @@ mod tests {
                 length: 4
             })
         );
+        let other = fake::memory(0x10);
+        other.transfer(8, &memory, 0xffc, 4).unwrap();
+        assert_eq!(other.read_u32(8), Ok(0x0403_0201));
+        assert!(other.transfer(13, &memory, 0xffc, 4).is_err());
+        assert!(other.transfer(0, &memory, 0xffd, 4).is_err());
+        assert_eq!(memory.load_u16(0xffe), Ok(0x0403));
+        memory.store_u16(0xffe, 0x0605).unwrap();
+        assert_eq!(memory.load_u16(0xffe), Ok(0x0605));
+        assert!(memory.load_u16(0xffd).is_err());
+        assert!(memory.store_u16(0x1000, 0).is_err());
         assert!(memory.write(u64::MAX, &[0]).is_err());
         assert!(memory.write(0x1000, &[]).is_ok());
         assert!(memory.write(0x1001, &[]).is_err());

@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 
+use crate::acpi::PCI_INPUT;
 use crate::ioapic::{INPUTS, IoApic};
 use crate::msi::Dispatch;
 use crate::pic::{Masked, Pic};
@@ -20,6 +21,8 @@ const fn input(irq: u8) -> u8 {
 pub(super) struct Lines {
     pub(super) pic: Pic,
     pub(super) io_apic: Option<IoApic>,
+    /// The inputs of the I/O APIC that PCI devices assert, a bit for each.
+    pci: u32,
     /// Messages on their way to the local APICs.
     messages: VecDeque<Dispatch>,
 }
@@ -35,6 +38,7 @@ impl Lines {
         Self {
             pic,
             io_apic,
+            pci: 0,
             messages,
         }
     }
@@ -45,6 +49,38 @@ impl Lines {
         if let Some(io_apic) = &mut self.io_apic
             && let Some(message) = io_apic.set_line(input(irq), level)
         {
+            self.messages.push_back(message);
+        }
+    }
+
+    /// Gives the inputs of PCI devices their levels: those of the bits that are set are asserted.
+    #[inline]
+    pub(super) fn set_pci(&mut self, asserted: u32) {
+        if self.pci == asserted {
+            return;
+        }
+        let changed = self.pci ^ asserted;
+        self.pci = asserted;
+        let Some(io_apic) = &mut self.io_apic else {
+            return;
+        };
+        for input in (PCI_INPUT..INPUTS).filter(|input| changed & 1 << input != 0) {
+            let message = io_apic.set_line(input, asserted & 1 << input != 0);
+            self.messages.extend(message);
+        }
+    }
+
+    /// The levels of a restored bus; whether the restored I/O APIC has the same.
+    pub(super) fn restore_pci(&mut self, asserted: u32) -> bool {
+        self.pci = asserted;
+        self.io_apic.as_ref().is_none_or(|io_apic| {
+            (PCI_INPUT..INPUTS).all(|input| io_apic.line(input) == (asserted & 1 << input != 0))
+        })
+    }
+
+    /// A device sends a message. Without local APICs nobody hears it.
+    pub(super) fn send(&mut self, message: Dispatch) {
+        if self.io_apic.is_some() {
             self.messages.push_back(message);
         }
     }

@@ -8,6 +8,8 @@ use crate::time::Ticks;
 /// CONFIG_ADDRESS and CONFIG_DATA of PCI.
 const PCI_ADDRESS: u16 = 0xCF8;
 const PCI_DATA: u16 = 0xCFC;
+/// The first port that PCI devices can decode.
+const DEVICES: u16 = crate::pci::endpoint::IO_FIRST as u16;
 
 /// What a byte-wide port belongs to.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -142,7 +144,12 @@ impl Pc {
     /// A read of any port at any time. Out of line, so that the short way above saves no registers for it.
     #[inline(never)]
     fn read_any(&mut self, port: u16, width: Width, now: Ticks) -> u32 {
-        self.expire(now);
+        self.tick(now);
+        if port >= DEVICES
+            && let Some(value) = self.read_device(port, width)
+        {
+            return value;
+        }
         if let Some(value) = self.read_pci(port, width) {
             return value;
         }
@@ -173,8 +180,11 @@ impl Pc {
         now: Ticks,
         effects: &mut impl Effects,
     ) {
-        self.expire(now);
-        if self.write_pci(port, width, value) {
+        self.tick(now);
+        if port >= DEVICES && self.write_device(port, width, value, now, effects) {
+            return;
+        }
+        if self.write_pci(port, width, value, now, effects) {
             return;
         }
         let mut claimed = false;
@@ -191,27 +201,39 @@ impl Pc {
 
     /// A configuration access, if it is one.
     fn read_pci(&mut self, port: u16, width: Width) -> Option<u32> {
-        let pci = self.pci.as_ref()?;
+        let pci = self.pci.as_mut()?;
         match port {
             PCI_ADDRESS if width == Width::Dword => Some(pci.address()),
             PCI_DATA..=0xCFF if pci.enabled() => {
                 let offset = (port & 3) as u8;
                 lanes(offset, width)?;
-                Some(pci.read() >> lane(port) & width.mask())
+                let value = pci.read() >> lane(port) & width.mask();
+                self.settle_lines();
+                Some(value)
             }
             _ => None,
         }
     }
 
     /// A configuration access; whether it was one.
-    fn write_pci(&mut self, port: u16, width: Width, value: u32) -> bool {
+    fn write_pci(
+        &mut self,
+        port: u16,
+        width: Width,
+        value: u32,
+        now: Ticks,
+        effects: &mut impl Effects,
+    ) -> bool {
         let Some(pci) = &mut self.pci else {
             return false;
         };
         match port {
             PCI_ADDRESS if width == Width::Dword => pci.set_address(value),
             PCI_DATA..=0xCFF if pci.enabled() => match lanes((port & 3) as u8, width) {
-                Some(lanes) => pci.write(value << lane(port), lanes),
+                Some(lanes) => {
+                    pci.write(value << lane(port), lanes, effects);
+                    self.settle_bus(now);
+                }
                 None => return false,
             },
             _ => return false,
@@ -251,8 +273,10 @@ impl Pc {
             Port::Sense(which) => Some(self.lines.pic.sense(which)),
             Port::Power(offset) => Some((self.power.read(offset & !3, now) >> lane(offset)) as u8),
             Port::PciData(offset) => {
-                let pci = self.pci.as_ref().filter(|pci| pci.enabled())?;
-                Some((pci.read() >> lane(u16::from(offset))) as u8)
+                let pci = self.pci.as_mut().filter(|pci| pci.enabled())?;
+                let value = (pci.read() >> lane(u16::from(offset))) as u8;
+                self.settle_lines();
+                Some(value)
             }
             // Write-only: nothing drives the bus.
             Port::TimerControl | Port::Delay => Some(0xFF),
@@ -327,7 +351,8 @@ impl Pc {
             Port::PciData(offset) => match &mut self.pci {
                 Some(pci) if pci.enabled() => {
                     let shift = lane(u16::from(offset));
-                    pci.write(u32::from(value) << shift, 0xFF << shift);
+                    pci.write(u32::from(value) << shift, 0xFF << shift, effects);
+                    self.settle_bus(now);
                 }
                 _ => return false,
             },

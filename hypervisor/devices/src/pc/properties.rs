@@ -144,19 +144,19 @@ impl Run {
             }
             Step::Input(bytes) => {
                 let room = pc.console_room();
-                let taken = pc.console_input(bytes);
+                let taken = pc.console_input(bytes, *now, world);
                 assert_eq!(taken, room.min(bytes.len()));
                 seen.push(taken as u64);
             }
             Step::Acknowledge => {
-                pc.expire(*now);
+                pc.expire(*now, world);
                 seen.push(u64::from(pc.interrupt_pending()));
                 if pc.interrupt_pending() {
                     seen.push(u64::from(pc.acknowledge()));
                 }
             }
             Step::PowerButton => {
-                pc.expire(*now);
+                pc.expire(*now, world);
                 pc.press_power_button();
             }
             Step::Pass(ticks) => now.0 += ticks,
@@ -176,7 +176,7 @@ impl Run {
         for _ in 0..limit {
             match self.pc.next_deadline() {
                 Some(deadline) if deadline <= self.now => {
-                    self.pc.expire(deadline);
+                    self.pc.expire(deadline, &mut self.world);
                     let next = self.pc.next_deadline();
                     assert!(next.is_none_or(|next| next > deadline), "in the past");
                 }
@@ -193,7 +193,7 @@ proptest! {
         let mut run = Run::new();
         for step in &steps {
             run.perform(step);
-            run.pc.expire(run.now);
+            run.pc.expire(run.now, &mut run.world);
             prop_assert!(run.pc.next_deadline().is_none_or(|deadline| deadline > run.now));
         }
     }
@@ -239,8 +239,8 @@ proptest! {
             diligent.perform(step);
             lazy.perform(step);
         }
-        diligent.pc.expire(diligent.now);
-        lazy.pc.expire(lazy.now);
+        diligent.pc.expire(diligent.now, &mut diligent.world);
+        lazy.pc.expire(lazy.now, &mut lazy.world);
         prop_assert_eq!(&diligent.seen, &lazy.seen);
         prop_assert_eq!(&diligent.world, &lazy.world);
         prop_assert_eq!(diligent.pc.interrupt_pending(), lazy.pc.interrupt_pending());
@@ -254,7 +254,7 @@ proptest! {
         for step in &steps {
             run.perform(step);
         }
-        run.pc.expire(run.now);
+        run.pc.expire(run.now, &mut run.world);
         for _ in 0..20 {
             let Some(deadline) = run.pc.next_deadline() else { break };
             if deadline.0 > 1 << 60 {
@@ -262,10 +262,10 @@ proptest! {
             }
             let before = run.pc.save().pic;
             let mut early = run.clone();
-            early.pc.expire(Ticks(deadline.0 - 1));
+            early.pc.expire(Ticks(deadline.0 - 1), &mut early.world);
             prop_assert!(early.pc.save().pic == before || run.pc.deadline > run.pc.next_event);
             prop_assert_eq!(early.pc.interrupt_pending(), run.pc.interrupt_pending());
-            run.pc.expire(deadline);
+            run.pc.expire(deadline, &mut run.world);
             let requests = |state: &crate::pic::PicStateV1| state.master.requests | state.slave.requests;
             prop_assert!(requests(&run.pc.save().pic) != 0);
         }
@@ -294,7 +294,7 @@ proptest! {
         run.pc = pc;
         for step in &after {
             run.perform(step);
-            run.pc.expire(run.now);
+            run.pc.expire(run.now, &mut run.world);
             prop_assert!(run.pc.next_deadline().is_none_or(|deadline| deadline > run.now));
         }
     }

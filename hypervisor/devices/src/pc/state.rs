@@ -61,6 +61,8 @@ pub struct PcStateV1 {
     pub uart: Option<UartStateV1>,
     /// PCI bus.
     pub pci: Option<PciStateV1>,
+    /// When devices on it go on with work that they left.
+    pub work: Option<Ticks>,
 }
 
 impl Pc {
@@ -78,6 +80,7 @@ impl Pc {
             rtc: self.rtc.as_ref().map(Rtc::save),
             uart: self.uart.as_ref().map(Uart::save),
             pci: self.pci.as_ref().map(Pci::save),
+            work: (self.work_next != Ticks::NEVER).then_some(self.work_next),
         }
     }
 
@@ -100,8 +103,9 @@ impl Pc {
             return Err(StateError::Devices);
         }
         let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
+        let pci = state.pci.as_ref();
+        let pci = pci.map(|pci| Pci::restore(&config.virtio, pci));
         let mut pc = Self {
-            config,
             lines: Lines::new(
                 Pic::restore(&state.pic)?,
                 state.io_apic.as_ref().map(IoApic::restore).transpose()?,
@@ -112,12 +116,14 @@ impl Pc {
             power: Power::restore(tsc_hz, &state.power)?,
             rtc: rtc.transpose()?,
             uart: state.uart.as_ref().map(Uart::restore).transpose()?,
-            pci: state.pci.as_ref().map(Pci::restore).transpose()?,
+            pci: pci.transpose()?,
             unclaimed: Unclaimed::new(),
+            config,
             timer_next: Ticks::NEVER,
             clock_next: Ticks::NEVER,
             power_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
+            work_next: state.work.unwrap_or(Ticks::NEVER),
             deadline: Ticks::NEVER,
         };
         let lines = [
@@ -130,6 +136,12 @@ impl Pc {
             .any(|(irq, level)| pc.lines.pic.line(*irq) != *level)
         {
             return Err(StateError::Invalid("interrupt lines"));
+        }
+        if !pc.lines.restore_pci(pc.pci.as_ref().map_or(0, Pci::lines)) {
+            return Err(StateError::Invalid("interrupt lines of PCI"));
+        }
+        if pc.pci.as_ref().is_some_and(Pci::working) != (pc.work_next != Ticks::NEVER) {
+            return Err(StateError::Invalid("work of devices"));
         }
         pc.rearm_all();
         Ok(pc)

@@ -5,29 +5,10 @@ use super::*;
 const TSC_HZ: u64 = 1_000_000_000;
 const MILLISECOND: u64 = TSC_HZ / 1000;
 
-/// What went out of the board.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct World {
-    pub(super) console: Vec<u8>,
-    pub(super) resets: Vec<ResetCause>,
-    pub(super) power_offs: u32,
-}
+pub(super) use crate::virtio::tests::World;
+use crate::virtio::{Disk, VirtioConfig};
 
-impl Effects for World {
-    fn console_output(&mut self, byte: u8) {
-        self.console.push(byte);
-    }
-
-    fn reset(&mut self, cause: ResetCause) {
-        self.resets.push(cause);
-    }
-
-    fn power_off(&mut self) {
-        self.power_offs += 1;
-    }
-}
-
-pub(super) fn config() -> PcConfig {
+pub(crate) fn config() -> PcConfig {
     PcConfig {
         tsc_hz: TSC_HZ,
         memory_bytes: 64 << 20,
@@ -36,6 +17,20 @@ pub(super) fn config() -> PcConfig {
         rtc: true,
         pci: true,
         io_apic: true,
+        virtio: VirtioConfig {
+            disks: vec![
+                Disk {
+                    sectors: 64,
+                    read_only: false,
+                },
+                Disk {
+                    sectors: 8,
+                    read_only: true,
+                },
+            ],
+            console: true,
+            entropy: true,
+        },
     }
 }
 
@@ -130,10 +125,10 @@ fn timer_interrupts_come_exactly_at_their_deadlines() {
                 "1193 cycles, not {period} ns"
             );
         }
-        bench.pc.expire(Ticks(deadline.0 - 1));
+        bench.pc.expire(Ticks(deadline.0 - 1), &mut bench.world);
         assert!(!bench.pc.interrupt_pending());
         bench.now = deadline;
-        bench.pc.expire(deadline);
+        bench.pc.expire(deadline, &mut bench.world);
         assert_eq!(bench.serve(), Some(0x20));
         last = deadline;
     }
@@ -167,10 +162,10 @@ fn a_late_square_wave_still_interrupts() {
     bench.outb(0x40, 0x2E);
     // Three quarters of the second period: the output is low.
     bench.now = Ticks(17_500_000);
-    bench.pc.expire(bench.now);
+    bench.pc.expire(bench.now, &mut bench.world);
     assert_eq!(bench.serve(), Some(0x20));
     bench.now = Ticks(20_100_000);
-    bench.pc.expire(bench.now);
+    bench.pc.expire(bench.now, &mut bench.world);
     assert_eq!(bench.serve(), Some(0x20));
 }
 
@@ -182,7 +177,7 @@ fn a_one_shot_interrupts_once() {
     bench.outb(0x40, 0xFF);
     bench.outb(0x40, 0x00);
     bench.now = bench.pc.next_deadline().expect("armed");
-    bench.pc.expire(bench.now);
+    bench.pc.expire(bench.now, &mut bench.world);
     assert_eq!(bench.serve(), Some(0x20));
     assert_eq!(bench.pc.next_deadline(), None);
 }
@@ -197,7 +192,7 @@ fn the_clock_interrupts_at_1024_hz_while_it_is_read() {
     for beat in 1..=100u64 {
         bench.now = bench.pc.next_deadline().expect("periodic");
         assert!(bench.now.0.abs_diff(beat * TSC_HZ / 1024) <= 1);
-        bench.pc.expire(bench.now);
+        bench.pc.expire(bench.now, &mut bench.world);
         assert_eq!(bench.serve(), Some(0x28));
         assert_eq!(
             bench.pc.next_deadline(),
@@ -222,7 +217,12 @@ fn the_console_talks_and_listens() {
     bench.outb(0x3FC, 0x0B);
     bench.outb(0x3F9, 0x01);
     assert_eq!(bench.pc.console_room(), 16);
-    assert_eq!(bench.pc.console_input(b"a line that is longer"), 16);
+    assert_eq!(
+        bench
+            .pc
+            .console_input(b"a line that is longer", bench.now, &mut bench.world),
+        16
+    );
     assert_eq!(bench.pc.console_room(), 0);
     assert_eq!(bench.serve(), Some(0x24));
     let mut line = Vec::new();
@@ -231,7 +231,12 @@ fn the_console_talks_and_listens() {
     }
     assert_eq!(line, b"a line that is l");
     assert_eq!(bench.serve(), None);
-    assert_eq!(bench.pc.console_input(b"onger"), 5);
+    assert_eq!(
+        bench
+            .pc
+            .console_input(b"onger", bench.now, &mut bench.world),
+        5
+    );
     assert_eq!(bench.serve(), Some(0x24), "a character timeout");
 }
 
@@ -332,7 +337,7 @@ fn nobody_answers_elsewhere() {
     let counts: Vec<_> = bench.pc.unclaimed().collect();
     assert_eq!(counts, [(0x3FD, 1), (0x71, 1), (0x1F0, 2), (0xFFFF, 1)]);
     assert_eq!(bench.pc.unclaimed_elsewhere(), 0);
-    assert_eq!(bench.pc.console_input(b"x"), 0);
+    assert_eq!(bench.pc.console_input(b"x", bench.now, &mut bench.world), 0);
 }
 
 #[test]
@@ -373,9 +378,9 @@ fn reset_starts_over_and_keeps_the_time() {
     bench.outb(0x70, 0x0B);
     bench.outb(0x71, 0x42);
     bench.outb(0x3FC, 0x0F);
-    bench.pc.console_input(b"x");
+    bench.pc.console_input(b"x", bench.now, &mut bench.world);
     bench.now = Ticks(5 * TSC_HZ);
-    bench.pc.expire(bench.now);
+    bench.pc.expire(bench.now, &mut bench.world);
     bench.pc.reset(bench.now);
     assert!(!bench.pc.interrupt_pending());
     assert_eq!(bench.pc.next_deadline(), None);
@@ -432,9 +437,9 @@ fn the_io_apic_hears_the_lines_too() {
     bench.outb(0x40, 0xE8);
     bench.outb(0x40, 0x03);
     let due = bench.pc.next_deadline().unwrap();
-    bench.pc.expire(Ticks(due.0 - 1));
+    bench.pc.expire(Ticks(due.0 - 1), &mut bench.world);
     assert!(bench.pc.take_message().is_none());
-    bench.pc.expire(due);
+    bench.pc.expire(due, &mut bench.world);
     let message = bench.pc.take_message().unwrap().message;
     assert_eq!(message.vector, 0x31);
     assert!(bench.pc.take_message().is_none());

@@ -1,6 +1,7 @@
 //! The configuration mechanism and the chipset.
 
 use super::*;
+use crate::virtio::tests::World;
 
 fn read(pci: &mut Pci, device: u32, function: u32, register: u32) -> u32 {
     pci.set_address(0x8000_0000 | device << 11 | function << 8 | register);
@@ -9,7 +10,7 @@ fn read(pci: &mut Pci, device: u32, function: u32, register: u32) -> u32 {
 
 #[test]
 fn the_chipset_is_there() {
-    let mut pci = Pci::new();
+    let mut pci = Pci::new(&VirtioConfig::default());
     assert_eq!(read(&mut pci, 0, 0, 0x00), 0x1237_8086);
     assert_eq!(read(&mut pci, 0, 0, 0x08), 0x0600_0002);
     assert_eq!(read(&mut pci, 0, 0, 0x0C), 0);
@@ -21,7 +22,7 @@ fn the_chipset_is_there() {
 
 #[test]
 fn nothing_else_is() {
-    let mut pci = Pci::new();
+    let mut pci = Pci::new(&VirtioConfig::default());
     let mut found = Vec::new();
     for bus in 0..=255u32 {
         for slot in 0..=255u32 {
@@ -36,7 +37,7 @@ fn nothing_else_is() {
 
 #[test]
 fn reserved_address_bits_read_0() {
-    let mut pci = Pci::new();
+    let mut pci = Pci::new(&VirtioConfig::default());
     pci.set_address(0xFFFF_FFFF);
     assert_eq!(pci.address(), 0x80FF_FFFC);
     pci.set_address(0x0000_0000);
@@ -45,26 +46,31 @@ fn reserved_address_bits_read_0() {
 
 #[test]
 fn writes_reach_only_what_is_writable() {
-    let mut pci = Pci::new();
+    let mut pci = Pci::new(&VirtioConfig::default());
     read(&mut pci, 1, 0, 0x60);
-    pci.write(0xFFFF_FFFF, 0x0000_FF00);
+    pci.write(0xFFFF_FFFF, 0x0000_FF00, &mut World::default());
     assert_eq!(pci.read(), 0x8080_8F80);
     read(&mut pci, 0, 0, 0x00);
-    pci.write(0, u32::MAX);
+    pci.write(0, u32::MAX, &mut World::default());
     assert_eq!(pci.read(), 0x1237_8086);
     // A base address register that does not exist sizes as 0.
     read(&mut pci, 0, 0, 0x10);
-    pci.write(u32::MAX, u32::MAX);
+    pci.write(u32::MAX, u32::MAX, &mut World::default());
     assert_eq!(pci.read(), 0);
 }
 
 #[test]
 fn save_and_restore() {
-    let mut pci = Pci::new();
+    let mut pci = Pci::new(&VirtioConfig::default());
     read(&mut pci, 1, 0, 0x60);
-    pci.write(0x0B0A_0B0A, u32::MAX);
+    pci.write(0x0B0A_0B0A, u32::MAX, &mut World::default());
     let state = pci.save();
-    assert_eq!(Pci::restore(&state).expect("its own state").save(), state);
+    assert_eq!(
+        Pci::restore(&VirtioConfig::default(), &state)
+            .expect("its own state")
+            .save(),
+        state
+    );
     let spoil: [fn(&mut PciStateV1); 4] = [
         |s| s.address = 1,
         |s| s.functions.truncate(2),
@@ -74,6 +80,9 @@ fn save_and_restore() {
     for (index, spoil) in spoil.iter().enumerate() {
         let mut state = state.clone();
         spoil(&mut state);
-        assert!(Pci::restore(&state).is_err(), "case {index}");
+        assert!(
+            Pci::restore(&VirtioConfig::default(), &state).is_err(),
+            "case {index}"
+        );
     }
 }

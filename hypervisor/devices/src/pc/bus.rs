@@ -1,0 +1,109 @@
+//! The PCI bus's place on the board: ports and memory of its devices, their interrupts and their work.
+
+use super::{Effects, Pc, Width};
+use crate::time::Ticks;
+
+/// Ticks from the start of a device's work to where it goes on with what it left: more than one go takes, so that the
+/// guest runs in between.
+const WORK_PAUSE: u64 = 10_000;
+
+impl Pc {
+    /// A read of a device's ports, if it is one.
+    pub(super) fn read_device(&mut self, port: u16, width: Width) -> Option<u32> {
+        let (function, offset) = self.pci.as_mut()?.port(port)?;
+        let value = function.read_port(offset, width);
+        // Reading the interrupt status ends the interrupt.
+        self.settle_lines();
+        Some(value)
+    }
+
+    /// A write to a device's ports; whether it was one.
+    pub(super) fn write_device(
+        &mut self,
+        port: u16,
+        width: Width,
+        value: u32,
+        now: Ticks,
+        effects: &mut impl Effects,
+    ) -> bool {
+        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.port(port)) else {
+            return false;
+        };
+        function.write_port(offset, width, value, effects);
+        self.settle_bus(now);
+        true
+    }
+
+    /// Whether a device on the PCI bus is mapped at a guest-physical address.
+    #[must_use]
+    pub fn mapped(&self, address: u64) -> bool {
+        self.pci.as_ref().is_some_and(|pci| pci.mapped(address))
+    }
+
+    /// A read of `size` bytes (1, 2, 4 or 8) from a device that is mapped into memory. It sees an aligned register of
+    /// that size or, as far as it does not, 0.
+    #[must_use]
+    pub fn memory_read(&mut self, address: u64, size: u32) -> u64 {
+        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
+            return u64::MAX;
+        };
+        let low = u64::from(function.read_memory(offset & !3));
+        match size {
+            8 if offset.is_multiple_of(8) => {
+                low | u64::from(function.read_memory(offset + 4)) << 32
+            }
+            _ => low >> (8 * (offset & 3)),
+        }
+    }
+
+    /// A write of `size` bytes (1, 2, 4 or 8) to a device that is mapped into memory. Only aligned doublewords and
+    /// quadwords can be written.
+    pub fn memory_write(&mut self, address: u64, size: u32, value: u64, now: Ticks) {
+        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
+            return;
+        };
+        match size {
+            4 if offset.is_multiple_of(4) => function.write_memory(offset, value as u32),
+            8 if offset.is_multiple_of(8) => {
+                function.write_memory(offset, value as u32);
+                function.write_memory(offset + 4, (value >> 32) as u32);
+            }
+            _ => return,
+        }
+        self.settle_bus(now);
+    }
+
+    /// Lets a device go on with work that it left.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn work(&mut self, now: Ticks, effects: &mut impl Effects) {
+        self.work_next = Ticks::NEVER;
+        if let Some(pci) = &mut self.pci {
+            pci.work(effects);
+        }
+        self.settle_bus(now);
+        self.rearm();
+    }
+
+    /// Lines, messages and work after anything that happened on the bus.
+    pub(super) fn settle_bus(&mut self, now: Ticks) {
+        self.settle_lines();
+        let Some(pci) = &mut self.pci else { return };
+        pci.send(|dispatch| self.lines.send(dispatch));
+        let working = pci.working();
+        if working != (self.work_next != Ticks::NEVER) {
+            self.work_next = if working {
+                Ticks(now.0.saturating_add(WORK_PAUSE))
+            } else {
+                Ticks::NEVER
+            };
+            self.rearm();
+        }
+    }
+
+    pub(super) fn settle_lines(&mut self) {
+        if let Some(pci) = &self.pci {
+            self.lines.set_pci(pci.lines());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What is around a board under test.
+
+use crate::pc::{DiskError, Effects, OutsideMemory, ResetCause};
+use crate::virtio::{Fault, Part, SECTOR};
+
+/// Bytes of guest memory.
+pub(crate) const MEMORY: usize = 256 << 10;
+
+/// Memory, disks, and what went out of the board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) console: Vec<u8>,
+    pub(crate) resets: Vec<ResetCause>,
+    pub(crate) power_offs: u32,
+    pub(crate) memory: Vec<u8>,
+    pub(crate) disks: Vec<Vec<u8>>,
+    pub(crate) flushes: u32,
+    pub(crate) virtio_console: Vec<u8>,
+    pub(crate) stops: Vec<(u8, Fault, u32)>,
+    /// Whether there are random bytes to be had, each the count of those before it.
+    pub(crate) random: bool,
+    pub(crate) drawn: u8,
+    /// Bytes of data that moved.
+    pub(crate) moved: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let sector = SECTOR as usize;
+        Self {
+            console: Vec::new(),
+            resets: Vec::new(),
+            power_offs: 0,
+            memory: vec![0; MEMORY],
+            disks: vec![
+                (0..64 * sector).map(|at| (at / 7) as u8).collect(),
+                vec![0x5A; 8 * sector],
+            ],
+            flushes: 0,
+            virtio_console: Vec::new(),
+            stops: Vec::new(),
+            random: true,
+            drawn: 0,
+            moved: 0,
+        }
+    }
+}
+
+impl World {
+    fn at(&mut self, address: u64, length: usize) -> Result<&mut [u8], OutsideMemory> {
+        let start = usize::try_from(address).map_err(|_| OutsideMemory(address))?;
+        let end = start.checked_add(length).ok_or(OutsideMemory(address))?;
+        self.moved += length as u64;
+        self.memory
+            .get_mut(start..end)
+            .ok_or(OutsideMemory(address))
+    }
+
+    fn on_disk(&mut self, disk: u8, offset: u64, length: u32) -> Result<&mut [u8], DiskError> {
+        let disk = self.disks.get_mut(usize::from(disk));
+        let start = offset as usize;
+        disk.and_then(|disk| disk.get_mut(start..start + length as usize))
+            .ok_or(DiskError::Disk)
+    }
+}
+
+impl Effects for World {
+    fn console_output(&mut self, byte: u8) {
+        self.console.push(byte);
+    }
+
+    fn reset(&mut self, cause: ResetCause) {
+        self.resets.push(cause);
+    }
+
+    fn power_off(&mut self) {
+        self.power_offs += 1;
+    }
+
+    fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
+        bytes.copy_from_slice(self.at(address, bytes.len())?);
+        Ok(())
+    }
+
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), OutsideMemory> {
+        self.at(address, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn load_u16(&mut self, address: u64) -> Result<u16, OutsideMemory> {
+        assert!(address.is_multiple_of(2));
+        let mut bytes = [0; 2];
+        self.read_memory(address, &mut bytes)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
+        assert!(address.is_multiple_of(2));
+        self.write_memory(address, &value.to_le_bytes())
+    }
+
+    fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
+        let data = self.on_disk(disk, offset, into.length)?.to_vec();
+        Ok(self.write_memory(into.address, &data)?)
+    }
+
+    fn write_disk(&mut self, disk: u8, offset: u64, from: Part) -> Result<(), DiskError> {
+        let mut data = vec![0; self.on_disk(disk, offset, from.length)?.len()];
+        self.read_memory(from.address, &mut data)?;
+        self.on_disk(disk, offset, from.length)?
+            .copy_from_slice(&data);
+        Ok(())
+    }
+
+    fn flush_disk(&mut self, _disk: u8) -> Result<(), DiskError> {
+        self.flushes += 1;
+        Ok(())
+    }
+
+    fn virtio_console_output(&mut self, bytes: &[u8]) {
+        self.virtio_console.extend_from_slice(bytes);
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> usize {
+        if !self.random {
+            return 0;
+        }
+        for byte in bytes.iter_mut() {
+            *byte = self.drawn;
+            self.drawn = self.drawn.wrapping_add(1);
+        }
+        bytes.len()
+    }
+
+    fn device_stopped(&mut self, device: u8, fault: Fault, count: u32) {
+        self.stops.push((device, fault, count));
+    }
+}
