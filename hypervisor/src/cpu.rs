@@ -33,6 +33,9 @@ const SLICE_MILLISECONDS: u64 = 10;
 /// The longest a vCPU runs where another of its guest waits for the same processor.
 const TURN_MILLISECONDS: u64 = 1;
 
+/// How long before an event an idle processor is woken for it: about as long as that takes.
+const WAKE_LEAD_MICROSECONDS: u64 = 10;
+
 /// What all processors share.
 pub(crate) struct Shared {
     pub(crate) facts: BoardFacts,
@@ -346,14 +349,24 @@ impl Cpu {
         }
     }
 
-    /// Halts until an interrupt, at the latest until the TSC is `until`.
+    /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier,
+    /// so that the way out of the halt is not added to how late the event is seen.
     fn idle(&self, until: u64) {
+        let lead = self.ticks_per_millisecond * WAKE_LEAD_MICROSECONDS / 1000;
+        let now = tsc::read();
+        if until.saturating_sub(now) <= lead {
+            while tsc::read() < until {
+                core::hint::spin_loop();
+            }
+            return;
+        }
         let apic = &self.shared.local_apic;
         if until != u64::MAX {
+            let wake = until - lead;
             if apic.has_deadline_mode() {
-                apic.arm_deadline(vector::TIMER, until);
+                apic.arm_deadline(vector::TIMER, wake);
             } else {
-                let left = until.saturating_sub(tsc::read());
+                let left = wake.saturating_sub(now);
                 let ticks = (u128::from(left) * u128::from(self.timer_ratio)) >> 32;
                 // Early is fine (the loop looks again), and beyond 32 bits is early.
                 apic.arm_one_shot(vector::TIMER, u32::try_from(ticks).unwrap_or(u32::MAX));
