@@ -18,6 +18,8 @@ pub(crate) struct Built {
     pub programs: Programs,
     /// The board that the image is for.
     pub board: Board,
+    /// Memory that a machine for the board has, in MiB.
+    pub megabytes: u32,
     /// The CD image.
     pub iso: PathBuf,
 }
@@ -59,7 +61,7 @@ fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Resul
     let mut programs = compile::programs(&toolchain, !options.debug)?;
     programs.may_fetch = !options.no_install;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
-    let (board, iso) = progress::step(
+    let (board, megabytes, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),
         || {
             let loaded = LoadedBoard::read(&file, &programs)?;
@@ -70,12 +72,14 @@ fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Resul
             )?;
             let iso = loaded.make_image(&output, &programs, &options.append)?;
             progress::note(&paths::shown(&iso));
-            Ok((loaded.board, iso))
+            let megabytes = loaded.megabytes();
+            Ok((loaded.board, megabytes, iso))
         },
     )?;
     Ok(Built {
         programs,
         board,
+        megabytes,
         iso,
     })
 }

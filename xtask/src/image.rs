@@ -11,6 +11,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Memory of an emulated machine is a multiple of this, and at least as much, in bytes.
+const MEMORY_STEP: u64 = 128 << 20;
+/// What the hypervisor and the firmware take of it, by far.
+const MEMORY_OVERHEAD: u64 = 64 << 20;
+
 /// A board that was read, with the bytes of its boot modules in order.
 pub(crate) struct LoadedBoard {
     /// The description.
@@ -74,6 +79,15 @@ impl LoadedBoard {
             bail!("{}", errors.join("\n"));
         }
         Ok(Self { board, modules })
+    }
+
+    /// Memory that an emulated machine for this board needs, in MiB: for the guests, for the files as the
+    /// boot loader leaves them and as the hypervisor may keep them, and for the hypervisor.
+    pub(crate) fn megabytes(&self) -> u32 {
+        let guests: u64 = self.board.guests.iter().map(|guest| guest.memory).sum();
+        let files: u64 = self.modules.iter().map(|bytes| bytes.len() as u64).sum();
+        let bytes = guests + 2 * files + MEMORY_OVERHEAD;
+        u32::try_from(bytes.next_multiple_of(MEMORY_STEP) >> 20).unwrap_or(u32::MAX)
     }
 
     /// Makes the CD image `understudy.iso` in `folder`, unless the one there has this content.

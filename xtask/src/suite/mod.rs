@@ -208,7 +208,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+');
         assert!(names.iter().all(|name| name.chars().all(fits)), "{names:?}");
     }
 }
