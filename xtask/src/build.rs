@@ -31,35 +31,8 @@ pub(crate) struct Built {
 ///
 /// Where a tool is missing, something does not compile, or the board file is wrong.
 pub(crate) fn build(options: &BuildOptions, more: &[&[Need]]) -> Result<Built> {
-    build_locked(options, more, &lock()?)
-}
-
-/// Builds, and copies the programs into a folder where later builds do not touch them.
-///
-/// # Errors
-///
-/// As [`build`], or where they cannot be copied.
-pub(crate) fn build_apart(
-    options: &BuildOptions,
-    more: &[&[Need]],
-    folder: &Path,
-) -> Result<Built> {
-    let lock = lock()?;
-    let mut built = build_locked(options, more, &lock)?;
-    built.programs = built.programs.copied_to(folder)?;
-    Ok(built)
-}
-
-fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Result<Built> {
-    let route = Route::find();
-    let mut needs = vec![install::IMAGE];
-    needs.extend(route.needs());
-    needs.extend(more);
-    install::ensure(&needs, !options.no_install)?;
-    let toolchain = Toolchain::new(&route)?;
-    progress::note(&format!("compiler: {}", toolchain.reason));
-    let mut programs = compile::programs(&toolchain, !options.debug)?;
-    programs.may_fetch = !options.no_install;
+    let _lock = lock()?;
+    let programs = compile(options, more)?;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
     let (board, megabytes, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),
@@ -82,6 +55,33 @@ fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Resul
         megabytes,
         iso,
     })
+}
+
+/// Builds the programs alone, and copies them into a folder where later builds do not touch them.
+///
+/// # Errors
+///
+/// As [`build`], or where they cannot be copied.
+pub(crate) fn programs(
+    options: &BuildOptions,
+    more: &[&[Need]],
+    folder: &Path,
+) -> Result<Programs> {
+    let _lock = lock()?;
+    compile(options, more)?.copied_to(folder)
+}
+
+fn compile(options: &BuildOptions, more: &[&[Need]]) -> Result<Programs> {
+    let route = Route::find();
+    let mut needs = vec![install::IMAGE];
+    needs.extend(route.needs());
+    needs.extend(more);
+    install::ensure(&needs, !options.no_install)?;
+    let toolchain = Toolchain::new(&route)?;
+    progress::note(&format!("compiler: {}", toolchain.reason));
+    let mut programs = compile::programs(&toolchain, !options.debug)?;
+    programs.may_fetch = !options.no_install;
+    Ok(programs)
 }
 
 /// Keeps other calls of this tool out of the output folder while this one builds.

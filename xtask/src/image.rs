@@ -260,6 +260,34 @@ mod tests {
     }
 
     #[test]
+    fn boards_of_the_project_are_right() {
+        let folder = paths::root().join("boot/boards");
+        let files: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+        assert!(files.len() >= 3);
+        for file in files {
+            let text = fs::read_to_string(file.path()).unwrap();
+            let name = file.file_name().to_string_lossy().into_owned();
+            let (board, _) = parse(&text, &name).unwrap();
+            let stem = name.trim_end_matches(".toml");
+            assert_eq!(board.name, stem, "the board is not called as its file");
+        }
+    }
+
+    #[test]
+    fn machines_have_room_for_guests_and_files() {
+        let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"256M\"\n\
+                    cpu = 0\nimage = \"none.elf\"\n";
+        let (board, _) = parse(text, "b.toml").unwrap();
+        let mut loaded = LoadedBoard {
+            board,
+            modules: Vec::new(),
+        };
+        assert_eq!(loaded.megabytes(), 384);
+        loaded.modules = vec![vec![0; 20 << 20], vec![0; 15 << 20]];
+        assert_eq!(loaded.megabytes(), 512);
+    }
+
+    #[test]
     fn missing_files_are_told_with_the_line_that_names_them() {
         let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"2M\"\n\
                     cpu = 0\nimage = \"none.elf\"\n";

@@ -47,11 +47,11 @@ impl Workshop {
             no_install: options.no_install,
             ..BuildOptions::default()
         };
-        let programs = claim.folder.join("programs");
-        let built = build::build_apart(&build, Emulator::Bochs.needs(), &programs)?;
+        let folder = claim.folder.join("programs");
+        let programs = build::programs(&build, Emulator::Bochs.needs(), &folder)?;
         Ok(Self {
             claim,
-            programs: built.programs,
+            programs,
             json: options.json,
         })
     }
