@@ -88,8 +88,9 @@ const LEAF7_EBX_INVPCID: u32 = 1 << 10;
 const LEAF7_ECX_SHOWN: u32 =
     (1 << 1) | (1 << 2) | (1 << 3) | (0b1111 << 8) | (1 << 12) | (1 << 14) | LEAF7_ECX_RDPID;
 const LEAF7_ECX_RDPID: u32 = 1 << 22;
-/// Leaf 0xD, sub-leaf 1: XSAVEOPT, XSAVEC, XGETBV with ECX = 1; XSAVES is not offered.
-const LEAF_D1_EAX_SHOWN: u32 = 0b111;
+/// Leaf 0xD, sub-leaf 1: XSAVEOPT, and XGETBV with ECX = 1. XSAVES is not offered, and XSAVEC neither:
+/// XSAVEOPT serves a guest as well, and Bochs 2.7 stores the compacted form over its own header.
+const LEAF_D1_EAX_SHOWN: u32 = 0b101;
 const EXTENDED_EDX_RDTSCP: u32 = 1 << 27;
 /// Leaf 0x8000_0007: the TSC is invariant, if the processor's is: guest time is that plus a constant.
 const INVARIANT_TSC: u32 = 1 << 8;
@@ -136,8 +137,6 @@ const KVM_CLOCK: u32 = (1 << 3) | (1 << 24);
 
 /// Legacy region and header of an XSAVE area.
 const XSAVE_LEGACY: u32 = 576;
-/// Leaf 0xD, ECX of a component: it starts at a multiple of 64 bytes in the compacted form.
-const XSAVE_ALIGNED: u32 = 1 << 1;
 
 type Registers = [u32; 4];
 
@@ -245,8 +244,8 @@ impl Cpuid {
         let mut size = XSAVE_LEGACY;
         for (component, leaf) in leaves.iter_mut().enumerate().skip(2) {
             if offer.xcr0 & (1 << component) != 0 {
-                let [length, offset, placement, _] = host(0xd, component as u32);
-                *leaf = [length, offset, placement & XSAVE_ALIGNED, 0];
+                let [length, offset, ..] = host(0xd, component as u32);
+                *leaf = [length, offset, 0, 0];
                 size = size.max(offset + length);
             }
         }
@@ -298,12 +297,9 @@ impl Cpuid {
             return [0; 4];
         };
         let mut registers = *registers;
-        // EBX of the first two sub-leaves: the size for what is enabled now, in standard and in
-        // compacted form.
-        match sub_leaf {
-            0 => registers[1] = self.xsave_size(live.xcr0),
-            1 => registers[1] = self.compacted_size(live.xcr0),
-            _ => {}
+        if sub_leaf == 0 {
+            // The size of an area for what is enabled now.
+            registers[1] = self.xsave_size(live.xcr0);
         }
         registers
     }
@@ -323,28 +319,12 @@ impl Cpuid {
         }
     }
 
-    /// The components beyond x87 and SSE that are enabled.
-    fn enabled(&self, xcr0: u64) -> impl Iterator<Item = &Registers> {
-        let component = move |(index, leaf)| (xcr0 & (1_u64 << index) != 0).then_some(leaf);
-        self.xsave.iter().enumerate().skip(2).filter_map(component)
-    }
-
     fn xsave_size(&self, xcr0: u64) -> u32 {
-        self.enabled(xcr0)
-            .map(|[length, offset, ..]| offset + length)
+        let components = self.xsave.iter().enumerate().skip(2);
+        components
+            .filter(|(component, _)| xcr0 & (1 << component) != 0)
+            .map(|(_, [length, offset, ..])| offset + length)
             .fold(XSAVE_LEGACY, u32::max)
-    }
-
-    fn compacted_size(&self, xcr0: u64) -> u32 {
-        self.enabled(xcr0)
-            .fold(XSAVE_LEGACY, |end, [length, _, placement, _]| {
-                let start = if placement & XSAVE_ALIGNED != 0 {
-                    end.next_multiple_of(64)
-                } else {
-                    end
-                };
-                start + length
-            })
     }
 }
 
@@ -454,7 +434,7 @@ mod tests {
     fn the_xsave_size_follows_xcr0() {
         assert_eq!(get(0xd, 0, false)[1], 576);
         assert_eq!(get(0xd, 0, false)[0], 7);
-        // x87 and SSE alone are the legacy region and the header, in either form.
-        assert_eq!(get(0xd, 1, false)[1], 576);
+        // No compacted form is offered.
+        assert_eq!(get(0xd, 1, false)[0] & 0b1010, 0);
     }
 }

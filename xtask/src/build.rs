@@ -18,6 +18,8 @@ pub(crate) struct Built {
     pub programs: Programs,
     /// The board that the image is for.
     pub board: Board,
+    /// Memory that a machine for the board has, in MiB.
+    pub megabytes: u32,
     /// The CD image.
     pub iso: PathBuf,
 }
@@ -29,37 +31,10 @@ pub(crate) struct Built {
 ///
 /// Where a tool is missing, something does not compile, or the board file is wrong.
 pub(crate) fn build(options: &BuildOptions, more: &[&[Need]]) -> Result<Built> {
-    build_locked(options, more, &lock()?)
-}
-
-/// Builds, and copies the programs into a folder where later builds do not touch them.
-///
-/// # Errors
-///
-/// As [`build`], or where they cannot be copied.
-pub(crate) fn build_apart(
-    options: &BuildOptions,
-    more: &[&[Need]],
-    folder: &Path,
-) -> Result<Built> {
-    let lock = lock()?;
-    let mut built = build_locked(options, more, &lock)?;
-    built.programs = built.programs.copied_to(folder)?;
-    Ok(built)
-}
-
-fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Result<Built> {
-    let route = Route::find();
-    let mut needs = vec![install::IMAGE];
-    needs.extend(route.needs());
-    needs.extend(more);
-    install::ensure(&needs, !options.no_install)?;
-    let toolchain = Toolchain::new(&route)?;
-    progress::note(&format!("compiler: {}", toolchain.reason));
-    let mut programs = compile::programs(&toolchain, !options.debug)?;
-    programs.may_fetch = !options.no_install;
+    let _lock = lock()?;
+    let programs = compile(options, more)?;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
-    let (board, iso) = progress::step(
+    let (board, megabytes, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),
         || {
             let loaded = LoadedBoard::read(&file, &programs)?;
@@ -70,14 +45,43 @@ fn build_locked(options: &BuildOptions, more: &[&[Need]], _lock: &File) -> Resul
             )?;
             let iso = loaded.make_image(&output, &programs, &options.append)?;
             progress::note(&paths::shown(&iso));
-            Ok((loaded.board, iso))
+            let megabytes = loaded.megabytes();
+            Ok((loaded.board, megabytes, iso))
         },
     )?;
     Ok(Built {
         programs,
         board,
+        megabytes,
         iso,
     })
+}
+
+/// Builds the programs alone, and copies them into a folder where later builds do not touch them.
+///
+/// # Errors
+///
+/// As [`build`], or where they cannot be copied.
+pub(crate) fn programs(
+    options: &BuildOptions,
+    more: &[&[Need]],
+    folder: &Path,
+) -> Result<Programs> {
+    let _lock = lock()?;
+    compile(options, more)?.copied_to(folder)
+}
+
+fn compile(options: &BuildOptions, more: &[&[Need]]) -> Result<Programs> {
+    let route = Route::find();
+    let mut needs = vec![install::IMAGE];
+    needs.extend(route.needs());
+    needs.extend(more);
+    install::ensure(&needs, !options.no_install)?;
+    let toolchain = Toolchain::new(&route)?;
+    progress::note(&format!("compiler: {}", toolchain.reason));
+    let mut programs = compile::programs(&toolchain, !options.debug)?;
+    programs.may_fetch = !options.no_install;
+    Ok(programs)
 }
 
 /// Keeps other calls of this tool out of the output folder while this one builds.

@@ -107,9 +107,9 @@ pub(crate) struct RunOptions {
     /// Processors of the emulated machine; as many as the board names if not given.
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// RAM of the emulated machine in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = Setup::MEGABYTES)]
-    pub mem: u32,
+    /// RAM of the emulated machine in MiB; enough for the board's guests if not given.
+    #[arg(long, value_name = "MIB")]
+    pub mem: Option<u32>,
     /// The emulator.
     #[arg(long, value_enum, default_value = "auto")]
     pub emulator: Choice,
@@ -119,31 +119,63 @@ pub(crate) struct RunOptions {
 }
 
 /// What can be measured.
+///
+/// In Bochs, where a tick is an instruction and two runs are identical.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Measure the VM exits, seen from inside a guest.
     ///
-    /// In Bochs, where a tick is an instruction and two runs are identical. Besides the ticks of
-    /// each kind of exit, an instruction trace counts what is dear on silicon: VMREAD, VMWRITE, MSR
-    /// accesses, saved and restored extended state, invalidations, atomic memory accesses, port
-    /// accesses. Also measured: the image's size, the hypervisor's memory, the ticks from entry to
-    /// the first guest instruction, and the RTOS's release latency. Takes some minutes. The figures
-    /// are kept in target/understudy/bench/exits.json.
+    /// Besides the ticks of each kind of exit, an instruction trace counts what is dear on silicon:
+    /// VMREAD, VMWRITE, MSR accesses, saved and restored extended state, invalidations, atomic memory
+    /// accesses, port accesses. Also measured: the image's size, the hypervisor's memory, and the ticks
+    /// from entry to the first guest instruction. Takes some minutes. The figures are kept in
+    /// target/understudy/bench/exits.json.
     Exits(ExitsOptions),
+    /// Measure Linux's way from the kernel's entry to its first program, natively and as a guest.
+    ///
+    /// The same kernel, initial file system, command line and size of memory in the same emulated
+    /// machine. Also told: the guest's exits by reason, and the ticks that the hypervisor spent on them.
+    /// Takes some two minutes. The figures are kept in target/understudy/bench/boot.json.
+    Boot(BenchOptions),
+    /// Measure how late the RTOS's most urgent task is released, beside an idle and a busy Linux.
+    ///
+    /// On boards where the RTOS has a processor of its own, and where it shares the one there is. Takes
+    /// some ten minutes. The figures are kept in target/understudy/bench/rt.json.
+    Rt(RtOptions),
+}
+
+/// Options of every measurement.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchOptions {
+    /// Print the figures as JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Install nothing: name the missing packages and stop.
+    #[arg(long)]
+    pub(crate) no_install: bool,
 }
 
 /// Options of `bench exits`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ExitsOptions {
-    /// Print the figures as JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// What every measurement knows.
+    #[command(flatten)]
+    pub(crate) bench: BenchOptions,
     /// Measure another hypervisor, too, in the same emulator with the same loops.
     #[arg(long, value_enum)]
     pub(crate) peer: Option<Peer>,
-    /// Install nothing: name the missing packages and stop.
-    #[arg(long)]
-    pub(crate) no_install: bool,
+}
+
+/// Options of `bench rt`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RtOptions {
+    /// What every measurement knows.
+    #[command(flatten)]
+    pub(crate) bench: BenchOptions,
+    /// Releases of each measurement, 1,000 a second of the board's time.
+    #[arg(long, value_name = "N", default_value_t = 30_000,
+          value_parser = clap::value_parser!(u32).range(100..=32_000))]
+    pub(crate) releases: u32,
 }
 
 /// Hypervisors to compare with.
@@ -290,7 +322,7 @@ mod tests {
                 .is_err()
         );
         assert_eq!(options.until.as_deref(), Some("done"));
-        assert_eq!(options.mem, 512);
+        assert_eq!(options.mem, None);
         assert!(!options.build.debug);
     }
 

@@ -11,6 +11,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Memory of an emulated machine is a multiple of this, and at least as much, in bytes.
+const MEMORY_STEP: u64 = 128 << 20;
+/// What the hypervisor and the firmware take of it, by far.
+const MEMORY_OVERHEAD: u64 = 64 << 20;
+
 /// A board that was read, with the bytes of its boot modules in order.
 pub(crate) struct LoadedBoard {
     /// The description.
@@ -74,6 +79,15 @@ impl LoadedBoard {
             bail!("{}", errors.join("\n"));
         }
         Ok(Self { board, modules })
+    }
+
+    /// Memory that an emulated machine for this board needs, in MiB: for the guests, for the files as the
+    /// boot loader leaves them and as the hypervisor may keep them, and for the hypervisor.
+    pub(crate) fn megabytes(&self) -> u32 {
+        let guests: u64 = self.board.guests.iter().map(|guest| guest.memory).sum();
+        let files: u64 = self.modules.iter().map(|bytes| bytes.len() as u64).sum();
+        let bytes = guests + 2 * files + MEMORY_OVERHEAD;
+        u32::try_from(bytes.next_multiple_of(MEMORY_STEP) >> 20).unwrap_or(u32::MAX)
     }
 
     /// Makes the CD image `understudy.iso` in `folder`, unless the one there has this content.
@@ -243,6 +257,34 @@ mod tests {
             "b.toml:9: disk 0 of guest \"g\" has 4096 bytes, its image 4097"
         );
         assert!(read("8K").is_ok());
+    }
+
+    #[test]
+    fn boards_of_the_project_are_right() {
+        let folder = paths::root().join("boot/boards");
+        let files: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+        assert!(files.len() >= 3);
+        for file in files {
+            let text = fs::read_to_string(file.path()).unwrap();
+            let name = file.file_name().to_string_lossy().into_owned();
+            let (board, _) = parse(&text, &name).unwrap();
+            let stem = name.trim_end_matches(".toml");
+            assert_eq!(board.name, stem, "the board is not called as its file");
+        }
+    }
+
+    #[test]
+    fn machines_have_room_for_guests_and_files() {
+        let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"256M\"\n\
+                    cpu = 0\nimage = \"none.elf\"\n";
+        let (board, _) = parse(text, "b.toml").unwrap();
+        let mut loaded = LoadedBoard {
+            board,
+            modules: Vec::new(),
+        };
+        assert_eq!(loaded.megabytes(), 384);
+        loaded.modules = vec![vec![0; 20 << 20], vec![0; 15 << 20]];
+        assert_eq!(loaded.megabytes(), 512);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The Linux guest: a distribution's kernel with an initial file system of our own.
 //!
-//! guests/linux holds the recipe and the first program. What comes of them lies in `linux/` of the
-//! output folder and stays until one of them changes; remove that folder and `packages/` to take
-//! newer packages.
+//! guests/linux holds the recipe, the first program and programs of our own. What comes of them lies in
+//! `linux/` of the output folder and stays until one of them changes; remove that folder and `packages/`
+//! to take newer packages.
 
 use crate::cpio::Archive;
 use crate::packages;
 use crate::paths;
 use crate::progress;
+use crate::toolchain::forget_outer_cargo;
 use anyhow::{Context, Result, bail};
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
@@ -19,14 +20,19 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 const ARCHITECTURE: &str = "amd64";
+/// Rust's name of what our programs run on.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The package of our programs, and the file that it makes.
+const PROGRAMS: (&str, &str) = ("linux-programs", "lab");
 /// To be changed with what this module makes of the same recipe.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// One preparation at a time.
-static PREPARING: Mutex<()> = Mutex::new(());
+/// One preparation at a time, and only one in a run of this tool: whether it is done.
+static PREPARED: Mutex<bool> = Mutex::new(false);
 
 /// guests/linux/recipe.toml.
 #[derive(Debug, Deserialize)]
@@ -34,6 +40,7 @@ static PREPARING: Mutex<()> = Mutex::new(());
 struct Recipe {
     kernel: Kernel,
     userland: Userland,
+    programs: Programs,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +61,13 @@ struct Userland {
     program: PathBuf,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Programs {
+    /// What our own programs are called by.
+    names: Vec<String>,
+}
+
 fn folder() -> PathBuf {
     paths::output().join("linux")
 }
@@ -72,16 +86,26 @@ pub(crate) fn initramfs() -> PathBuf {
 ///
 /// # Errors
 ///
-/// Where a package cannot be fetched or lacks what the recipe takes from it.
+/// Where a package cannot be fetched or lacks what the recipe takes from it, or our programs do not
+/// compile.
 pub(crate) fn prepare(may_fetch: bool) -> Result<()> {
-    let _alone = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*prepared {
+        make_unless_there(may_fetch)?;
+        *prepared = true;
+    }
+    Ok(())
+}
+
+fn make_unless_there(may_fetch: bool) -> Result<()> {
     let sources = paths::root().join("guests/linux");
     let recipe_file = sources.join("recipe.toml");
     let text = fs::read_to_string(&recipe_file)
         .with_context(|| format!("cannot read {}", recipe_file.display()))?;
     let init = paths::read(&sources.join("init"))?;
+    let programs = compile()?;
     let mut hasher = DefaultHasher::new();
-    (FORMAT, &text, &init).hash(&mut hasher);
+    (FORMAT, &text, &init, &programs).hash(&mut hasher);
     let key = format!("{:016x}\n", hasher.finish());
     let key_file = folder().join("key");
     if kernel().is_file()
@@ -94,13 +118,39 @@ pub(crate) fn prepare(may_fetch: bool) -> Result<()> {
         .with_context(|| format!("{} is wrong", paths::shown(&recipe_file)))?;
     progress::step("Make the Linux guest", || {
         paths::fresh_folder(&folder())?;
-        make(&recipe, &init, may_fetch)?;
+        make(&recipe, &init, &programs, may_fetch)?;
         paths::write(&key_file, &key)
     })
 }
 
-fn make(recipe: &Recipe, init: &[u8], may_fetch: bool) -> Result<()> {
-    let Recipe { kernel, userland } = recipe;
+/// Compiles our programs with the compiler of this tool, statically, and returns their one file.
+fn compile() -> Result<Vec<u8>> {
+    let (package, file) = PROGRAMS;
+    let output = paths::output().join("cargo-linux");
+    let mut command = Command::new("cargo");
+    forget_outer_cargo(&mut command);
+    command.current_dir(paths::root());
+    command.args(["build", "--quiet", "--release", "--package", package]);
+    command.args(["--target", TARGET, "--target-dir"]);
+    command.arg(&output);
+    command.env(
+        "RUSTFLAGS",
+        "-Ctarget-feature=+crt-static -Crelocation-model=static -Cstrip=symbols",
+    );
+    command.stdout(std::io::stderr());
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("{package} does not compile for {TARGET}; the compiler's messages are above");
+    }
+    paths::read(&output.join(TARGET).join("release").join(file))
+}
+
+fn make(recipe: &Recipe, init: &[u8], programs: &[u8], may_fetch: bool) -> Result<()> {
+    let Recipe {
+        kernel,
+        userland,
+        programs: Programs { names },
+    } = recipe;
     let package = packages::dependency(&kernel.package, &kernel.start, ARCHITECTURE)?;
     let version = package.trim_start_matches(kernel.start.as_str());
     let tree = packages::unpacked(&package, ARCHITECTURE, may_fetch)?;
@@ -114,7 +164,7 @@ fn make(recipe: &Recipe, init: &[u8], may_fetch: bool) -> Result<()> {
         .with_context(|| format!("the package {package} is not as the recipe says"))?;
     let tree = packages::unpacked(&userland.package, ARCHITECTURE, may_fetch)?;
     let busybox = paths::read(&tree.join(&userland.program))?;
-    let archive = gzip(&file_system(init, &busybox, &modules)?)?;
+    let archive = gzip(&file_system(init, &busybox, (programs, names), &modules)?)?;
     progress::note(&format!(
         "Linux {version} with {} modules; initial file system of {} KiB",
         modules.len(),
@@ -124,7 +174,12 @@ fn make(recipe: &Recipe, init: &[u8], may_fetch: bool) -> Result<()> {
 }
 
 /// The initial file system. Modules lie in lib/modules, where `order` names them in load order.
-fn file_system(init: &[u8], busybox: &[u8], modules: &[Module]) -> Result<Vec<u8>> {
+fn file_system(
+    init: &[u8],
+    busybox: &[u8],
+    (programs, names): (&[u8], &[String]),
+    modules: &[Module],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in [
         "bin",
@@ -142,6 +197,11 @@ fn file_system(init: &[u8], busybox: &[u8], modules: &[Module]) -> Result<Vec<u8
     archive.device("dev/console", 5, 1);
     archive.file("bin/busybox", busybox)?;
     archive.link("bin/sh", "busybox");
+    let (_, file) = PROGRAMS;
+    archive.file(&format!("bin/{file}"), programs)?;
+    for name in names {
+        archive.link(&format!("bin/{name}"), file);
+    }
     let mut order = String::new();
     for module in modules {
         archive.file(&format!("lib/modules/{}.ko", module.name), &module.bytes)?;

@@ -49,6 +49,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Build(options) => build::build(options, &[]).map(|_| ExitCode::SUCCESS),
         Command::Run(options) => run::run(options),
         Command::Bench(cli::Bench::Exits(options)) => bench::exits(options),
+        Command::Bench(cli::Bench::Boot(options)) => bench::boot(options),
+        Command::Bench(cli::Bench::Rt(options)) => bench::rt(options),
         Command::Test(options) => suite::test(options),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");

@@ -40,9 +40,12 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     let built = build::build(&options.build, emulator.needs())?;
     let claim = paths::claim("run")?;
     let folder = &claim.folder;
-    let mut setup = Setup::new(built.iso, options.cpus.unwrap_or(built.board.cpus));
+    let (cpus, memory) = (
+        options.cpus.unwrap_or(built.board.cpus),
+        options.mem.unwrap_or(built.megabytes),
+    );
+    let mut setup = Setup::new(built.iso, cpus, memory);
     setup.cpu_model.clone_from(&options.cpu_model);
-    setup.megabytes = options.mem;
     setup.debugger = options.debugger;
     if !options.headless {
         setup.pace = Pace::RealTime;
@@ -52,9 +55,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         Emulator::QemuKvm => "QEMU with KVM".into(),
     };
     eprintln!(
-        "==> Boot \"{}\" in {name} with {} processor(s); logs in {}",
+        "==> Boot \"{}\" in {name} with {} processor(s) and {} MiB; logs in {}",
         built.board.name,
         setup.cpus,
+        setup.megabytes,
         paths::shown(folder)
     );
     let start = Instant::now();

@@ -72,12 +72,16 @@ pub(crate) fn measure(releases: usize) {
                 count,
                 min,
                 mean,
+                p50,
+                p99,
                 p999,
                 max,
                 overruns,
                 period,
             } = figures;
-            say!("jitter: n={count} min={min} mean={mean} p99.9={p999} max={max} tsc ticks");
+            say!(
+                "jitter: n={count} min={min} mean={mean} p50={p50} p99={p99} p99.9={p999} max={max} tsc ticks"
+            );
             say!("jitter: period={period} tsc ticks, {overruns} overruns");
         }
         _ => say!("jitter: FAILED {noted} of {count} releases"),

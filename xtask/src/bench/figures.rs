@@ -33,8 +33,6 @@ pub(super) struct Figures {
     pub hypervisor_kib: u64,
     /// Ticks from entry to the first guest instruction.
     pub boot_ticks: u64,
-    /// The release latency of the RTOS, as it tells it.
-    pub jitter: String,
 }
 
 /// Reads `bench NAME ticks=N` lines in order.
@@ -79,7 +77,6 @@ impl Figures {
             "image": { "file_bytes": self.image_file, "memory_bytes": self.image_memory },
             "hypervisor_memory_kib": self.hypervisor_kib,
             "boot_ticks": self.boot_ticks,
-            "rtos_jitter": self.jitter,
         })
     }
 
@@ -126,8 +123,8 @@ impl Figures {
         let _ = write!(
             text,
             "\nimage: {} bytes on the CD, {} in memory\nhypervisor memory: {} KiB\n\
-             boot: {} ticks from entry to the first guest instruction\nRTOS jitter: {}\n",
-            self.image_file, self.image_memory, self.hypervisor_kib, self.boot_ticks, self.jitter
+             boot: {} ticks from entry to the first guest instruction\n",
+            self.image_file, self.image_memory, self.hypervisor_kib, self.boot_ticks
         );
         text
     }

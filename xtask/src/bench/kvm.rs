@@ -1,13 +1,12 @@
 //! The peer: KVM, measured in the same emulator by a program that makes the same exits.
 //!
-//! A CD with the distribution's cloud kernel and an initial file system that holds only the
-//! measuring program and KVM's modules. It powers off when it is done.
+//! The distribution's cloud kernel and an initial file system that holds only the measuring program and
+//! KVM's modules. It powers off when it is done.
 
-use super::figures;
+use super::{figures, native};
 use crate::cpio::Archive;
 use crate::emulator::console::Echo;
-use crate::emulator::{Emulator, Machine, Setup};
-use crate::image;
+use crate::emulator::{Emulator, Machine};
 use crate::install;
 use crate::packages;
 use crate::paths;
@@ -22,6 +21,8 @@ const MODULES: [&str; 3] = [
     "arch/x86/kvm/kvm.ko",
     "arch/x86/kvm/kvm-intel.ko",
 ];
+/// Memory of the machine in MiB.
+const MEGABYTES: u32 = 512;
 /// How long the kernel and the measurement may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -37,21 +38,13 @@ pub(super) fn measure(folder: &Path, may_install: bool) -> Result<Vec<(String, u
     let package = packages::dependency(META_PACKAGE, "linux-image-", "amd64")?;
     let tree = packages::unpacked(&package, "amd64", may_install)?;
     let version = package.trim_start_matches("linux-image-");
-    let cd = folder.join("cd");
-    paths::fresh_folder(&cd.join("boot/grub"))?;
     let kernel = paths::read(&tree.join(format!("boot/vmlinuz-{version}")))?;
-    paths::write(&cd.join("boot/vmlinuz"), kernel)?;
     let modules = tree.join("lib/modules").join(version).join("kernel");
-    paths::write(&cd.join("boot/initrd"), file_system(folder, &modules)?)?;
-    paths::write(
-        &cd.join("boot/grub/grub.cfg"),
-        "set timeout=0\nlinux /boot/vmlinuz console=ttyS0 quiet mitigations=off\n\
-         initrd /boot/initrd\nboot\n",
-    )?;
-    let iso = folder.join("kvm.iso");
-    image::mkrescue(&cd, &iso)?;
+    let initrd = file_system(folder, &modules)?;
+    let command_line = "console=ttyS0 quiet mitigations=off";
+    let setup = native::machine(folder, &kernel, &initrd, command_line, MEGABYTES)?;
     let logs = folder.join("run");
-    let mut machine = Machine::start(Emulator::Bochs, &Setup::new(iso, 1), &logs, Echo::Off)?;
+    let mut machine = Machine::start(Emulator::Bochs, &setup, &logs, Echo::Off)?;
     machine
         .wait_power_off(LIMIT)
         .with_context(|| format!("see {}", paths::shown(&logs)))?;
@@ -90,7 +83,7 @@ fn compile(folder: &Path) -> Result<PathBuf> {
     let status = Command::new("cc")
         .args(["-O2", "-static", "-o"])
         .arg(&program)
-        .arg(super::peer_source())
+        .arg(paths::root().join("guests/linux/kvm-exits.c"))
         .status()
         .context("cannot start the C compiler")?;
     if !status.success() {

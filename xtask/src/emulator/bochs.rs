@@ -1,9 +1,8 @@
 //! Bochs: how it is configured and called, and what its log says about an end.
 
-use super::{End, Pace, Setup, process};
+use super::{End, Pace, Setup, Watch, process};
 use crate::paths;
 use anyhow::Result;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -47,20 +46,30 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
         iso = setup.iso.display(),
         log = folder.join("bochs.log").display(),
     );
-    if setup.magic_break {
+    if matches!(setup.watch, Watch::Traces(_) | Watch::Marks(_)) {
         text.push_str("magic_break: enabled=1\n");
     }
     text
 }
 
-/// The debugger's commands: run to the end, with traces between magic breakpoints if asked.
-pub(crate) fn debugger_script(setup: &Setup) -> String {
-    let mut text = String::new();
-    for _ in 0..setup.traces {
-        text.push_str("c\ntrace on\nc\ntrace off\n");
-    }
-    let _ = write!(text, "c\nq\n");
+/// The debugger's commands: run to the end, with stops on the way if asked.
+pub(crate) fn debugger_script(watch: Watch) -> String {
+    let mut text = match watch {
+        Watch::Nothing => String::new(),
+        Watch::Traces(count) => "c\ntrace on\nc\ntrace off\n".repeat(count as usize),
+        Watch::Marks(count) => "c\n".repeat(count as usize),
+        Watch::Address(address) => format!("pb {address:#x}\nc\nd 1\n"),
+    };
+    text.push_str("c\nq\n");
     text
+}
+
+/// The ticks of the debugger's stops in what it printed, without the one at power-on.
+pub(crate) fn stops(output: &str) -> Vec<u64> {
+    let stops = output
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Next at t=")?.parse().ok());
+    stops.filter(|tick| *tick > 0).collect()
 }
 
 /// Writes the configuration and returns the call.
@@ -71,7 +80,7 @@ pub(crate) fn command(setup: &Setup, folder: &Path, com1_port: u16) -> Result<Co
     command.arg("-q").arg("-f").arg(file);
     if !setup.debugger {
         let script = folder.join("debugger-script");
-        paths::write(&script, debugger_script(setup))?;
+        paths::write(&script, debugger_script(setup.watch))?;
         command.arg("-rc").arg(script);
     }
     // The text display asks the terminal database even where it writes into a file.
@@ -113,8 +122,7 @@ mod tests {
             megabytes: 512,
             pace: Pace::Fast,
             debugger: false,
-            magic_break: false,
-            traces: 0,
+            watch: Watch::Nothing,
         }
     }
 
@@ -135,7 +143,7 @@ mod tests {
         assert!(!text.contains("magic_break"));
         let real = Setup {
             pace: Pace::RealTime,
-            magic_break: true,
+            watch: Watch::Marks(2),
             ..setup()
         };
         let text = configuration(&real, Path::new("/out/run"), 1);
@@ -143,16 +151,23 @@ mod tests {
     }
 
     #[test]
-    fn the_debugger_runs_on_or_traces() {
-        assert_eq!(debugger_script(&setup()), "c\nq\n");
-        let traced = Setup {
-            traces: 1,
-            ..setup()
-        };
-        assert_eq!(
-            debugger_script(&traced),
-            "c\ntrace on\nc\ntrace off\nc\nq\n"
-        );
+    fn the_debugger_runs_on_or_stops_on_the_way() {
+        for (watch, script) in [
+            (Watch::Nothing, "c\nq\n"),
+            (Watch::Traces(1), "c\ntrace on\nc\ntrace off\nc\nq\n"),
+            (Watch::Marks(2), "c\nc\nc\nq\n"),
+            (Watch::Address(0x100_0000), "pb 0x1000000\nc\nd 1\nc\nq\n"),
+        ] {
+            assert_eq!(debugger_script(watch), script);
+        }
+    }
+
+    #[test]
+    fn stops_are_read() {
+        let output = "Next at t=0\n(0) [0x0000fffffff0] f000:fff0 (unk. ctxt): jmpf 0xf000:e05b\n\
+                      (0) Breakpoint 1, 0x0000000001000000 in ?? ()\nNext at t=438626050\n\
+                      (0) Magic breakpoint\nNext at t=438626060\n";
+        assert_eq!(stops(output), [438_626_050, 438_626_060]);
     }
 
     #[test]

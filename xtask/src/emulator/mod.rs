@@ -23,6 +23,8 @@ use std::process::{ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The file with what the emulator prints.
+const OUTPUT: &str = "emulator.out";
 /// How long an emulator may take to connect the serial port.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an emulator may take to end once its serial port is closed.
@@ -98,6 +100,19 @@ pub(crate) enum Pace {
     RealTime,
 }
 
+/// What Bochs's debugger does while the board runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Nothing.
+    Nothing,
+    /// Traces the instructions between two magic breakpoints (`xchg bx,bx`), so many times.
+    Traces(u32),
+    /// Tells the tick of so many magic breakpoints; see [`Machine::stops`].
+    Marks(u32),
+    /// Tells the tick at which the instruction at this physical address is first come to.
+    Address(u64),
+}
+
 /// What a board is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -113,29 +128,23 @@ pub(crate) struct Setup {
     pub pace: Pace,
     /// Bochs's debugger gets this terminal.
     pub debugger: bool,
-    /// `xchg bx,bx` returns to Bochs's debugger.
-    pub magic_break: bool,
-    /// How many instruction traces between two magic breakpoints are taken.
-    pub traces: u32,
+    /// What Bochs's debugger does, where the terminal is not its own.
+    pub watch: Watch,
 }
 
 impl Setup {
     /// The processor model that has all that the hypervisor can use.
     pub(crate) const CPU_MODEL: &str = "corei7_skylake_x";
-    /// RAM of a board where nothing else is asked for.
-    pub(crate) const MEGABYTES: u32 = 512;
-
     /// A board that runs as fast as it goes.
-    pub(crate) fn new(iso: PathBuf, cpus: u32) -> Self {
+    pub(crate) fn new(iso: PathBuf, cpus: u32, megabytes: u32) -> Self {
         Self {
             iso,
             cpu_model: Self::CPU_MODEL.to_owned(),
             cpus,
-            megabytes: Self::MEGABYTES,
+            megabytes,
             pace: Pace::Fast,
             debugger: false,
-            magic_break: false,
-            traces: 0,
+            watch: Watch::Nothing,
         }
     }
 }
@@ -200,10 +209,10 @@ impl Machine {
         } else {
             command.stdin(Stdio::null());
             command.stderr(log("emulator.err")?);
-            if setup.traces > 0 {
+            if matches!(setup.watch, Watch::Traces(_)) {
                 command.stdout(Stdio::piped());
             } else {
-                command.stdout(log("emulator.out")?);
+                command.stdout(log(OUTPUT)?);
             }
         }
         let mut child = Guarded::spawn(command)?;
@@ -287,6 +296,17 @@ impl Machine {
     /// The emulator's standard output, where traces are taken.
     pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.take_output()
+    }
+
+    /// The ticks since power-on at which [`Watch::Marks`] or [`Watch::Address`] made the debugger stop so
+    /// far.
+    ///
+    /// # Errors
+    ///
+    /// Where the emulator's output cannot be read.
+    pub(crate) fn stops(&self) -> Result<Vec<u64>> {
+        let output = paths::read(&self.folder.join(OUTPUT))?;
+        Ok(bochs::stops(&String::from_utf8_lossy(&output)))
     }
 
     /// Why the emulator ended; its serial port is closed already.

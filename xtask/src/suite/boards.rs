@@ -140,7 +140,7 @@ fn shell_commands(lab: &Lab) -> Result<()> {
         }
     }
     session.send("stat\r")?;
-    session.expect("rtos: ")?;
+    session.expect("rtos vcpu 0: guest ")?;
     session.send("dump rtos\r")?;
     session.expect("rip")?;
     session.send("poweroff\r")?;

@@ -42,6 +42,11 @@ impl Lab {
         }
     }
 
+    /// Whether the emulator is Bochs, which tells its own time.
+    pub(crate) fn is_bochs(&self) -> bool {
+        self.emulator == Emulator::Bochs
+    }
+
     /// Boots a board that is given as the text of a board file.
     ///
     /// # Errors
@@ -71,7 +76,7 @@ impl Lab {
         let image = self.folder.join(format!("image-{number}"));
         paths::make_folder(&image)?;
         let iso = loaded.make_image(&image, &self.programs, "")?;
-        let mut setup = Setup::new(iso, loaded.board.cpus);
+        let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
         change(&mut setup);
         let machine = Machine::start(self.emulator, &setup, &folder, Echo::Off)
             .with_context(|| format!("in {}", paths::shown(&folder)))?;
@@ -168,6 +173,15 @@ impl Session {
             );
         }
         Ok(())
+    }
+
+    /// The ticks at which Bochs's debugger stopped; see [`Machine::stops`].
+    ///
+    /// # Errors
+    ///
+    /// Where the emulator's output cannot be read.
+    pub(crate) fn stops(&self) -> Result<Vec<u64>> {
+        self.machine.stops()
     }
 
     /// All that the console has said.

@@ -1,26 +1,53 @@
-//! An unmodified Linux beside the legacy real-time system.
+//! An unmodified Linux beside the legacy real-time system, and another kernel that loads as Linux does.
 
 use super::Case;
 use super::lab::{Lab, Session};
+use super::rtos;
+use crate::emulator::Watch;
+use crate::emulator::bochs::IPS;
+use crate::packages;
+use crate::paths;
 use anyhow::{Context, Result, ensure};
 
-/// Memory of the emulated machine in MiB: Linux's, and what the boot loader brought.
-const BOARD_MEMORY: u32 = 1024;
-/// Seconds that Linux sleeps while its clock is compared with the board's.
-const SLEEP: f64 = 10.0;
-/// How far the clocks may be apart, as a part of the time: the kernel's sleep is not exact either.
-const CLOCK_TOLERANCE: f64 = 0.02;
-/// Complaints of a kernel that finds its hardware wrong.
-const COMPLAINTS: [&str; 4] = ["WARNING: CPU", "unchecked MSR", "BUG:", "Call Trace"];
+/// Seconds over which Linux's clock is compared with the board's.
+const CLOCK_SECONDS: u32 = 10;
+/// How far the clocks may be apart.
+const CLOCK_TOLERANCE_PPM: f64 = 1000.0;
+/// Complaints of a kernel that finds its hardware wrong, or that got no time to run.
+const COMPLAINTS: [&str; 7] = [
+    "WARNING: CPU",
+    "unchecked MSR",
+    "BUG:",
+    "Call Trace",
+    "Marking clocksource",
+    "rcu: INFO",
+    "nobody cared",
+];
+const USERLAND: &str = "linux: userland reached";
+/// The end of the shell's prompt.
+const PROMPT: &str = "# ";
+const MEMTEST: &str = "memtest86+";
 
 /// The tests.
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "linux-beside-rtos",
-            "Debian's kernel reaches userland, keeps time and powers off, beside the RTOS's self-test",
-            600,
+            "Debian's kernel keeps time, idles, keeps registers, reboots and powers off beside the RTOS",
+            900,
             beside_rtos,
+        ),
+        Case::new(
+            "linux-2vcpu",
+            "the same kernel on two processors, with translations under change",
+            900,
+            two_vcpus,
+        ),
+        Case::new(
+            "linux-1cpu",
+            "Linux and the RTOS share one processor, and neither starves",
+            900,
+            one_cpu,
         ),
         Case::new(
             "linux-virtio",
@@ -28,7 +55,94 @@ pub(super) fn cases() -> Vec<Case> {
             900,
             virtio,
         ),
+        Case::new(
+            "linux-format-memtest86+",
+            "memtest86+ runs as a guest and finds no error",
+            420,
+            memtest,
+        ),
     ]
+}
+
+/// A board with Linux on these processors, and the RTOS on one of them or on its own.
+fn board(cpus: u32, linux: &str, rtos: u32, rtos_line: &str) -> String {
+    format!(
+        "[board]\nname = \"linux\"\ncpus = {cpus}\nwhen_all_off = \"power-off\"\n\n\
+         [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = {linux}\n\
+         priority = 10\ncommand_line = \"console=ttyS0\"\n\
+         modules = [{{ image = \"@initramfs\" }}]\ndisks = [{{ size = \"4M\" }}]\n\n\
+         [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = {rtos}\n\
+         priority = 200\ncommand_line = \"{rtos_line}\"\n"
+    )
+}
+
+fn beside_rtos(lab: &Lab) -> Result<()> {
+    let board = board(2, "0", 1, "run=selftest;halt");
+    let mut session = lab.boot_with(&board, |setup| setup.watch = Watch::Marks(2))?;
+    userland(&mut session)?;
+    check_clock(lab, &mut session)?;
+    ask(
+        &mut session,
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        "\ntsc\n",
+    )
+    .context("Linux does not trust the TSC")?;
+    ensure!(
+        session.text().contains("x2apic enabled"),
+        "Linux has not enabled x2APIC mode"
+    );
+    ask(&mut session, "idlecheck", "idlecheck: ok")?;
+    ask(&mut session, "vectors", "vectors: ok")?;
+    ask(&mut session, "disktest /dev/vda 2", "disktest: ok")?;
+    session.send("\u{f}hshow rtos\r")?;
+    session
+        .expect("17 passed, 0 failed")
+        .context("the RTOS's self-test")?;
+    session.send("\u{f}1reboot -f\n")?;
+    session.expect("linux: reset by the guest")?;
+    userland(&mut session)?;
+    power_off(&mut session)
+}
+
+fn two_vcpus(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(&board(2, "[0, 1]", 1, "run=selftest;halt"))?;
+    userland(&mut session)?;
+    ask(&mut session, "nproc", "\n2\n")?;
+    ask(&mut session, "tlb 3", "tlb: ok")?;
+    ask(&mut session, "vectors 10", "vectors: ok")?;
+    ask(&mut session, "load 3", "load: ok")?;
+    ask(&mut session, "clockcheck 3", "clockcheck: ok")?;
+    ask(&mut session, "idlecheck 3", "idlecheck: ok")?;
+    power_off(&mut session)
+}
+
+fn one_cpu(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(&board(1, "0", 0, "run=selftest"))?;
+    userland(&mut session)?;
+    session.send("load 10\n")?;
+    session.expect("load: line 5 ")?;
+    session.send("\u{f}2\r")?;
+    rtos::ready(&mut session)?;
+    session.send("selftest\r")?;
+    session
+        .expect_unless(" passed, 0 failed", "FAILED")
+        .context("the RTOS's self-test under load")?;
+    session.send("jitter 1000\r")?;
+    session.expect("jitter: n=1000 ")?;
+    session.expect(", 0 overruns")?;
+    session.send("\u{f}1")?;
+    session
+        .expect_unless("load: ok", "FAILED")
+        .context("Linux's load beside the RTOS")?;
+    session.expect(PROMPT)?;
+    ask(&mut session, "vectors 5", "vectors: ok")?;
+    session.send("\u{f}hshow rtos\r")?;
+    session
+        .expect_unless("17 passed, 0 failed", "FAILED")
+        .context("the RTOS's self-test while Linux started")?;
+    session.send("poweroff\r")?;
+    session.wait_power_off()?;
+    no_complaints(&session)
 }
 
 /// A command of the guest's shell, and what it must say. Quotes keep the echo of a command from being taken for its
@@ -74,90 +188,115 @@ fn virtio(lab: &Lab) -> Result<()> {
         command_line = \"console=ttyS0\"\nmodules = [{ image = \"@initramfs\" }]\n\
         devices = [\"com1\", \"rtc\", \"pci\", \"virtio-console\", \"virtio-rng\"]\n\
         disks = [{ image = \"@initramfs\", size = \"16M\", read_only = true }, { size = \"4M\" }]\n";
-    let mut session = lab.boot_with(board, |setup| setup.megabytes = BOARD_MEMORY)?;
-    session.expect_unless("linux: userland reached", "linux: crashed")?;
-    session.expect("# ")?;
-    for question in DEVICES {
-        ask(&mut session, *question)?;
+    let mut session = lab.boot(board)?;
+    userland(&mut session)?;
+    for (command, answer) in DEVICES {
+        ask(&mut session, command, answer)?;
     }
     session.send("reboot -f\n")?;
     session.expect("linux: reset by the guest")?;
-    session.expect_unless("linux: userland reached", "linux: crashed")?;
-    session.expect("# ")?;
-    ask(&mut session, KEPT)?;
-    session.send("poweroff -f\n")?;
-    session.wait_power_off()?;
-    for complaint in COMPLAINTS {
-        session.never_said(complaint)?;
-    }
+    userland(&mut session)?;
+    let (command, answer) = KEPT;
+    ask(&mut session, command, answer)?;
+    power_off(&mut session)?;
     session.never_said("stopped (")
 }
 
-fn ask(session: &mut Session, (command, answer): Question) -> Result<()> {
+/// Waits for Linux's first shell.
+fn userland(session: &mut Session) -> Result<()> {
+    session.expect_unless(USERLAND, "linux: crashed")?;
+    session.expect(PROMPT).map(drop)
+}
+
+/// Runs a command in Linux's shell, which must answer so.
+fn ask(session: &mut Session, command: &str, answer: &str) -> Result<String> {
     session.send(&format!("{command}\n"))?;
-    session
-        .expect(answer)
+    let said = session
+        .expect_unless(answer, "FAILED")
         .with_context(|| format!("Linux's answer to {command:?}"))?;
-    session.expect("# ")?;
-    Ok(())
+    session.expect(PROMPT)?;
+    Ok(said)
 }
 
-fn beside_rtos(lab: &Lab) -> Result<()> {
-    let board = "[board]\nname = \"linux\"\ncpus = 2\nwhen_all_off = \"power-off\"\n\n\
-        [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = 0\n\
-        command_line = \"console=ttyS0\"\nmodules = [{ image = \"@initramfs\" }]\n\n\
-        [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 1\n\
-        command_line = \"run=selftest;halt\"\n";
-    let mut session = lab.boot_with(board, |setup| setup.megabytes = BOARD_MEMORY)?;
-    session.expect_unless("linux: userland reached", "linux: crashed")?;
-    session.expect("# ")?;
-
-    check_clock(&mut session)?;
-    session.send("cat /sys/devices/system/clocksource/clocksource0/current_clocksource\n")?;
-    session
-        .expect("\ntsc")
-        .context("Linux does not trust the TSC")?;
-    session.send("\u{f}hshow rtos\r")?;
-    session
-        .expect("17 passed, 0 failed")
-        .context("the RTOS's self-test")?;
-    session.send("\u{f}1poweroff -f\n")?;
-    session.expect("linux: powered off")?;
-    session.wait_power_off()?;
-    for complaint in COMPLAINTS {
-        session.never_said(complaint)?;
+/// Compares Linux's clocks with its PC's, and in Bochs with the emulator's own time as well.
+fn check_clock(lab: &Lab, session: &mut Session) -> Result<()> {
+    let said = ask(
+        session,
+        &format!("clockcheck {CLOCK_SECONDS}"),
+        "clockcheck: ok",
+    )?;
+    if !lab.is_bochs() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Compares a sleep of Linux's with the hypervisor's clock, which its log shows.
-fn check_clock(session: &mut Session) -> Result<()> {
-    let before = board_time(session)?;
-    session.send(&format!("sleep {SLEEP}; echo slept\n"))?;
-    session.expect("\nslept")?;
-    let passed = board_time(session)? - before;
-    // What typing and the shell take comes on top of the sleep.
-    let slack = 1.0;
-    let range = SLEEP * (1.0 - CLOCK_TOLERANCE)..SLEEP * (1.0 + CLOCK_TOLERANCE) + slack;
+    let monotonic = said
+        .split_once("monotonic ")
+        .and_then(|(_, rest)| rest.split_once(" s"))
+        .and_then(|(seconds, _)| seconds.parse::<f64>().ok())
+        .with_context(|| format!("no time in {said:?}"))?;
+    let stops = session.stops()?;
+    let [start, end] = stops[..] else {
+        anyhow::bail!("clockcheck came to {} magic breakpoints", stops.len());
+    };
+    let board = (end - start) as f64 / IPS as f64;
+    let ppm = (monotonic / board - 1.0) * 1e6;
     ensure!(
-        range.contains(&passed),
-        "{SLEEP} s of Linux's clock were {passed:.3} s of the board's"
+        ppm.abs() <= CLOCK_TOLERANCE_PPM,
+        "{board:.6} s of the board were {monotonic:.6} s of Linux's clock: {ppm:.0} ppm apart"
     );
     Ok(())
 }
 
-/// The board's time in seconds, from a log line that the shell is made to print.
-fn board_time(session: &mut Session) -> Result<f64> {
-    session.send("\u{f}hdump linux\r")?;
-    let said = session.expect("INFO  linux: running")?;
-    let line = said.lines().last().unwrap_or_default();
-    let stamp = line
-        .trim_start_matches(|c: char| c != '[')
-        .trim_start_matches('[');
-    let seconds = stamp.split(']').next().unwrap_or_default().trim();
-    session.send("\u{f}1\n")?;
-    session.expect("# ")?;
-    seconds
-        .parse()
-        .with_context(|| format!("no time in the log line {line:?}"))
+fn power_off(session: &mut Session) -> Result<()> {
+    session.send("poweroff -f\n")?;
+    session.expect("linux: powered off")?;
+    session.wait_power_off()?;
+    no_complaints(session)
+}
+
+fn no_complaints(session: &Session) -> Result<()> {
+    COMPLAINTS
+        .iter()
+        .try_for_each(|complaint| session.never_said(complaint))
+}
+
+/// The memory tester of Debian: a 64-bit kernel of the Linux boot protocol that knows the PC by heart.
+fn memtest(lab: &Lab) -> Result<()> {
+    let tree = packages::unpacked(MEMTEST, "amd64", lab.may_install)?;
+    let kernel = tree.join("boot/memtest86+x64.bin");
+    let mut session = lab.boot(&format!(
+        "[board]\nname = \"memtest\"\ncpus = 1\n\n\
+         [[guest]]\nname = \"memtest\"\nimage = \"{}\"\nformat = \"linux\"\nmemory = \"8M\"\n\
+         cpu = 0\ncommand_line = \"console=ttyS0,115200\"\n",
+        kernel.display()
+    ))?;
+    session
+        .expect("Memtest86+ v")
+        .with_context(|| paths::shown(&kernel))?;
+    // It shows what it does every two seconds only, and the tests in between are shorter.
+    for test in ["Address test", "8 bit pattern", "64 bit pattern"] {
+        session.expect(test)?;
+    }
+    session.expect("Errors: 0 ")?;
+    session.send("\u{f}hpoweroff\r")?;
+    session.wait_power_off()?;
+    let text = session.text();
+    let errors = text
+        .match_indices("Errors: ")
+        .map(|(at, start)| &text[at + start.len()..]);
+    for count in errors {
+        ensure!(count.starts_with("0 "), "memtest86+ found errors");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::board;
+
+    #[test]
+    fn boards_are_right() {
+        for (cpus, linux, rtos) in [(2, "0", 1), (2, "[0, 1]", 1), (1, "0", 0)] {
+            config::toml::parse(&board(cpus, linux, rtos, "run=selftest"), "b").unwrap();
+        }
+    }
 }

@@ -164,8 +164,8 @@ fn prepare(options: &TestOptions, folder: &Path) -> Result<(Emulator, compile::P
         no_install: options.no_install,
         ..BuildOptions::default()
     };
-    let built = build::build_apart(&build, emulator.needs(), &folder.join("programs"))?;
-    Ok((emulator, built.programs))
+    let programs = build::programs(&build, emulator.needs(), &folder.join("programs"))?;
+    Ok((emulator, programs))
 }
 
 /// Runs the cases, some at a time.
@@ -208,7 +208,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+');
         assert!(names.iter().all(|name| name.chars().all(fits)), "{names:?}");
     }
 }
