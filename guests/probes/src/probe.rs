@@ -61,6 +61,7 @@ const PROBES: &[(&str, Probe)] = &[
     ("storm", storm::storm),
     ("vectors", vectors::vectors),
     ("absent-msr", instructions::absent_msr),
+    ("refused", instructions::refused),
     ("vmx-instructions", instructions::vmx),
     ("cr", control::registers),
     ("cpuid", cpuid::leaves),

@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "undefined",
             "absent-msr",
             "vmx-instructions",
+            "refused",
             "cr",
             "cpuid"
         ),
@@ -301,7 +302,7 @@ fn storm(lab: &Lab) -> Result<()> {
     session.expect("jitter: n=500 ")?;
     session.expect(", 0 overruns")?;
     boards::shell(&mut session)?;
-    // It was still raging.
+    // It is still raging.
     session.send("stop storm\r")?;
     session.expect("storm: stopped")?;
     power_off(&mut session)
