@@ -393,9 +393,9 @@ fn acpi_tables(config: &config::Guest) -> Result<Tables, StartFailure> {
     )?)
 }
 
-/// Whether a kernel of this format gets APICs; those of the old formats know none.
+/// Whether a guest gets APICs; kernels of the old formats know none, unless the board file says so.
 fn has_apics(config: &config::Guest) -> bool {
-    config.format == ImageFormat::Linux
+    config.format == ImageFormat::Linux || config.devices.contains(&Device::Apic)
 }
 
 /// The file that the boot loader brought under this number.

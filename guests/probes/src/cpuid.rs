@@ -26,6 +26,53 @@ const LEAVES: &[(u32, u32)] = &[
     (0x8000_000a, 0),
 ];
 
+/// The hypervisor's leaves: signature and timing, and those of the second signature.
+const HYPERVISOR: [u32; 4] = [0x4000_0000, 0x4000_0010, 0x4000_0100, 0x4000_0101];
+
+/// Asks for leaves that are not there. None tells anything, whatever the sub-leaf.
+fn scan() -> Verdict {
+    let mut absent = 0_u32;
+    for base in [
+        0,
+        0x2000_0000,
+        0x4000_0000,
+        0x8000_0000,
+        0x8086_0000,
+        0xc000_0000,
+    ] {
+        let shown = match base {
+            0 | 0x8000_0000 => base..cpu::cpuid(base, 0)[0] + 1,
+            _ => base..base,
+        };
+        for leaf in base..base + 0x200 {
+            if shown.contains(&leaf) || HYPERVISOR.contains(&leaf) {
+                continue;
+            }
+            for sub_leaf in [0, 1, 7, 0x3f, u32::MAX] {
+                let told = cpu::cpuid(leaf, sub_leaf) != [0; 4];
+                ensure(!told, "a leaf that is not there tells something", leaf)?;
+            }
+            absent += 1;
+        }
+    }
+    for (leaf, sub_leaf) in [
+        (7, 1),
+        (7, u32::MAX),
+        (0xd, 0x3f),
+        (0xd, u32::MAX),
+        (0xb, 9),
+    ] {
+        let [a, b, ..] = cpu::cpuid(leaf, sub_leaf);
+        ensure(
+            a | b == 0,
+            "a sub-leaf that is not there tells something",
+            leaf,
+        )?;
+    }
+    println!("probe cpuid: {absent} leaves that are not there");
+    Ok(())
+}
+
 /// Prints the leaves and checks what must hold between them.
 pub(crate) fn leaves(_: &Boot) -> Verdict {
     let highest = |base: u32| cpu::cpuid(base, 0)[0];
@@ -45,6 +92,7 @@ pub(crate) fn leaves(_: &Boot) -> Verdict {
         }
     }
     println!("probe cpuid: digest {digest:08x}");
+    scan()?;
     let [_, _, c, _] = cpu::cpuid(1, 0);
     ensure(c & 1 << 5 == 0, "vmx is shown, leaf 1 ecx", c)?;
     if highest(0x8000_0000) >= 0x8000_0001 {

@@ -3,7 +3,7 @@
 use pc::{cpu, handover::Boot, println};
 
 use crate::{
-    code::{self, PROTECTION, Registers, UNDEFINED, expect},
+    code::{self, Fault, PROTECTION, Registers, UNDEFINED, expect, survives},
     probe::{Verdict, ensure},
 };
 
@@ -66,4 +66,58 @@ pub(crate) fn vmx(_: &Boot) -> Verdict {
     }
     let [_, _, features, _] = cpu::cpuid(1, 0);
     ensure(features & 1 << 5 == 0, "cpuid shows vmx, ecx", features)
+}
+
+/// Instructions of features that a guest is not shown, or whose operands are wrong.
+pub(crate) fn refused(_: &Boot) -> Verdict {
+    // MOV EAX, CR4; OR EAX, OSXSAVE; MOV CR4, EAX; MOV EAX, ESI; XSETBV.
+    const XSETBV: [u8; 16] = [
+        0x0f, 0x20, 0xe0, 0x0d, 0, 0, 4, 0, 0x0f, 0x22, 0xe0, 0x89, 0xf0, 0x0f, 0x01, 0xd1,
+    ];
+    let at = |fault: Fault, at| Fault { at, ..fault };
+    // ECX, and XCR0 in ESI: without x87, AVX without SSE, a part of AVX-512, a bit that nothing has.
+    let rows: [(&str, &[u8], u32, u32, Fault); 9] = [
+        ("monitor", &[0x0f, 0x01, 0xc8], 0, 0, UNDEFINED),
+        ("mwait", &[0x0f, 0x01, 0xc9], 0, 0, UNDEFINED),
+        ("getsec", &[0x0f, 0x37], 0, 0, UNDEFINED),
+        ("xsetbv while it is off", &XSETBV[13..], 0, 1, UNDEFINED),
+        ("xcr0 without x87", &XSETBV, 0, 2, at(PROTECTION, 13)),
+        ("xcr0 with avx alone", &XSETBV, 0, 5, at(PROTECTION, 13)),
+        (
+            "xcr0 with a part of avx-512",
+            &XSETBV,
+            0,
+            0x27,
+            at(PROTECTION, 13),
+        ),
+        (
+            "xcr0 with bit 31",
+            &XSETBV,
+            0,
+            0x8000_0001,
+            at(PROTECTION, 13),
+        ),
+        ("xcr1", &XSETBV, 1, 1, at(PROTECTION, 13)),
+    ];
+    for (name, code, ecx, esi, expected) in rows {
+        println!("probe refused: {name}");
+        let registers = Registers {
+            ecx,
+            esi,
+            ..Registers::default()
+        };
+        // SAFETY: each raises an exception; CR4 is made as it was.
+        expect(unsafe { code::run(code, registers) }, expected)?;
+        // SAFETY: clears CR4.OSXSAVE only.
+        unsafe {
+            core::arch::asm!("mov {0}, cr4", "and {0}, -0x40001", "mov cr4, {0}", out(reg) _,
+                options(nostack));
+        }
+    }
+    // WBINVD; INVD; PAUSE: nothing to see.
+    for code in [[0x0f, 0x09], [0x0f, 0x08], [0xf3, 0x90]] {
+        // SAFETY: a hypervisor throws no cache away.
+        survives(unsafe { code::run(&code, Registers::default()) })?;
+    }
+    Ok(())
 }

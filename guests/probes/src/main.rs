@@ -6,6 +6,8 @@
 #![cfg_attr(target_arch = "x86", no_std, no_main)]
 
 #[cfg(target_arch = "x86")]
+mod apic;
+#[cfg(target_arch = "x86")]
 mod bench;
 #[cfg(target_arch = "x86")]
 mod code;
@@ -38,6 +40,8 @@ mod probe;
 #[cfg(target_arch = "x86")]
 mod spaces;
 #[cfg(target_arch = "x86")]
+mod storm;
+#[cfg(target_arch = "x86")]
 mod strings;
 #[cfg(target_arch = "x86")]
 mod tables;
@@ -45,6 +49,8 @@ mod tables;
 mod tasks;
 #[cfg(target_arch = "x86")]
 mod time;
+#[cfg(target_arch = "x86")]
+mod vectors;
 #[cfg(target_arch = "x86")]
 mod writing;
 

@@ -2,27 +2,81 @@
 
 use pc::{handover::Boot, println, serial};
 
-use crate::probe::{Failure, Verdict, ensure};
+use crate::{
+    code::{self, Registers},
+    probe::{Failure, Verdict, ensure},
+    tables,
+};
 
 const MIB: u32 = 1 << 20;
 /// Far above the RAM of any probe, and no device of an old PC.
 const WILD_ADDRESS: u32 = 0xc000_0000;
 
-/// Touches memory that is not there. That must end the guest.
-pub(crate) fn wild(_: &Boot) -> Verdict {
-    println!("probe wild-memory: about to touch {WILD_ADDRESS:#x}");
+/// Says what comes, does it, and is not there any more. What survives reads zero, or hurts nobody.
+fn last_words(what: &str, code: &[u8], registers: Registers) -> Verdict {
+    println!("probe wild: about to {what} {WILD_ADDRESS:#x}");
     serial::drain();
-    let word = WILD_ADDRESS as *mut u32;
     // SAFETY: no object of this program lies there.
-    let read = unsafe { word.read_volatile() };
-    println!("probe wild-memory: read {read:#x}, about to write");
-    serial::drain();
-    // SAFETY: as above.
-    unsafe { word.write_volatile(!read) };
+    let result = unsafe { code::run(code, registers) };
+    let vector = result.err().map_or(0, |fault| fault.vector);
     Err(Failure {
-        what: "survived, read",
-        found: read,
+        what: "survived, by exception",
+        found: vector,
     })
+}
+
+const AT_WILD: Registers = Registers {
+    eax: WILD_ADDRESS,
+    ecx: WILD_ADDRESS,
+    edx: 0x21,
+    ebx: 0,
+    esi: WILD_ADDRESS,
+    edi: WILD_ADDRESS,
+};
+
+/// Reads.
+pub(crate) fn read(_: &Boot) -> Verdict {
+    last_words("read", &[0x8b, 0x01], AT_WILD)
+}
+
+/// Writes.
+pub(crate) fn write(_: &Boot) -> Verdict {
+    last_words("write", &[0x89, 0x01], AT_WILD)
+}
+
+/// Calls.
+pub(crate) fn fetch(_: &Boot) -> Verdict {
+    last_words("execute", &[0xff, 0xd1], AT_WILD)
+}
+
+/// Takes an exception on a stack there: MOV ESP, ECX; INT3.
+pub(crate) fn stack(_: &Boot) -> Verdict {
+    last_words("use a stack at", &[0x89, 0xcc, 0xcc], AT_WILD)
+}
+
+/// Reads by string I/O.
+pub(crate) fn string(_: &Boot) -> Verdict {
+    last_words("do string input to", &[0xf3, 0x6c], AT_WILD)
+}
+
+/// Has its page tables there: MOV CR3, EAX; MOV EAX, CR0; OR EAX, PG; MOV CR0, EAX.
+pub(crate) fn tables(_: &Boot) -> Verdict {
+    let code = [
+        0x0f, 0x22, 0xd8, 0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80, 0x0f, 0x22, 0xc0,
+    ];
+    last_words("have page tables at", &code, AT_WILD)
+}
+
+/// Has its task-state segment there.
+pub(crate) fn task(_: &Boot) -> Verdict {
+    let selector = tables::FREE + 0x80;
+    tables::set(selector, tables::descriptor(WILD_ADDRESS, 103, 0x89));
+    let [low, high] = selector.to_le_bytes();
+    last_words(
+        "switch to a task at",
+        &[0x9a, 0, 0, 0, 0, low, high],
+        AT_WILD,
+    )
 }
 
 /// Whether a word keeps what is written; it is as before afterwards.

@@ -158,7 +158,7 @@ pub(crate) fn real(_: &Boot) -> Verdict {
     poke(FOUND - 16, 0);
     tables::set(CODE_16, descriptor(PLACE, 0xffff, 0x9a));
     tables::set(DATA_16, descriptor(0, 0xffff, 0x92));
-    crate::time::start_at(CLOCK as u8, 11_932);
+    crate::time::start_at(CLOCK as u8, 11_932, 0xfe);
     cpu::disable_interrupts();
     println!("probe real-mode: going there");
     let mask = inb(0x21);

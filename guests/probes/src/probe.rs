@@ -3,8 +3,8 @@
 use pc::{handover::Boot, idt, power, println};
 
 use crate::{
-    bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs, ports,
-    spaces, strings, tables, tasks, time, writing,
+    apic, bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs,
+    ports, spaces, storm, strings, tables, tasks, time, vectors, writing,
 };
 
 /// Why a probe failed, and the number that shows it.
@@ -35,7 +35,13 @@ const PROBES: &[(&str, Probe)] = &[
     ("reset-92", endings::reset_by_port_92),
     ("reset-cf9", endings::reset_by_cf9),
     ("spin", endings::spin),
-    ("wild-memory", memory::wild),
+    ("wild-read", memory::read),
+    ("wild-write", memory::write),
+    ("wild-fetch", memory::fetch),
+    ("wild-stack", memory::stack),
+    ("wild-string", memory::string),
+    ("wild-tables", memory::tables),
+    ("wild-task", memory::task),
     ("memory-map", memory::map),
     ("undefined", instructions::undefined),
     ("task-switch", tasks::switches),
@@ -50,7 +56,12 @@ const PROBES: &[(&str, Probe)] = &[
     ("real-mode", modes::real),
     ("16-bit", modes::protected_16),
     ("self-modifying", writing::code_changes),
+    ("mmio-forms", apic::forms),
+    ("nmi", apic::nmi),
+    ("storm", storm::storm),
+    ("vectors", vectors::vectors),
     ("absent-msr", instructions::absent_msr),
+    ("refused", instructions::refused),
     ("vmx-instructions", instructions::vmx),
     ("cr", control::registers),
     ("cpuid", cpuid::leaves),
@@ -70,7 +81,8 @@ pub(crate) fn main(boot: Boot) -> ! {
         bench::exits(words.nth(1) == Some("trace"));
         power::off();
     }
-    for name in words {
+    // A word with a value is an option of the probes.
+    for name in words.filter(|word| !word.contains('=')) {
         match PROBES.iter().find(|(known, _)| *known == name) {
             None => println!("probe {name}: FAILED there is no such probe"),
             Some((_, probe)) => match probe(&boot) {

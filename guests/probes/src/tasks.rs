@@ -523,6 +523,19 @@ fn timer() -> Verdict {
     ensure(eip == code::place() + 2, "saved eip", eip)
 }
 
+/// An interrupt that the write of a word to a device raises at once, as a task.
+pub(crate) fn interrupted_by(vector: u8, device: u32, word: u32) -> Verdict {
+    prepare();
+    // MOV DWORD [device], word; NOP.
+    let mut code = [0xc7, 0x05, 0, 0, 0, 0, 0, 0, 0, 0, 0x90];
+    code[2..6].copy_from_slice(&device.to_le_bytes());
+    code[6..10].copy_from_slice(&word.to_le_bytes());
+    let result = with_gate(vector, WORKER, || execute(&code));
+    came_back(result, "an interrupt through a task gate")?;
+    worked_nested()?;
+    saved_behind(10)
+}
+
 /// Virtual-8086 code, which ends by an INT through a task gate.
 fn virtual_8086() -> Verdict {
     const ENTRY: u32 = 0x8000;

@@ -26,18 +26,19 @@ pub(crate) fn start(divisor: u16) {
         INTERRUPTS.fetch_add(1, Ordering::Relaxed);
         outb(0x20, 0x20);
     });
-    start_at(VECTOR, divisor);
+    start_at(VECTOR, divisor, 0xfe);
 }
 
-/// As [`start`], by another vector, a multiple of eight, with a handler that is there.
-pub(crate) fn start_at(vector: u8, divisor: u16) {
+/// As [`start`], by another vector, a multiple of eight, whose handler is there; `mask` says which interrupts
+/// are held back.
+pub(crate) fn start_at(vector: u8, divisor: u16, mask: u8) {
     for (chip, base, wiring) in [(0x20, vector, 4), (0xa0, vector + 8, 2)] {
         outb(chip, 0x11);
         outb(chip + 1, base);
         outb(chip + 1, wiring);
         outb(chip + 1, 1);
     }
-    outb(0x21, 0xfe);
+    outb(0x21, mask);
     outb(0xa1, 0xff);
     outb(0x43, 0x34);
     let [low, high] = divisor.to_le_bytes();

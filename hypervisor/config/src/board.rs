@@ -129,7 +129,7 @@ pub enum ImageFormat {
     Linux,
 }
 
-/// Devices that a virtual PC may lack. Interrupt controllers and the timer are always there.
+/// Devices that a virtual PC may lack. The 8259s and the 8254 are always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// A 16550 at 0x3F8, IRQ 4: the guest's console (`"com1"`).
@@ -142,6 +142,9 @@ pub enum Device {
     VirtioConsole,
     /// A source of entropy by virtio (`"virtio-rng"`).
     VirtioRng,
+    /// A local APIC per vCPU and an I/O APIC (`"apic"`). Guests of the format [`ImageFormat::Linux`]
+    /// always have them; others only where the board file names them.
+    Apic,
 }
 
 /// What a guest is to tell time by.

@@ -302,6 +302,7 @@ impl File<'_, '_> {
             ("pci", Device::Pci),
             ("virtio-console", Device::VirtioConsole),
             ("virtio-rng", Device::VirtioRng),
+            ("apic", Device::Apic),
         ];
         let clocks = &[("tsc", Clock::Tsc), ("paravirtual", Clock::Paravirtual)];
         let on_crash = &[("stop", OnCrash::Stop), ("restart", OnCrash::Restart)];

@@ -51,6 +51,14 @@ fn errors_after(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
+fn apics_are_there_only_where_they_are_named() {
+    let named = FULL.replace("\"com1\", \"rtc\"", "\"com1\", \"apic\"");
+    let (board, _) = parse(&named, "b.toml").unwrap();
+    assert_eq!(board.guests[0].devices, [Device::Com1, Device::Apic]);
+    assert!(!board.guests[1].devices.contains(&Device::Apic));
+}
+
+#[test]
 fn a_full_board_is_read_and_defaults_are_filled_in() {
     let (board, sources) = parse(FULL, "b.toml").unwrap();
     assert_eq!(board.name, "blade");

@@ -4,7 +4,7 @@ use super::Case;
 use super::boards::{self, PROMPT};
 use super::lab::{Lab, Session};
 use super::rtos;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 /// Probes that say themselves whether all is well, on one PC after the other, which then powers off.
 macro_rules! pass {
@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "undefined",
             "absent-msr",
             "vmx-instructions",
+            "refused",
             "cr",
             "cpuid"
         ),
@@ -74,9 +75,10 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         pass!(
             "time",
-            "the timer interrupt comes at its rate and wakes a halted processor",
+            "the timer interrupt comes at its rate, wakes a halted processor, and none of a storm is lost",
             "timer",
-            "hlt"
+            "hlt",
+            "storm"
         ),
         pass!(
             "fpu",
@@ -87,9 +89,29 @@ pub(crate) fn cases() -> Vec<Case> {
             "triple-fault",
             "a triple fault stops the guest and nothing else"
         ),
-        crashes!(
-            "wild-memory",
-            "an access to memory that is not there stops the guest"
+        Case::new(
+            "probe-wild",
+            "an access of any kind to memory that is not there stops the guest, and its neighbour notices nothing",
+            300,
+            wild,
+        ),
+        Case::new(
+            "probe-apic",
+            "every claimed form of an access to a mapped device does as on RAM; NMIs come one at a time",
+            240,
+            apic,
+        ),
+        Case::new(
+            "probe-vectors",
+            "two guests on one processor have vector registers of their own",
+            240,
+            vectors,
+        ),
+        Case::new(
+            "probe-storm",
+            "a guest in a storm of interrupts does not delay a more urgent one",
+            300,
+            storm,
         ),
         Case::new(
             "probe-console",
@@ -105,7 +127,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         Case::new(
             "probe-spin",
-            "a guest that spins with interrupts off can be stopped",
+            "a guest that spins with interrupts off can be restarted and stopped",
             180,
             spin,
         ),
@@ -176,12 +198,124 @@ fn reset(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A guest for a board of several.
+fn guest(name: &str, image: &str, cpu: u32, priority: u32, more: &str) -> String {
+    format!(
+        "[[guest]]\nname = \"{name}\"\nimage = \"{image}\"\nmemory = \"16M\"\ncpu = {cpu}\n\
+         priority = {priority}\n{more}\n\n"
+    )
+}
+
+fn wild(lab: &Lab) -> Result<()> {
+    let probes = [
+        ("wild-read", "read of memory it does not own at 0xc0000000"),
+        (
+            "wild-write",
+            "write of memory it does not own at 0xc0000000",
+        ),
+        (
+            "wild-fetch",
+            "instruction fetch of memory it does not own at 0xc0000000",
+        ),
+        (
+            "wild-stack",
+            "write of memory it does not own at 0xbffffffc",
+        ),
+        (
+            "wild-string",
+            "string I/O on memory it does not own at 0xc0000000",
+        ),
+        ("wild-tables", "of memory it does not own at 0xc000"),
+        (
+            "wild-task",
+            "task switch in memory it does not own at 0xc0000000",
+        ),
+    ];
+    let mut text = "[board]\nname = \"wild\"\ncpus = 2\n\n".to_owned();
+    text += &guest("rtos", "@rtos", 1, 1, "");
+    for (priority, (name, _)) in (1..).zip(probes) {
+        let more = format!("command_line = \"{name}\"\nautostart = false");
+        text += &guest(name, "@probes", 0, priority, &more);
+    }
+    let mut session = lab.boot(&text)?;
+    rtos::ready(&mut session)?;
+    boards::shell(&mut session)?;
+    for (name, cause) in probes {
+        session.send(&format!("start {name}\r"))?;
+        session.expect(&format!("{name}: crashed: "))?;
+        let said = session.expect("\n")?;
+        ensure!(
+            said.contains(cause),
+            "{name} crashed by another cause: {said}"
+        );
+    }
+    session.send("\x0f1\r")?;
+    rtos::ready(&mut session)?;
+    session.send("selftest\r")?;
+    session.expect(" passed, 0 failed")?;
+    boards::shell(&mut session)?;
+    power_off(&mut session)?;
+    session.never_said("survived")?;
+    session.never_said("rtos: crashed")
+}
+
+fn apic(lab: &Lab) -> Result<()> {
+    let devices = "command_line = \"mmio-forms nmi hlt\"\n\
+                   devices = [\"com1\", \"rtc\", \"pci\", \"apic\"]";
+    let text = board("").replace("command_line = \"\"", devices);
+    let mut session = lab.boot(&text)?;
+    for probe in ["mmio-forms", "nmi", "hlt"] {
+        session.expect_unless(&format!("probe {probe}: passed"), "FAILED")?;
+    }
+    session.wait_power_off()?;
+    session.never_said("probe: crashed")
+}
+
+fn vectors(lab: &Lab) -> Result<()> {
+    let line = |seed| format!("command_line = \"vectors seed={seed}\"");
+    let text = "[board]\nname = \"vectors\"\ncpus = 1\nwhen_all_off = \"power-off\"\n\n".to_owned()
+        + &guest("spins", "@probes", 0, 10, &line("spins"))
+        + &guest("halts", "@probes", 0, 20, &line("halts"));
+    let mut session = lab.boot(&text)?;
+    session.expect("probe vectors: ")?;
+    // The one that spins goes on for a second or more longer.
+    for number in [2, 1] {
+        session.send(&format!("\x0f{number}"))?;
+        session.expect_unless("probe vectors: passed", "FAILED")?;
+    }
+    session.wait_power_off()?;
+    session.never_said("crashed")
+}
+
+fn storm(lab: &Lab) -> Result<()> {
+    let storms = ["storm"; 20].join(" ");
+    let more = format!("autostart = false\ncommand_line = \"{storms}\"");
+    let text = "[board]\nname = \"storm\"\ncpus = 1\n\n".to_owned()
+        + &guest("rtos", "@rtos", 0, 200, "")
+        + &guest("storm", "@probes", 0, 10, &more);
+    let mut session = lab.boot(&text)?;
+    rtos::ready(&mut session)?;
+    boards::shell(&mut session)?;
+    session.send("start storm\r")?;
+    session.expect("storm: started")?;
+    session.send("\x0f1\rjitter 500\r")?;
+    session.expect("jitter: n=500 ")?;
+    session.expect(", 0 overruns")?;
+    boards::shell(&mut session)?;
+    // It is still raging.
+    session.send("stop storm\r")?;
+    session.expect("storm: stopped")?;
+    power_off(&mut session)
+}
+
 fn spin(lab: &Lab) -> Result<()> {
     let mut session = lab.boot(&board("spin").replace("power-off", "stay"))?;
     session.expect("probe spin: about to spin")?;
     boards::shell(&mut session)?;
     session.send("dump probe\r")?;
     session.expect("rip")?;
+    session.send("restart probe\r")?;
+    session.expect("probe: started")?;
     session.send("stop probe\r")?;
     session.expect("probe: stopped")?;
     power_off(&mut session)
