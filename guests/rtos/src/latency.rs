@@ -186,8 +186,8 @@ mod tests {
         let mut late = vec![(500, 1); 1000];
         late[300].0 = 9000;
         late[700].0 = 100;
-        for place in 800..820 {
-            late[place].0 = 700;
+        for release in &mut late[800..820] {
+            release.0 = 700;
         }
         let mut releases = run(50_000_000, 123_456_789, &late);
         let Statistics {

@@ -50,6 +50,12 @@ pub(super) fn cases() -> Vec<Case> {
             one_cpu,
         ),
         Case::new(
+            "linux-freeze",
+            "Linux on two processors and the RTOS are frozen, erased and thawed, and go on with all they had begun",
+            900,
+            freeze,
+        ),
+        Case::new(
             "linux-virtio",
             "Debian's drivers find disks, console and entropy; a disk outlives a reboot",
             900,
@@ -143,6 +149,54 @@ fn one_cpu(lab: &Lab) -> Result<()> {
     session.send("poweroff\r")?;
     session.wait_power_off()?;
     no_complaints(&session)
+}
+
+/// What Linux does while it is frozen and thawed: clocks, a timer, a disk, registers.
+const UNDER_WAY: &str = "(clockcheck 15; echo clock da''tum) & (sleep 12; echo timer fi''red) & \
+     (vectors 10; disktest /dev/vda 2; echo all do''ne) &\n";
+
+fn freeze(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(&board(2, "[0, 1]", 1, ""))?;
+    userland(&mut session)?;
+    session.send("\u{f}2register 101\r")?;
+    session.expect("101 registered")?;
+    session.send(&format!("\u{f}1{UNDER_WAY}"))?;
+    session.expect(PROMPT)?;
+    session.send("\u{f}h")?;
+    for (number, guest) in [(1, "linux"), (2, "rtos")] {
+        session.send(&format!("freeze {guest}\r"))?;
+        session.expect(&format!("{guest}: frozen"))?;
+        session.send("guests\r")?;
+        session.expect(&format!(" {number}  {guest}"))?;
+        let line = session.expect("M")?;
+        ensure!(line.contains(" frozen "), "{guest} is not frozen: {line}");
+        session.send(&format!("thaw {guest}\r"))?;
+        session.expect_unless(&format!("{guest}: thawed"), "cannot")?;
+    }
+    session.send("\u{f}2register 101\r")?;
+    session
+        .expect("101 already registered")
+        .context("the RTOS has forgotten a subscriber")?;
+    session.send("\u{f}1")?;
+    for end in ["timer fired", "all done", "clock datum"] {
+        session
+            .expect_unless(end, "FAILED")
+            .context("what Linux had begun")?;
+    }
+    ensure!(
+        session.text().contains("clockcheck: ok"),
+        "Linux's clocks did not agree over the freeze"
+    );
+    session.send("\u{f}2selftest\r")?;
+    session
+        .expect_unless(" passed, 0 failed", "FAILED")
+        .context("the RTOS's self-test after the freeze")?;
+    session.send("halt\r")?;
+    session.expect("rtos: powered off")?;
+    session.send("\u{f}1\n")?;
+    session.expect(PROMPT)?;
+    ask(&mut session, "nproc", "\n2\n")?;
+    power_off(&mut session)
 }
 
 /// A command of the guest's shell, and what it must say. Quotes keep the echo of a command from being taken for its
