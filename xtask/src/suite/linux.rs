@@ -155,8 +155,13 @@ fn one_cpu(lab: &Lab) -> Result<()> {
 const UNDER_WAY: &str = "(clockcheck 15; echo clock da''tum) & (sleep 12; echo timer fi''red) & \
      (vectors 10; disktest /dev/vda 2; echo all do''ne) &\n";
 
+/// MiB of both guests together: where their memory is kept.
+const MEMORY_OF_BOTH: u32 = 256 + 16;
+
 fn freeze(lab: &Lab) -> Result<()> {
-    let mut session = lab.boot(&board(2, "[0, 1]", 1, ""))?;
+    let mut session = lab.boot_with(&board(2, "[0, 1]", 1, ""), |setup| {
+        setup.megabytes += MEMORY_OF_BOTH;
+    })?;
     userland(&mut session)?;
     session.send("\u{f}2register 101\r")?;
     session.expect("101 registered")?;
@@ -165,7 +170,7 @@ fn freeze(lab: &Lab) -> Result<()> {
     session.send("\u{f}h")?;
     for (number, guest) in [(1, "linux"), (2, "rtos")] {
         session.send(&format!("freeze {guest}\r"))?;
-        session.expect(&format!("{guest}: frozen"))?;
+        session.expect_unless(&format!("{guest}: frozen"), "cannot be frozen")?;
         session.send("guests\r")?;
         session.expect(&format!(" {number}  {guest}"))?;
         let line = session.expect("M")?;
