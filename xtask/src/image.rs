@@ -81,12 +81,15 @@ impl LoadedBoard {
         Ok(Self { board, modules })
     }
 
-    /// Memory that an emulated machine for this board needs, in MiB: for the guests, for the files as the
-    /// boot loader leaves them and as the hypervisor may keep them, and for the hypervisor.
+    /// Memory that an emulated machine for this board needs, in MiB: for the guests, their disks, the files
+    /// that the boot loader brings, and the hypervisor.
     pub(crate) fn megabytes(&self) -> u32 {
-        let guests: u64 = self.board.guests.iter().map(|guest| guest.memory).sum();
-        let files: u64 = self.modules.iter().map(|bytes| bytes.len() as u64).sum();
-        let bytes = guests + 2 * files + MEMORY_OVERHEAD;
+        let guests = self.board.guests.iter().map(|guest| {
+            let disks: u64 = guest.disks.iter().map(|disk| disk.size).sum();
+            guest.memory + disks
+        });
+        let files = self.modules.iter().map(|bytes| bytes.len() as u64);
+        let bytes = guests.chain(files).sum::<u64>() + MEMORY_OVERHEAD;
         u32::try_from(bytes.next_multiple_of(MEMORY_STEP) >> 20).unwrap_or(u32::MAX)
     }
 
@@ -103,12 +106,7 @@ impl LoadedBoard {
     ) -> Result<PathBuf> {
         let hypervisor = paths::read(&programs.stripped)?;
         let blob = config::blob::encode(&self.board);
-        let on_disk = |number| {
-            let mut disks = self.board.guests.iter().flat_map(|guest| &guest.disks);
-            disks.any(|disk| disk.image.map(usize::from) == Some(number))
-        };
-        let modules: Vec<_> = (0..self.modules.len()).map(on_disk).collect();
-        let menu = grub_menu(command_line, &modules)?;
+        let menu = grub_menu(command_line, self.modules.len())?;
         let mut hasher = DefaultHasher::new();
         (&hypervisor, &blob, &menu, &self.modules).hash(&mut hasher);
         let key = format!("{:016x}\n", hasher.finish());
@@ -174,9 +172,9 @@ fn source_path(source: &ModuleSource, folder: &Path, programs: &Programs) -> Pat
     }
 }
 
-/// GRUB's commands that boot the board at once. Of each module, `modules` says whether it must come as it is: GRUB
-/// would decompress a disk that is a compressed file.
-fn grub_menu(command_line: &str, modules: &[bool]) -> Result<String> {
+/// GRUB's commands that boot the board at once. Every file comes as it is: GRUB would decompress some, and
+/// what is a compressed file to a guest must stay one.
+fn grub_menu(command_line: &str, modules: usize) -> Result<String> {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '\'' | '"' | '\\' | '$') || c == ' ';
     if let Some(bad) = command_line.chars().find(|c| !plain(*c)) {
         bail!("the hypervisor's command line holds {bad:?}, which GRUB would not pass on as it is");
@@ -192,9 +190,8 @@ fn grub_menu(command_line: &str, modules: &[bool]) -> Result<String> {
          multiboot2 /boot/understudy.elf{command_line}\n\
          module2 /boot/board.bin board\n"
     );
-    for (number, as_it_is) in modules.iter().enumerate() {
-        let option = if *as_it_is { "--nounzip " } else { "" };
-        menu += &format!("module2 {option}/boot/module-{number}.img module:{number}\n");
+    for number in 0..modules {
+        menu += &format!("module2 --nounzip /boot/module-{number}.img module:{number}\n");
     }
     Ok(menu + "boot\n")
 }
@@ -225,16 +222,16 @@ mod tests {
     #[test]
     fn the_menu_names_the_modules_in_order() {
         assert_eq!(
-            grub_menu("log=debug  x", &[false, true]).unwrap(),
+            grub_menu("log=debug  x", 2).unwrap(),
             "set timeout=0\n\
              multiboot2 /boot/understudy.elf 'log=debug' 'x'\n\
              module2 /boot/board.bin board\n\
-             module2 /boot/module-0.img module:0\n\
+             module2 --nounzip /boot/module-0.img module:0\n\
              module2 --nounzip /boot/module-1.img module:1\n\
              boot\n"
         );
-        assert!(grub_menu("a'b", &[]).is_err());
-        assert!(grub_menu("a\nb", &[]).is_err());
+        assert!(grub_menu("a'b", 0).is_err());
+        assert!(grub_menu("a\nb", 0).is_err());
     }
 
     #[test]
@@ -276,7 +273,7 @@ mod tests {
     #[test]
     fn machines_have_room_for_guests_and_files() {
         let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"256M\"\n\
-                    cpu = 0\nimage = \"none.elf\"\n";
+                    cpu = 0\nimage = \"none.elf\"\ndisks = [{ size = \"32M\" }]\n";
         let (board, _) = parse(text, "b.toml").unwrap();
         let mut loaded = LoadedBoard {
             board,

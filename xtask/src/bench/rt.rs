@@ -116,7 +116,7 @@ fn board(shared: bool) -> String {
         "[board]\nname = \"bench-rt\"\ncpus = {cpus}\n\n\
          [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = 0\n\
          priority = 10\ncommand_line = \"console=ttyS0 quiet\"\n\
-         modules = [{{ image = \"@initramfs\" }}]\n\n\
+         modules = [{{ image = \"@initramfs\" }}]\ndisks = [{{ size = \"4M\" }}]\n\n\
          [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = {own}\n\
          priority = 200\n"
     )
