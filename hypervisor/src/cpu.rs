@@ -291,6 +291,12 @@ impl Cpu {
             }
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
+                Some((index, Want::Leave)) => {
+                    for vcpu in &mut self.vcpus {
+                        vcpu.park(&mut self.vmx);
+                    }
+                    self.vcpus[index].leave(&mut self.vmx);
+                }
                 // Being made ready is on no guest's account.
                 Some(_) => self.busy_since = tsc::read(),
                 None => {

@@ -239,24 +239,21 @@ impl Machine {
         self.vcpus.len() == 1
     }
 
-    /// The number of the run for a vCPU whose owner is about to do something in it; `None` if it is over.
+    /// The number of the run for a vCPU whose owner is about to do something in it; `None` if it is over, which the
+    /// owner acknowledges by [`Machine::leave_run`] if the vCPU is not parked.
     fn enter_run(&self, index: usize) -> Option<u64> {
         let parked = &self.vcpus[index].parked;
-        if !self.is_running() && parked.load(Ordering::Relaxed) {
+        if !self.is_running() {
             return None;
         }
         // Set before the number is read, and read by the lead after the number is cleared: one of the two
         // processors sees the other's store.
         parked.store(false, Ordering::SeqCst);
         let number = self.run.number.load(Ordering::SeqCst);
-        if number == 0 {
-            self.leave_run(index);
-            return None;
-        }
-        Some(number)
+        (number != 0).then_some(number)
     }
 
-    /// A vCPU's owner has noticed that the run is over.
+    /// A vCPU's owner knows that the run is over, and has left the vCPU's state if that is wanted.
     fn leave_run(&self, index: usize) {
         self.vcpus[index].parked.store(true, Ordering::SeqCst);
         if index != 0 {
@@ -279,6 +276,11 @@ impl Machine {
         for vcpu in &self.vcpus {
             cpu::attend(vcpu.cpu);
         }
+    }
+
+    /// Whether a vCPU's owner knows that the run is over.
+    fn is_parked(&self, index: usize) -> bool {
+        self.vcpus[index].parked.load(Ordering::Relaxed)
     }
 
     /// Whether every owner knows that the run is over.

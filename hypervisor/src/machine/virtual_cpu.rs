@@ -39,6 +39,8 @@ pub(crate) enum Want {
     Attention,
     /// To run.
     Run,
+    /// To let go of a run that is over ([`VirtualCpu::leave`]), once no other vCPU is in the processor.
+    Leave,
 }
 
 /// Why a vCPU gave its processor back.
@@ -158,18 +160,11 @@ impl VirtualCpu {
             }
         }
         let Some(number) = self.machine.enter_run(self.index) else {
-            if self.activity != Activity::Parked {
-                if self.machine.run.freezes.load(Ordering::Relaxed) {
-                    self.save(cpu);
-                }
-                self.park(cpu);
-                self.activity = Activity::Parked;
-                if self.lead.is_some() {
-                    // What comes after the run may have waited for just this.
-                    return Want::Attention;
-                }
-            }
-            return Want::Nothing;
+            return if self.machine.is_parked(self.index) {
+                Want::Nothing
+            } else {
+                Want::Leave
+            };
         };
         if number != self.run_number {
             self.prepare(number, start, cpu, frames);
@@ -197,6 +192,17 @@ impl VirtualCpu {
         }
         self.activity = Activity::Running;
         Want::Run
+    }
+
+    /// Lets go of a run that is over. No other vCPU may be in the processor.
+    #[cold]
+    pub(crate) fn leave(&mut self, cpu: &mut VmxCpu) {
+        if self.machine.run.freezes.load(Ordering::Relaxed) {
+            self.save(cpu);
+        }
+        self.park(cpu);
+        self.activity = Activity::Parked;
+        self.machine.leave_run(self.index);
     }
 
     /// Leaves the vCPU's state, at the end of a run.
