@@ -41,6 +41,7 @@ const TSC: u32 = 0x10;
 const APIC_BASE: u32 = 0x1b;
 const TSC_DEADLINE: u32 = 0x6e0;
 const X2APIC_FIRST: u32 = 0x800;
+const X2APIC_SPURIOUS: u32 = 0x80f;
 const X2APIC_LAST: u32 = 0x8ff;
 const PLATFORM_ID: u32 = 0x17;
 const BIOS_SIGN_ID: u32 = 0x8b;
@@ -79,6 +80,11 @@ pub(crate) fn write(msr: u32, value: u64) -> Write {
         pvclock::WALL_CLOCK..=pvclock::LAST => Write::Clock,
         _ => Write::Fault,
     }
+}
+
+/// Whether a write of this MSR can change the mode of a local APIC, or whether it takes interrupts.
+pub(crate) const fn sets_apic_mode(msr: u32) -> bool {
+    matches!(msr, APIC_BASE | X2APIC_SPURIOUS)
 }
 
 #[cfg(test)]

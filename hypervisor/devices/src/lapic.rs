@@ -12,6 +12,7 @@ mod access;
 mod address;
 mod base;
 mod command;
+mod lend;
 mod lvt;
 #[cfg(test)]
 mod mode_tests;
@@ -34,6 +35,7 @@ pub use address::{Address, Model, receivers};
 use base::Base;
 pub use base::Mode;
 use command::Command;
+pub use lend::{Lent, Request};
 use lvt::{ENTRIES, Lvt, LvtBits, TimerMode};
 use register::{Errors, Spurious};
 pub use state::LocalApicStateV1;

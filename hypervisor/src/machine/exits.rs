@@ -217,6 +217,7 @@ impl Context<'_> {
         // The exit whose handling has lasted since then.
         let (mut kind, mut since) = (Kind::Schedule, since);
         let mut event = self.next_event(until);
+        self.lend_apic(active)?;
         let end = loop {
             let mut now = tsc::read();
             if now >= event {
@@ -283,9 +284,11 @@ impl Context<'_> {
                     kind = Kind::Halt;
                     active.skip_instruction()?;
                     let wakeable = active.interrupts_enabled()?;
+                    self.take_apic(active)?;
                     if !wakeable || !self.platform.event_pending() {
                         break End::Halted { wakeable };
                     }
+                    self.lend_apic(active)?;
                     kind
                 }
                 Exit::Rare(reason) => {
@@ -300,6 +303,7 @@ impl Context<'_> {
                 break End::Turn;
             }
         };
+        self.take_apic(active)?;
         self.statistics.count(kind, tsc::read() - since);
         Ok(end)
     }
@@ -320,16 +324,41 @@ impl Context<'_> {
         if !self.platform.interrupt_pending() {
             return Ok(());
         }
-        if active.can_take_interrupt()? {
-            // What is due joins its request before that is taken, or it would come once more afterwards.
-            self.platform.expire(now);
-            let vector = self.platform.acknowledge();
-            active.inject(Event::interrupt(vector))?;
-            self.statistics.injected += 1;
-            self.trace.add(now, TraceEvent::Interrupt(vector));
-        } else {
-            active.want_interrupt_window(true)?;
+        if !active.can_take_interrupt()? {
+            return Ok(active.want_interrupt_window(true)?);
         }
+        if self.platform.apic_is_lent() {
+            if let Some(vector) = self.platform.request_interrupt(active)? {
+                self.statistics.injected += 1;
+                self.trace.add(now, TraceEvent::Requested(vector));
+                return Ok(());
+            }
+            // One by one is not enough: until all are served, this is not the processor's business.
+            self.take_apic(active)?;
+            active.keep_apic()?;
+            if !self.platform.interrupt_pending() {
+                return Ok(());
+            }
+        }
+        // What is due joins its request before that is taken, or it would come once more afterwards.
+        self.platform.expire(now);
+        let vector = self.platform.acknowledge();
+        active.inject(Event::interrupt(vector))?;
+        self.statistics.injected += 1;
+        self.trace.add(now, TraceEvent::Interrupt(vector));
+        Ok(self.lend_apic(active)?)
+    }
+
+    /// Lets the processor keep the local APIC's interrupts, if it can.
+    #[inline(always)]
+    fn lend_apic(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+        self.platform.lend_apic(active)
+    }
+
+    /// Takes the local APIC's interrupts back, if the processor keeps them.
+    #[inline(always)]
+    fn take_apic(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+        self.statistics.injected -= self.platform.take_apic(active)?;
         Ok(())
     }
 
@@ -423,7 +452,15 @@ impl Context<'_> {
             msrs::Write::Efer => active.write_efer(value)?,
             msrs::Write::LocalApic => {
                 let msr = active.gprs().rcx as u32;
-                self.platform.write_msr(msr, value, tsc::read()).is_ok()
+                let mode = msrs::sets_apic_mode(msr);
+                if mode {
+                    self.take_apic(active)?;
+                }
+                let accepted = self.platform.write_msr(msr, value, tsc::read()).is_ok();
+                if mode {
+                    self.lend_apic(active)?;
+                }
+                accepted
             }
             msrs::Write::Clock => {
                 let msr = active.gprs().rcx as u32;
@@ -480,6 +517,7 @@ impl Context<'_> {
             RareExit::MonitorWait | RareExit::Hypercall | RareExit::VirtualizationInstruction => {
                 active.inject(Event::INVALID_OPCODE)?
             }
+            RareExit::EndOfInterrupt(vector) => self.platform.interrupt_ended(vector.number()),
             // Whatever waited for the window is tried again before the next entry.
             RareExit::NmiWindow => {}
             RareExit::HostNmi => VmxCpu::deliver_host_nmi(),
@@ -582,6 +620,7 @@ const fn rare_kind(exit: RareExit) -> Kind {
         RareExit::Memory(_) => Kind::Mapped,
         RareExit::Pause => Kind::Pause,
         RareExit::TaskSwitch(_) => Kind::TaskSwitch,
+        RareExit::EndOfInterrupt(_) => Kind::EndOfInterrupt,
         _ => Kind::Other,
     }
 }

@@ -1,7 +1,7 @@
 //! What is next to a vCPU alone: its local APIC, and what waits for it beside interrupts.
 
 use alloc::boxed::Box;
-use devices::lapic::{Address, Delivery, Effect, Fault, LocalApic, LocalApicConfig};
+use devices::lapic::{Address, Delivery, Effect, Fault, Lent, LocalApic, LocalApicConfig, Request};
 use devices::msi::Message;
 use devices::{LocalApicStateV1, StateError, Ticks};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ const TSC_DEADLINE: u32 = 0x6e0;
 #[derive(Debug)]
 pub(super) struct Local {
     apic: Option<Box<LocalApic>>,
+    /// The processor keeps the local APIC's interrupts: during a run only.
+    lent: bool,
     /// What RDTSC adds to guest time: not zero once the guest wrote its TSC.
     tsc_adjust: u64,
     /// Where the paravirtual clock is, as its MSR has it.
@@ -66,6 +68,7 @@ impl Local {
             return Err(StateError::Invalid("signals without a local APIC"));
         }
         Ok(Self {
+            lent: false,
             apic,
             tsc_adjust: state.tsc_adjust,
             system_time: state.system_time,
@@ -86,6 +89,7 @@ impl Local {
         });
         Self {
             apic,
+            lent: false,
             tsc_adjust: 0,
             system_time: 0,
             nmi: false,
@@ -183,6 +187,47 @@ impl Local {
     /// The vCPU takes an interrupt of the local APIC's; `None` where there is no local APIC.
     pub(super) fn acknowledge(&mut self) -> Option<u8> {
         Some(self.apic.as_mut()?.acknowledge())
+    }
+
+    /// Whether the processor keeps the local APIC's interrupts.
+    #[inline(always)]
+    pub(super) fn apic_is_lent(&self) -> bool {
+        self.lent
+    }
+
+    /// Hands out the local APIC's interrupts and the vectors whose end must be told, for the processor to keep; `None`
+    /// if there is none in a state for that.
+    pub(super) fn lend_apic(&mut self) -> Option<(Lent, [u64; 4])> {
+        let apic = self.apic.as_mut().filter(|apic| apic.can_be_lent())?;
+        self.lent = true;
+        Some((apic.lend(), apic.levels()))
+    }
+
+    /// Takes the local APIC's interrupts back, with the requests that the processor has kept.
+    pub(super) fn take_apic(&mut self, lent: &Lent, requests: [u64; 4]) {
+        self.lent = false;
+        if let Some(apic) = &mut self.apic {
+            apic.give_back(lent, requests);
+        }
+    }
+
+    /// The request of the lent local APIC's, if it is the only one.
+    #[inline]
+    pub(super) fn sole_request(&self) -> Option<Request> {
+        self.apic.as_ref()?.sole_request()
+    }
+
+    /// The processor keeps that request now.
+    #[inline]
+    pub(super) fn take_request(&mut self, request: Request) {
+        if let Some(apic) = &mut self.apic {
+            apic.take_request(request);
+        }
+    }
+
+    /// What follows when the guest ended an interrupt of the lent local APIC's.
+    pub(super) fn interrupt_ended(&self, vector: u8) -> Option<Effect> {
+        self.apic.as_ref()?.ended(vector)
     }
 
     /// Guest time at which the local APIC's timer is due.

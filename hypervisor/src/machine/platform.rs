@@ -1,5 +1,7 @@
 //! What surrounds a vCPU during a run: its own interrupt state, the shared devices, the guest's clock.
 
+mod apic;
+
 use super::local::Local;
 use super::requests::Requests;
 use super::{Glance, Machine, pvclock};

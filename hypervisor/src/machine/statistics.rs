@@ -23,10 +23,12 @@ pub(super) enum Kind {
     Mapped,
     Pause,
     TaskSwitch,
+    /// The end of an interrupt whose local APIC the processor keeps.
+    EndOfInterrupt,
     Other,
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "schedule",
     "cpuid",
     "in",
@@ -42,6 +44,7 @@ const NAMES: [&str; 16] = [
     "mmio",
     "pause",
     "task-switch",
+    "eoi",
     "other",
 ];
 
@@ -62,7 +65,7 @@ pub(super) struct Statistics {
     pub(super) guest: u64,
     /// Between a HLT and what ended it.
     pub(super) halted: u64,
-    /// Interrupts delivered to the guest.
+    /// Interrupts delivered to the guest, or given to the processor to deliver.
     pub(super) injected: u64,
     /// Accesses to MSRs that do not exist.
     pub(super) unknown_msrs: u64,

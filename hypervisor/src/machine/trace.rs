@@ -15,6 +15,8 @@ pub(super) enum Event {
     Exit(Exit),
     /// An interrupt with this vector was injected.
     Interrupt(u8),
+    /// The processor was told to deliver an interrupt with this vector.
+    Requested(u8),
     Nmi,
 }
 
@@ -32,6 +34,7 @@ impl fmt::Display for Event {
             }
             Self::Exit(exit) => write!(f, "{exit:?}"),
             Self::Interrupt(vector) => write!(f, "injected {vector:#04x}"),
+            Self::Requested(vector) => write!(f, "requested {vector:#04x}"),
             Self::Nmi => write!(f, "injected NMI"),
         }
     }

@@ -353,7 +353,11 @@ impl VirtualCpu {
                 None => {
                     let vpid = self.vpid();
                     let frames = &mut *frames.lock();
-                    self.vcpu = Some(Vcpu::new(cpu, &ept, vpid, offset, start, frames)?);
+                    let mut vcpu = Vcpu::new(cpu, &ept, vpid, offset, start, frames)?;
+                    if self.machine.has_apics() {
+                        vcpu.provide_apic(cpu, frames)?;
+                    }
+                    self.vcpu = Some(vcpu);
                 }
             }
         }

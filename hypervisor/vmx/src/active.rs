@@ -1,5 +1,6 @@
 //! The vCPU that this processor runs now.
 
+mod apic;
 mod control;
 mod events;
 mod save;

@@ -89,6 +89,8 @@ pub struct Capabilities {
     pub(crate) ept_accessed_dirty: bool,
     /// INVVPID of a single context works.
     pub(crate) invvpid: bool,
+    /// The processor can keep the interrupts of a local APIC in x2APIC mode by itself.
+    pub(crate) apic: bool,
     /// Large pages may be executable: the processor does not die of a page that changes its size
     /// while its translation is cached for fetches (CVE-2018-12207).
     pub(crate) ept_large_executable: bool,
@@ -151,10 +153,10 @@ impl Capabilities {
             Allowed::from_msr(unsafe { msr::read(if true_controls { precise } else { plain }) })
         };
 
-        let primary = allowed(Msr::VmxProcbasedCtls, Msr::VmxTrueProcbasedCtls);
+        let allowed_primary = allowed(Msr::VmxProcbasedCtls, Msr::VmxTrueProcbasedCtls);
         let primary =
-            required("processor-based", primary, PRIMARY.bits(), 0).map_err(
-                |error| match error {
+            required("processor-based", allowed_primary, PRIMARY.bits(), 0).map_err(|error| {
+                match error {
                     // A processor without secondary controls has neither EPT nor unrestricted guest.
                     Unsupported::Control(_, bits)
                         if bits & PrimaryControls::SECONDARY_CONTROLS.bits() != 0 =>
@@ -162,13 +164,13 @@ impl Capabilities {
                         Unsupported::NoEpt
                     }
                     other => other,
-                },
-            )?;
+                }
+            })?;
         // SAFETY: the secondary controls can be activated, so their capability MSR exists.
-        let secondary = Allowed::from_msr(unsafe { msr::read(Msr::VmxProcbasedCtls2) });
+        let allowed_secondary = Allowed::from_msr(unsafe { msr::read(Msr::VmxProcbasedCtls2) });
         let secondary = required(
             "secondary",
-            secondary,
+            allowed_secondary,
             SECONDARY.bits(),
             SECONDARY_WANTED.bits(),
         )
@@ -231,6 +233,8 @@ impl Capabilities {
             ept_1g: ept & ept_cap::PAGE_1G != 0,
             ept_accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
             invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
+            apic: allowed_primary.is_free(APIC_PRIMARY.bits())
+                && allowed_secondary.is_free(SecondaryControls::APIC_VIRTUALIZATION.bits()),
             ept_large_executable: large_pages_are_safe(),
             physical_bits,
             linear_bits,
@@ -266,11 +270,12 @@ impl Capabilities {
                 self.secondary.contains(SecondaryControls::INVPCID),
                 "INVPCID",
             ),
+            (self.apic, "APIC virtualization"),
         ])
     }
 }
 
-struct Extras([(bool, &'static str); 6]);
+struct Extras([(bool, &'static str); 7]);
 
 impl fmt::Display for Extras {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -337,6 +342,10 @@ const PRIMARY: PrimaryControls = PrimaryControls::TSC_OFFSETTING
     .union(PrimaryControls::IO_BITMAPS)
     .union(PrimaryControls::MSR_BITMAPS)
     .union(PrimaryControls::SECONDARY_CONTROLS);
+/// What APIC virtualization turns on or off.
+const APIC_PRIMARY: PrimaryControls = PrimaryControls::TPR_SHADOW
+    .union(PrimaryControls::CR8_LOAD_EXITING)
+    .union(PrimaryControls::CR8_STORE_EXITING);
 const SECONDARY: SecondaryControls = SecondaryControls::EPT
     .union(SecondaryControls::VPID)
     .union(SecondaryControls::UNRESTRICTED_GUEST);

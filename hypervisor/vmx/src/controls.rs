@@ -100,6 +100,10 @@ bitflags! {
         const XSAVES = 1 << 20;
         /// The TSC multiplier applies to the guest's reads.
         const TSC_SCALING = 1 << 25;
+        /// Those that let the processor keep the interrupts of a local APIC in x2APIC mode.
+        const APIC_VIRTUALIZATION = Self::VIRTUALIZE_X2APIC.bits()
+            | Self::APIC_REGISTER_VIRTUALIZATION.bits()
+            | Self::VIRTUAL_INTERRUPT_DELIVERY.bits();
         const _ = !0;
     }
 
@@ -166,6 +170,11 @@ impl Allowed {
         }
         Ok((required | wanted | self.must_be_one) & self.may_be_one)
     }
+
+    /// Whether these bits can be both set and clear.
+    pub(crate) const fn is_free(self, bits: u32) -> bool {
+        bits & self.may_be_one & !self.must_be_one == bits
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +200,7 @@ mod tests {
                     prop_assert_eq!(value & !may, 0);
                     prop_assert_eq!(value & required, required);
                     prop_assert_eq!(value & !(required | wanted | one), 0);
+                    prop_assert!(!allowed.is_free(required) || one & required == 0);
                 }
                 Err(missing) => prop_assert_eq!(missing, required & !may),
             }

@@ -242,6 +242,9 @@ pub enum RareExit {
     Init,
     /// A start-up IPI with this vector.
     StartUp(Vector),
+    /// The guest ended an interrupt with this vector that [`crate::Active::lend_apic`] asked for; the instruction is
+    /// done.
+    EndOfInterrupt(Vector),
     /// The paging structures of the hypervisor itself are malformed at this guest-physical address.
     Misconfiguration(u64),
     /// A reason that should not occur with the controls in use.
@@ -273,6 +276,7 @@ mod reason {
     pub(super) const MWAIT: u32 = 36;
     pub(super) const MONITOR: u32 = 39;
     pub(super) const PAUSE: u32 = 40;
+    pub(super) const VIRTUALIZED_EOI: u32 = 45;
     pub(super) const EPT_VIOLATION: u32 = 48;
     pub(super) const EPT_MISCONFIGURATION: u32 = 49;
     pub(super) const INVEPT: u32 = 50;
@@ -351,6 +355,7 @@ pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit
             RareExit::Misconfiguration(vmcs.read64(Field64::GuestPhysicalAddress)?)
         }
         reason::XSETBV => RareExit::SetXcr,
+        reason::VIRTUALIZED_EOI => RareExit::EndOfInterrupt(Vector(qualification()? as u32)),
         other => RareExit::Unexpected(other),
     })
 }

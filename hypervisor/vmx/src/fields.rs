@@ -30,6 +30,7 @@ fields! {
         GuestGsSelector = 0x080a,
         GuestLdtrSelector = 0x080c,
         GuestTrSelector = 0x080e,
+        GuestInterruptStatus = 0x0810,
         HostEsSelector = 0x0c00,
         HostCsSelector = 0x0c02,
         HostSsSelector = 0x0c04,
@@ -47,7 +48,12 @@ fields! {
         IoBitmapB = 0x2002,
         MsrBitmap = 0x2004,
         TscOffset = 0x2010,
+        VirtualApicAddress = 0x2012,
         EptPointer = 0x201a,
+        EoiExit0 = 0x201c,
+        EoiExit1 = 0x201e,
+        EoiExit2 = 0x2020,
+        EoiExit3 = 0x2022,
         GuestPhysicalAddress = 0x2400,
         VmcsLinkPointer = 0x2800,
         GuestDebugCtl = 0x2802,
@@ -63,6 +69,14 @@ fields! {
 }
 
 impl Field64 {
+    /// The EOI-exit bitmap, the lowest vectors first.
+    pub(crate) const EOI_EXITS: [Self; 4] = [
+        Self::EoiExit0,
+        Self::EoiExit1,
+        Self::EoiExit2,
+        Self::EoiExit3,
+    ];
+
     /// The page-directory-pointer entries of 32-bit PAE paging.
     pub(crate) const GUEST_PDPTES: [Self; 4] = [
         Self::GuestPdpte0,

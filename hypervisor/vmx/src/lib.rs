@@ -32,6 +32,7 @@ mod saved;
 mod setup;
 mod state;
 mod vcpu;
+mod virtual_apic;
 mod vmcs;
 mod xsave;
 
@@ -51,5 +52,6 @@ pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};
 pub use saved::{QueuedEvent, RestoreError, TableRegister, VcpuStateV1};
 pub use state::{Event, EventKind, Gprs, Segment, SegmentRegister, StartState};
 pub use vcpu::{EntryFailure, Refusal, Vcpu, VcpuError};
+pub use virtual_apic::ApicState;
 pub use vmcs::VmcsError;
 pub use xsave::{ComponentV1, ExtendedStateV1};

@@ -13,6 +13,7 @@ use crate::residency::Resident;
 use crate::saved::{RestoreError, VcpuStateV1};
 use crate::setup;
 use crate::state::StartState;
+use crate::virtual_apic::VirtualApic;
 use crate::vmcs::{Current, Region, VmcsError};
 use alloc::boxed::Box;
 use core::fmt;
@@ -118,7 +119,9 @@ pub struct Vcpu {
     pub(crate) context: Box<EnterContext>,
     pub(crate) resident: Resident,
     io: IoBitmaps,
-    msrs: MsrBitmap,
+    pub(crate) msrs: MsrBitmap,
+    /// For guests with local APICs, where the processor can keep them.
+    pub(crate) apic: Option<VirtualApic>,
     vpid: u16,
     /// 1 once the VMCS is launched, as [`crate::enter::enter`] takes it.
     pub(crate) launched: u32,
@@ -156,6 +159,7 @@ impl Vcpu {
             ),
             io: IoBitmaps::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
             msrs: MsrBitmap::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
+            apic: None,
             vpid,
             launched: 0,
             primary: caps.primary,
@@ -170,6 +174,24 @@ impl Vcpu {
         // SAFETY: passed on to the caller.
         unsafe { vcpu.reset(cpu, ept, tsc_offset, start)? };
         Ok(vcpu)
+    }
+
+    /// Makes [`crate::Active::lend_apic`] work where the processor has APIC virtualization. A vCPU whose guest has no
+    /// local APIC needs none of it.
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::OutOfMemory`].
+    pub fn provide_apic(
+        &mut self,
+        cpu: &VmxCpu,
+        frames: &mut impl FrameSource,
+    ) -> Result<(), VcpuError> {
+        if cpu.capabilities().apic && self.apic.is_none() {
+            let frame = frames.frame().ok_or(VcpuError::OutOfMemory)?;
+            self.apic = Some(VirtualApic::new(frame));
+        }
+        Ok(())
     }
 
     /// Puts the vCPU into the state of [`Vcpu::new`] again. It need not be the active one, nor does it
@@ -235,6 +257,11 @@ impl Vcpu {
         self.context.gprs = state.gprs;
         self.resident.set(state);
         self.primary = cpu.capabilities().primary;
+        if let Some(apic) = &mut self.apic {
+            // The controls are written anew, without those for it.
+            self.msrs.intercept_apic(true);
+            apic.on = false;
+        }
         self.launched = 0;
         cpu.current = None;
         // SAFETY: a `VmxCpu` exists, so this processor is in VMX operation; a vCPU never leaves the

@@ -24,6 +24,8 @@ const COMPLAINTS: [&str; 7] = [
     "nobody cared",
 ];
 const USERLAND: &str = "linux: userland reached";
+/// What the hypervisor calls a processor's APIC virtualization in the log.
+const APIC_VIRTUALIZATION: &str = "APIC virtualization";
 /// The end of the shell's prompt.
 const PROMPT: &str = "# ";
 const MEMTEST: &str = "memtest86+";
@@ -37,6 +39,14 @@ pub(super) fn cases() -> Vec<Case> {
             900,
             beside_rtos,
         ),
+        Case::new(
+            "linux-sandy-bridge",
+            "the same kernel on a processor without APIC virtualization",
+            900,
+            sandy_bridge,
+        )
+        .on_bochs()
+        .only_with_all(),
         Case::new(
             "linux-2vcpu",
             "the same kernel on two processors, with translations under change",
@@ -104,10 +114,45 @@ fn beside_rtos(lab: &Lab) -> Result<()> {
     session
         .expect("17 passed, 0 failed")
         .context("the RTOS's self-test")?;
+    if session.text().contains(APIC_VIRTUALIZATION) {
+        check_interrupts(&mut session)?;
+    }
     session.send("\u{f}1reboot -f\n")?;
     session.expect("linux: reset by the guest")?;
     userland(&mut session)?;
     power_off(&mut session)
+}
+
+fn sandy_bridge(lab: &Lab) -> Result<()> {
+    let board = board(2, "0", 1, "run=selftest;halt");
+    let mut session = lab.boot_with(&board, |setup| {
+        setup.cpu_model = rtos::SANDY_BRIDGE.to_owned();
+    })?;
+    userland(&mut session)?;
+    session.never_said(APIC_VIRTUALIZATION)?;
+    power_off(&mut session)
+}
+
+/// Most of Linux's interrupts are its timer's, which it sets by a write of an MSR. Where the processor keeps the local
+/// APIC, the end of an interrupt is no exit. Few come while the guest takes none and so cost the exit of a window.
+fn check_interrupts(session: &mut Session) -> Result<()> {
+    session.send("\u{f}hstat linux\r")?;
+    session.expect("INFO  linux vcpu 0: guest")?;
+    let said = session.expect("\n  other")?;
+    let words: Vec<&str> = said.split([' ', ',', '\n', '\r']).collect();
+    // The number before or behind a word; an exit that never came is not named.
+    let near = |word: &str, step: isize| {
+        let at = words.iter().position(|other| *other == word)?;
+        words.get(at.checked_add_signed(step)?)?.parse::<u64>().ok()
+    };
+    let interrupts = near("interrupts", -1).context("no interrupts in the statistics")?;
+    let writes = near("wrmsr", 1).unwrap_or(0);
+    let windows = near("window", 1).unwrap_or(0);
+    ensure!(
+        writes < interrupts + interrupts / 4 && windows < interrupts / 5,
+        "{interrupts} interrupts took {writes} exits by WRMSR and {windows} by interrupt windows"
+    );
+    Ok(())
 }
 
 fn two_vcpus(lab: &Lab) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::emulator::bochs::IPS;
 use anyhow::{Context, Result, ensure};
 
 /// The model without accessed/dirty bits, page-modification log and x2APIC.
-const SANDY_BRIDGE: &str = "corei7_sandy_bridge_2600k";
+pub(super) const SANDY_BRIDGE: &str = "corei7_sandy_bridge_2600k";
 /// The executive's prompt.
 pub(super) const PROMPT: &str = "rtos> ";
 /// How far clocks may be apart.

@@ -21,6 +21,14 @@ impl Vectors {
         }
     }
 
+    /// Adds the vectors of such words, but for those that no interrupt may have.
+    pub(super) fn merge(&mut self, words: [u64; 4]) {
+        for (word, add) in self.0.iter_mut().zip(words) {
+            *word |= add;
+        }
+        self.0[0] &= !((1 << FIRST_VECTOR) - 1);
+    }
+
     pub(super) const fn words(&self) -> [u64; 4] {
         self.0
     }
@@ -44,6 +52,17 @@ impl Vectors {
     pub(super) const fn remove(&mut self, vector: u8) {
         let (word, bit) = place(vector);
         self.0[word] &= !bit;
+    }
+
+    /// Whether there are no two vectors.
+    #[inline]
+    pub(super) const fn at_most_one(&self) -> bool {
+        let [first, second, third, last] = self.0;
+        // Alone, a word's bit is in the union too; two words' bits may coincide there.
+        let words =
+            (first != 0) as u8 + (second != 0) as u8 + (third != 0) as u8 + (last != 0) as u8;
+        let union = first | second | third | last;
+        words <= 1 && union & union.wrapping_sub(1) == 0
     }
 
     /// The highest vector; 0, which no interrupt has, for the empty set.
