@@ -7,7 +7,7 @@ use crate::memory::PhysicalMemory;
 use crate::{guest, shell};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
 use drivers::local_apic::{Ipi, LocalApic};
 use drivers::tsc;
 use log::{error, info, warn};
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) cpus: Vec<u32>,
     /// Set when a processor has mail; it clears the flag as it looks.
     attention: Vec<AtomicBool>,
+    /// What runs on each processor: a vCPU of this priority, plus one; 0 for none.
+    running: Vec<AtomicU16>,
     pub(crate) power: crate::power::Power,
 }
 
@@ -65,6 +67,7 @@ pub(crate) fn share(
         memory: Mutex::new(memory),
         local_apic,
         attention: cpus.iter().map(|_| AtomicBool::new(false)).collect(),
+        running: cpus.iter().map(|_| AtomicU16::new(0)).collect(),
         cpus,
         power,
     })
@@ -85,6 +88,20 @@ pub(crate) fn attend(cpu: usize) {
         shared
             .local_apic
             .send(*apic_id, Ipi::Fixed(vector::ATTENTION));
+    }
+}
+
+/// Makes a processor look soon at a vCPU of this priority, for which something was left. While one of a higher priority
+/// runs there it is left alone, since it looks at all of them when that one is done: no guest's messages to its own
+/// vCPUs slow down a more urgent guest.
+pub(crate) fn attend_vcpu(cpu: usize, priority: u8) {
+    let Some(running) = SHARED.get().and_then(|shared| shared.running.get(cpu)) else {
+        return;
+    };
+    // What was left is seen by the owner, which says that nothing runs before it looks; or this sees that.
+    fence(Ordering::SeqCst);
+    if running.load(Ordering::Relaxed) <= u16::from(priority) + 1 {
+        attend(cpu);
     }
 }
 
@@ -319,16 +336,26 @@ impl Cpu {
             .iter()
             .take_while(|vcpu| vcpu.priority() == priority)
             .count();
-        let milliseconds = if behind > 1 {
-            TURN_MILLISECONDS
-        } else {
-            SLICE_MILLISECONDS
-        };
-        let until = until.min(now + milliseconds * self.ticks_per_millisecond);
         let vcpu = &mut self.vcpus[index];
+        let mut until = until.min(now + SLICE_MILLISECONDS * self.ticks_per_millisecond);
+        if behind > 1 {
+            if vcpu.turn_ends == 0 {
+                vcpu.turn_ends = now + TURN_MILLISECONDS * self.ticks_per_millisecond;
+            }
+            until = until.min(vcpu.turn_ends);
+        }
+        let running = &self.shared.running[self.number];
+        running.store(u16::from(priority) + 1, Ordering::Relaxed);
         let ended = vcpu.run(&mut self.vmx, self.busy_since, until, &self.shared.memory);
+        running.store(0, Ordering::Relaxed);
+        // Before the vCPUs are looked at: see `attend_vcpu`.
+        fence(Ordering::SeqCst);
         self.busy_since = tsc::read();
-        if ended == Yield::Turn {
+        let over = behind > 1 && self.busy_since >= vcpu.turn_ends;
+        if ended != Yield::Interrupted || over {
+            vcpu.turn_ends = 0;
+        }
+        if ended == Yield::Turn || over {
             self.vcpus[index..index + behind].rotate_left(1);
         }
     }
@@ -353,6 +380,8 @@ impl Cpu {
                 self.vcpus[index].command(command, &mut self.vmx, &self.shared.memory);
             }
         }
+        // What the operator wanted is on no guest's account.
+        self.busy_since = tsc::read();
     }
 
     /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier,

@@ -324,13 +324,21 @@ impl Machine {
         self.glance.update(&shared);
         drop(shared);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
-            // A message may come before the owner has looked: it is for the local APIC as the owner will find it.
-            let local = match &*vcpu.saved.lock() {
+            let mut saved = vcpu.saved.lock();
+            if index != 0 && saved.is_none() {
+                *saved = Some(VirtualCpuStateV1::waiting(self.local_apic(index)));
+            }
+            // A message may come before the owner has looked: it is for the local APIC as the owner will find it, and
+            // joins what was left.
+            let local = match &*saved {
                 Some(saved) => Local::restore(self.local_apic(index), &saved.local),
                 None => Ok(Local::new(self.local_apic(index))),
             };
             let address = local.map_or(Address::from_bits(0), |local| local.address());
             vcpu.mailbox.reset(address);
+            if let Some(saved) = &*saved {
+                vcpu.mailbox.restore(&saved.mailbox);
+            }
         }
         *self.run.ending.lock() = None;
         self.run.freezes.store(false, Ordering::Relaxed);

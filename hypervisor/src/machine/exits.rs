@@ -32,9 +32,9 @@ pub(super) enum End {
     Halted {
         wakeable: bool,
     },
-    /// The processor has something to look at.
+    /// Its time is up, or the processor has something to look at.
     Interrupted,
-    /// Its time is up, or something happened that its owner must see to first.
+    /// Something happened that its owner or another vCPU on the processor must see to first.
     Turn,
     PowerOff,
     Reset,
@@ -153,7 +153,10 @@ impl VirtualCpu {
             }
             Ok(End::Halted { wakeable: false }) => {
                 self.activity = Activity::Dead;
-                info!("{self}: halted with interrupts off");
+                // A guest that does this again and again does not fill the log.
+                if !core::mem::replace(&mut self.told_dead, true) {
+                    info!("{self}: halted with interrupts off");
+                }
                 Yield::Done
             }
             Ok(End::Interrupted) => Yield::Interrupted,
@@ -177,7 +180,7 @@ impl VirtualCpu {
         let name = &self.machine.handle.name;
         error!("{name}: crashed: {cause}");
         if let Some(registers) = self.registers(cpu) {
-            error!("{self}: registers\n{registers}");
+            error!("{self}: registers\n{}", registers.guest_registers());
         }
         debug!("{self}: {}", self.trace);
     }
@@ -222,7 +225,7 @@ impl Context<'_> {
             let mut now = tsc::read();
             if now >= event {
                 if now >= until {
-                    break End::Turn;
+                    break End::Interrupted;
                 }
                 self.platform.expire(now);
                 event = self.next_event(until);
@@ -239,6 +242,9 @@ impl Context<'_> {
                 now = tsc::read();
             }
             self.platform.release();
+            if self.platform.yields {
+                break End::Turn;
+            }
             self.statistics.count(kind, now - since);
             let exit = active.run(left)?;
             since = tsc::read();

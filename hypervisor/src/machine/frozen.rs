@@ -1,9 +1,10 @@
 //! The saved state of a whole machine beside its memory, as bytes.
 
-use super::local::LocalStateV1;
+use super::local::{Local, LocalStateV1};
 use super::mailbox::MailboxStateV1;
 use super::{Machine, StartFailure};
 use alloc::vec::Vec;
+use devices::lapic::LocalApicConfig;
 use devices::{Pc, PcStateV1};
 use serde::{Deserialize, Serialize};
 use vmx::VcpuStateV1;
@@ -25,6 +26,18 @@ pub(super) struct VirtualCpuStateV1 {
     pub(super) processor: Option<VcpuStateV1>,
     pub(super) local: LocalStateV1,
     pub(super) mailbox: MailboxStateV1,
+}
+
+impl VirtualCpuStateV1 {
+    /// The state of a vCPU that waits for its start-up IPI, as all but the first do at first.
+    pub(super) fn waiting(apic: Option<LocalApicConfig>) -> Self {
+        Self {
+            activity: ActivityV1::WaitForStartUp,
+            processor: None,
+            local: Local::new(apic).save(),
+            mailbox: MailboxStateV1::default(),
+        }
+    }
 }
 
 /// The saved state of a machine. Times in it are guest times.

@@ -47,7 +47,10 @@ enum Stage {
 /// What comes after the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
+    /// What the guest wanted as it ended the run.
     Nothing,
+    /// Nothing, whatever the guest wanted.
+    Stop,
     Start,
     Freeze,
 }
@@ -90,7 +93,7 @@ impl Lead {
             info!("{}: stopped", machine.handle.name);
         }
         self.frozen = None;
-        self.stage = Stage::Ending(Next::Nothing);
+        self.stage = Stage::Ending(Next::Stop);
         machine.handle.set_state(GuestState::Stopped);
     }
 
@@ -131,6 +134,9 @@ impl Lead {
             GuestState::Running | GuestState::Restarting
         );
         match command {
+            Command::Start if machine.handle.state() == GuestState::Frozen => {
+                info!("{}: is frozen: thaw it, or restart it", machine.handle.name);
+            }
             Command::Start if running => info!("{}: runs already", machine.handle.name),
             Command::Start | Command::Restart => self.start(machine),
             Command::Stop => self.stop(machine),
@@ -176,6 +182,7 @@ impl Lead {
                 self.stage = Stage::Idle;
                 match (next, ending) {
                     (Next::Start, _) => self.stage = Stage::Scrubbing(0),
+                    (Next::Stop, _) => {}
                     (_, Some(ending)) => self.ended(machine, ending),
                     (Next::Freeze, None) => self.stage = Stage::Keeping(0),
                     (Next::Nothing, None) => {}

@@ -26,7 +26,7 @@ pub(super) struct Mailbox {
 }
 
 /// What was left for a vCPU and not yet taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MailboxStateV1 {
     edges: [u64; 4],
     levels: [u64; 4],
@@ -47,7 +47,13 @@ impl Mailbox {
                 words[usize::from(word)].fetch_or(1 << bit, Ordering::Relaxed);
             }
             DeliveryMode::Nmi => self.signal(NMI),
-            DeliveryMode::Init => self.signal(INIT),
+            DeliveryMode::Init => {
+                // A start-up that came before an INIT is over.
+                let after = |signals| Some(signals & !(START_UP | PAGE) | INIT);
+                let _ = self
+                    .signals
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+            }
             DeliveryMode::StartUp => {
                 // The first page counts until it is taken: the second of two start-ups does nothing.
                 let page = START_UP | u32::from(message.vector);
@@ -59,7 +65,7 @@ impl Mailbox {
             // There is no system management mode, and the 8259A pair's line has its own way.
             DeliveryMode::Smi | DeliveryMode::ExtInt => return,
         }
-        self.filled.store(true, Ordering::Release);
+        self.filled.swap(true, Ordering::AcqRel);
     }
 
     fn signal(&self, signal: u32) {
@@ -207,6 +213,17 @@ mod tests {
         assert_eq!(local.take_start_up(), Some(0x9a));
         assert_eq!(local.take_start_up(), None);
         assert!(!local.take_init());
+    }
+
+    #[test]
+    fn an_init_ends_a_start_up_before_it() {
+        let (mailbox, mut local) = (Mailbox::default(), local());
+        mailbox.post(message(DeliveryMode::StartUp, 0x9a, false));
+        mailbox.post(message(DeliveryMode::Init, 0, false));
+        mailbox.post(message(DeliveryMode::StartUp, 0x77, false));
+        mailbox.empty_into(&mut local);
+        assert!(local.take_init());
+        assert_eq!(local.take_start_up(), Some(0x77));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl<'a> Platform<'a> {
         if vcpus[index].cpu == vcpus[self.index].cpu {
             self.yields = true;
         } else {
-            cpu::attend(vcpus[index].cpu);
+            cpu::attend_vcpu(vcpus[index].cpu, self.machine.config.priority);
         }
     }
 
@@ -413,7 +413,7 @@ impl<'a> Platform<'a> {
 
     /// Gives the guest typed bytes as far as it has room.
     pub(super) fn feed_console(&mut self, guest: &GuestHandle) {
-        if !self.tends_devices() || !guest.input_waits() {
+        if !guest.input_waits() {
             return;
         }
         let mut bytes = [0; 64];

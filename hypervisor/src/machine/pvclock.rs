@@ -51,12 +51,11 @@ impl Scale {
 }
 
 /// The page that a guest reads its clock from (`struct pvclock_vcpu_time_info`): its first 32 bytes.
-fn time_info(tsc_hz: u64, tsc: u64, now: Ticks) -> [u8; 32] {
+fn time_info(version: u32, tsc_hz: u64, tsc: u64, now: Ticks) -> [u8; 32] {
     let scale = Scale::new(tsc_hz);
     let nanoseconds = u128::from(now.0) * u128::from(NANOSECONDS) / u128::from(tsc_hz.max(1));
     let mut bytes = [0; 32];
-    // Bytes 0 to 3: the version, which is odd while the rest changes.
-    bytes[0] = 2;
+    bytes[..4].copy_from_slice(&version.to_le_bytes());
     bytes[8..16].copy_from_slice(&tsc.to_le_bytes());
     bytes[16..24].copy_from_slice(&(nanoseconds as u64).to_le_bytes());
     bytes[24..28].copy_from_slice(&scale.multiplier.to_le_bytes());
@@ -80,7 +79,15 @@ pub(super) fn write_system_time(
     if msr & ENABLED == 0 {
         return Ok(());
     }
-    memory.write(msr & !ENABLED, &time_info(tsc_hz, tsc, now))
+    let address = msr & !ENABLED;
+    // The version is odd while the rest changes, and another one afterwards.
+    let before = memory.read_u32(address)?;
+    let changing = before | 1;
+    memory.write(address, &changing.to_le_bytes())?;
+    let version = changing.wrapping_add(1);
+    let info = time_info(version, tsc_hz, tsc, now);
+    memory.write(address + 4, &info[4..])?;
+    memory.write(address, &info[..4])
 }
 
 /// Writes the wall clock at guest time zero, in Unix seconds, to `address` (`struct pvclock_wall_clock`).
@@ -124,7 +131,7 @@ mod tests {
         fn the_guest_reads_nanoseconds(
             hz in 3_600_000_u64..10_000_000_000, now in 0_u64..1 << 50, passed in 0_u64..1 << 40, adjust: u64,
         ) {
-            let info = time_info(hz, now.wrapping_add(adjust), Ticks(now));
+            let info = time_info(2, hz, now.wrapping_add(adjust), Ticks(now));
             let read = guest_reads(&info, now.wrapping_add(adjust).wrapping_add(passed));
             let right = u128::from(now + passed) * u128::from(NANOSECONDS) / u128::from(hz);
             // A part in 2^31 of what has passed since, and what is lost by rounding.
@@ -136,10 +143,13 @@ mod tests {
     #[test]
     fn a_clock_is_written_where_the_guest_says() {
         let memory = fake::memory(0x2000);
+        memory.scrub(0..0x2000);
         write_system_time(&memory, 0x1000 | ENABLED, 50_000_000, 77, Ticks(50_000_000)).unwrap();
         assert_eq!(memory.read_u32(0x1000), Ok(2));
         assert_eq!(memory.read_u64(0x1008), Ok(77));
         assert_eq!(memory.read_u64(0x1010), Ok(NANOSECONDS));
+        write_system_time(&memory, 0x1000 | ENABLED, 50_000_000, 99, Ticks(50_000_000)).unwrap();
+        assert_eq!(memory.read_u32(0x1000), Ok(4));
         assert!(write_system_time(&memory, 0x1ff1, 50_000_000, 0, Ticks(0)).is_err());
         // One that is not in use is not written.
         assert!(write_system_time(&memory, 0x10_0000, 50_000_000, 0, Ticks(0)).is_ok());

@@ -9,6 +9,7 @@ use super::trace::Trace;
 use super::{Machine, StartFailure};
 use crate::guest::{Command, GuestState};
 use crate::memory::PhysicalMemory;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 use drivers::tsc;
@@ -50,7 +51,7 @@ pub(crate) enum Yield {
     Done,
     /// The processor has something else to look at.
     Interrupted,
-    /// Its time is up, or it waits for another vCPU of its guest on this processor.
+    /// Another vCPU of its guest on this processor is to go on first.
     Turn,
 }
 
@@ -62,6 +63,10 @@ pub(crate) struct VirtualCpu {
     pub(super) vcpu: Option<Vcpu>,
     pub(super) local: Local,
     pub(super) activity: Activity,
+    /// When, in the board's TSC, it is another's turn; 0 before its own has begun.
+    pub(crate) turn_ends: u64,
+    /// The log says already that it halted with interrupts off.
+    pub(super) told_dead: bool,
     /// The run that it was last made ready for.
     pub(super) run_number: u64,
     pub(super) statistics: Statistics,
@@ -78,6 +83,8 @@ impl VirtualCpu {
             vcpu: None,
             local: Local::new(machine.local_apic(index)),
             activity: Activity::Parked,
+            turn_ends: 0,
+            told_dead: false,
             run_number: 0,
             statistics: Statistics::default(),
             trace: Trace::new(),
@@ -185,7 +192,12 @@ impl VirtualCpu {
             Activity::Dead => platform.nmi_pending(),
         };
         if !wakes {
-            return Want::Nothing;
+            // Another vCPU of the guest, polled before, may have got something to do meanwhile.
+            return if platform.yields {
+                Want::Attention
+            } else {
+                Want::Nothing
+            };
         }
         if let Activity::Halted(since) = self.activity {
             self.statistics.halted += now.saturating_sub(since);
@@ -245,8 +257,6 @@ impl VirtualCpu {
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
         self.local = Local::restore(self.machine.local_apic(self.index), &state.local)?;
-        let mailbox = &self.machine.vcpus[self.index].mailbox;
-        mailbox.restore(&state.mailbox);
         self.activity = match (state.activity, &state.processor) {
             (ActivityV1::WaitForStartUp, _) => return Ok(()),
             (_, None) => return Err(StartFailure("the processor's state is missing".into())),
@@ -283,6 +293,7 @@ impl VirtualCpu {
     ) {
         self.park(cpu);
         self.run_number = number;
+        self.told_dead = false;
         self.local = Local::new(self.machine.local_apic(self.index));
         self.statistics = Statistics::default();
         self.trace.clear();
@@ -380,7 +391,9 @@ impl VirtualCpu {
             (_, Activity::Dead) => " (halted with interrupts off)",
         };
         match self.registers(cpu) {
-            Some(registers) => info!("{self}: {state}{doing}\n{registers}"),
+            Some(registers) => {
+                info!("{self}: {state}{doing}\n{}", registers.guest_registers());
+            }
             None => info!("{self}: {state}{doing}, never started"),
         }
     }
@@ -403,7 +416,9 @@ impl VirtualCpu {
     fn print_statistics(&self) {
         info!("{self}: {}", self.statistics);
         if self.index == 0 {
-            for (port, count) in self.machine.devices.lock().unclaimed() {
+            // Copied, for the guest's other vCPUs wait for the devices as long as they are locked.
+            let ports: Vec<_> = self.machine.devices.lock().unclaimed().collect();
+            for (port, count) in ports {
                 let name = &self.machine.handle.name;
                 info!("{name}: port {port:#06x}: nobody there, {count} accesses");
             }

@@ -184,9 +184,9 @@ impl GuestMemory {
         let end = range.end.min(self.size).min(from.size);
         if let Some(length) = end.checked_sub(range.start) {
             let at = range.start as usize;
-            // SAFETY: in bounds of both, which are different memory by the contract of `new`.
+            // SAFETY: in bounds of both, which may be the same memory.
             unsafe {
-                core::ptr::copy_nonoverlapping(
+                core::ptr::copy(
                     from.base.wrapping_add(at),
                     self.base.wrapping_add(at),
                     length as usize,
