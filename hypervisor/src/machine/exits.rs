@@ -242,7 +242,7 @@ impl Context<'_> {
                 now = tsc::read();
             }
             self.platform.release();
-            if self.platform.yields {
+            if self.platform.yields || self.platform.init_pending() {
                 break End::Turn;
             }
             self.statistics.count(kind, now - since);
@@ -305,9 +305,6 @@ impl Context<'_> {
                     kind
                 }
             };
-            if self.platform.yields || self.platform.init_pending() {
-                break End::Turn;
-            }
         };
         self.take_apic(active)?;
         self.statistics.count(kind, tsc::read() - since);
@@ -370,7 +367,7 @@ impl Context<'_> {
 
     #[inline(always)]
     fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
-        let now = self.platform.time(tsc::read());
+        let now = self.platform.lock_for_access();
         let width = device_width(access.width());
         let mut requests = Requests::new(self.machine);
         match access.direction() {
@@ -490,7 +487,7 @@ impl Context<'_> {
         active: &mut Active<'_>,
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
-        let now = self.platform.time(tsc::read());
+        let now = self.platform.lock_for_access();
         let mut requests = Requests::new(self.machine);
         string_io::step(
             active,

@@ -85,6 +85,14 @@ impl<'a> Platform<'a> {
             .get_or_insert_with(|| self.machine.devices.lock())
     }
 
+    /// Locks the devices for an access, and returns its time: no access that waited for the lock comes before one that
+    /// did not.
+    #[inline(always)]
+    pub(super) fn lock_for_access(&mut self) -> Ticks {
+        self.pc();
+        self.time(tsc::read())
+    }
+
     /// Lets the guest's other vCPUs have the devices, before this one enters the guest.
     #[inline(always)]
     pub(super) fn release(&mut self) {
