@@ -234,6 +234,12 @@ impl Machine {
         self.config.clock == Clock::Paravirtual
     }
 
+    /// Whether another vCPU of the guest takes turns with this one.
+    fn shares_processor(&self, index: usize) -> bool {
+        let cpu = self.vcpus[index].cpu;
+        self.vcpus.iter().filter(|vcpu| vcpu.cpu == cpu).count() > 1
+    }
+
     /// Whether nobody else can touch the devices while the one vCPU runs.
     fn is_uniprocessor(&self) -> bool {
         self.vcpus.len() == 1

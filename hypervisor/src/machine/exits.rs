@@ -26,6 +26,9 @@ use vmx::{
 /// than the hypervisor serves them must not keep the guest from running.
 const PROGRESS: u64 = 256;
 
+/// TSC ticks that a vCPU spins for a lock before another one gets its processor.
+const PAUSE_WINDOW: u32 = 4096;
+
 /// How a run ended.
 pub(super) enum End {
     /// Whether an interrupt would wake it.
@@ -204,6 +207,9 @@ impl VirtualCpu {
             statistics: &mut self.statistics,
             trace: &mut self.trace,
         };
+        if self.machine.shares_processor(self.index) {
+            active.set_pause_window(PAUSE_WINDOW)?;
+        }
         let until = until.min(tsc::read().saturating_add(u64::from(u32::MAX)));
         context.enter_and_exit(&mut active, since, until)
     }
@@ -515,7 +521,12 @@ impl Context<'_> {
                 }
             }
             // The caches are coherent and the host's: nothing to flush for the guest.
-            RareExit::CacheFlush | RareExit::Pause => active.skip_instruction()?,
+            RareExit::CacheFlush => active.skip_instruction()?,
+            // What it waits for is perhaps done by a vCPU that waits for this processor.
+            RareExit::Pause => {
+                self.platform.yields = true;
+                active.skip_instruction()?;
+            }
             RareExit::ReadPerformanceCounter => active.inject(Event::GENERAL_PROTECTION)?,
             RareExit::MonitorWait | RareExit::Hypercall | RareExit::VirtualizationInstruction => {
                 active.inject(Event::INVALID_OPCODE)?

@@ -6,6 +6,7 @@ mod events;
 mod save;
 mod task;
 
+use crate::controls::SecondaryControls;
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
 use crate::enter::enter;
@@ -249,6 +250,20 @@ impl<'a> Active<'a> {
             self.vmcs
                 .write_natural(FieldNatural::GuestRip, next & 0xffff_ffff)
         }
+    }
+
+    /// Makes a loop around PAUSE in the guest's kernel exit after so many TSC ticks, where the processor can.
+    ///
+    /// # Errors
+    ///
+    /// [`VmcsError::Write`].
+    pub fn set_pause_window(&mut self, ticks: u32) -> Result<(), VmcsError> {
+        let secondary = self.cpu.capabilities().secondary;
+        if !secondary.contains(SecondaryControls::PAUSE_LOOP_EXITING) {
+            return Ok(());
+        }
+        // SAFETY: the field exists with the control, and only decides about exits.
+        unsafe { self.vmcs.write32(Field32::PauseLoopWindow, ticks) }
     }
 
     /// Sets what is added to the TSC that the guest reads.

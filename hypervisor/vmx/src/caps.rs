@@ -350,6 +350,7 @@ const SECONDARY: SecondaryControls = SecondaryControls::EPT
     .union(SecondaryControls::VPID)
     .union(SecondaryControls::UNRESTRICTED_GUEST);
 const SECONDARY_WANTED: SecondaryControls = SecondaryControls::RDTSCP
+    .union(SecondaryControls::PAUSE_LOOP_EXITING)
     .union(SecondaryControls::INVPCID)
     .union(SecondaryControls::WBINVD_EXITING);
 const EXIT: ExitControls = ExitControls::HOST_64_BIT

@@ -90,6 +90,8 @@ bitflags! {
         const APIC_REGISTER_VIRTUALIZATION = 1 << 8;
         /// Virtual interrupts are delivered by the processor.
         const VIRTUAL_INTERRUPT_DELIVERY = 1 << 9;
+        /// A loop around PAUSE exits.
+        const PAUSE_LOOP_EXITING = 1 << 10;
         /// INVPCID works in the guest.
         const INVPCID = 1 << 12;
         /// VM functions are available.

@@ -104,6 +104,8 @@ fields! {
         EntryExceptionErrorCode = 0x4018,
         EntryInstructionLength = 0x401a,
         SecondaryControls = 0x401e,
+        PauseLoopGap = 0x4020,
+        PauseLoopWindow = 0x4022,
         InstructionError = 0x4400,
         ExitReason = 0x4402,
         ExitInterruptionInfo = 0x4404,

@@ -1,7 +1,7 @@
 //! Writing a VMCS from scratch (Intel SDM volume 3, chapter 27 lists what entry checks).
 
 use crate::caps::Capabilities;
-use crate::controls::EntryControls;
+use crate::controls::{EntryControls, SecondaryControls};
 use crate::cpu::HostFields;
 use crate::enter::exit_rip;
 use crate::fields::{Field16, Field32, Field64, FieldNatural};
@@ -49,6 +49,11 @@ pub(crate) const CR4_ALWAYS: u64 =
 /// The vector of #MC, the one exception that exits.
 const MACHINE_CHECK: u32 = 18;
 
+/// TSC ticks between two executions of PAUSE that are still of one loop (Intel SDM volume 3, section 26.1.3).
+const PAUSE_LOOP_GAP: u32 = 128;
+/// TSC ticks in such a loop after which it exits: practically never.
+const PAUSE_LOOP_NEVER: u32 = u32::MAX;
+
 /// Addresses of the structures that a VMCS points to.
 pub(crate) struct Tables {
     pub(crate) ept_pointer: u64,
@@ -84,6 +89,13 @@ pub(crate) unsafe fn write_controls(
             Field32::EntryInterruptionInfo,
         ] {
             vmcs.write32(field, 0)?;
+        }
+        if caps
+            .secondary
+            .contains(SecondaryControls::PAUSE_LOOP_EXITING)
+        {
+            vmcs.write32(Field32::PauseLoopGap, PAUSE_LOOP_GAP)?;
+            vmcs.write32(Field32::PauseLoopWindow, PAUSE_LOOP_NEVER)?;
         }
         vmcs.write64(Field64::IoBitmapA, tables.io.0)?;
         vmcs.write64(Field64::IoBitmapB, tables.io.1)?;

@@ -55,7 +55,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         Case::new(
             "linux-1cpu",
-            "Linux and the RTOS share one processor, and neither starves",
+            "Linux with two vCPUs and the RTOS share one processor, and nothing starves",
             900,
             one_cpu,
         ),
@@ -168,8 +168,22 @@ fn two_vcpus(lab: &Lab) -> Result<()> {
 }
 
 fn one_cpu(lab: &Lab) -> Result<()> {
-    let mut session = lab.boot(&board(1, "0", 0, "run=selftest"))?;
+    // Two vCPUs by turns, and a clock that is not the TSC.
+    let board = board(1, "[0, 0]", 0, "run=selftest").replace(
+        "priority = 10\n",
+        "priority = 10\nclock = \"paravirtual\"\n",
+    );
+    let mut session = lab.boot(&board)?;
     userland(&mut session)?;
+    ask(&mut session, "nproc", "\n2\n")?;
+    ask(
+        &mut session,
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        "\nkvm-clock\n",
+    )
+    .context("Linux does not use the paravirtual clock")?;
+    ask(&mut session, "clockcheck 5", "clockcheck: ok")?;
+    ask(&mut session, "tlb 3", "tlb: ok")?;
     session.send("load 10\n")?;
     session.expect("load: line 5 ")?;
     session.send("\u{f}2\r")?;
