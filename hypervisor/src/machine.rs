@@ -4,6 +4,7 @@
 //! with one vCPU holds for the whole of a run: its exits take no lock. What one vCPU means for another goes through
 //! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
+mod crash;
 mod disk;
 mod exits;
 mod frozen;

@@ -1,6 +1,6 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
-use super::memory_access::INSTRUCTION_MAX;
+use super::crash::Crash;
 use super::platform::Platform;
 use super::requests::Requests;
 use super::statistics::{Kind, Statistics};
@@ -10,7 +10,6 @@ use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io, task_s
 use crate::cpu;
 use crate::cpuid::Live;
 use crate::memory::PhysicalMemory;
-use crate::mmio::Unsupported;
 use crate::msrs;
 use crate::translate::page_directory_pointers;
 use core::fmt;
@@ -18,8 +17,8 @@ use devices::lapic::Fault;
 use drivers::tsc;
 use log::{debug, error, info};
 use vmx::{
-    AccessKind, Active, ControlRegisterAccess, Direction, EntryFailure, EptError, Event, Exit,
-    IoAccess, MemoryFault, RareExit, VmcsError, VmxCpu,
+    AccessKind, Active, ControlRegisterAccess, Direction, Event, Exit, IoAccess, MemoryFault,
+    RareExit, VmcsError, VmxCpu,
 };
 
 /// TSC ticks that a guest gets between two looks at its timers although one is due: timers that are faster
@@ -41,91 +40,6 @@ pub(super) enum End {
     Turn,
     PowerOff,
     Reset,
-}
-
-/// Why a guest cannot go on.
-pub(super) enum Crash {
-    TripleFault,
-    Memory(MemoryFault),
-    TaskSwitchOutside(u64),
-    StringIoOutside(u64),
-    MappedAccess {
-        what: Unsupported,
-        bytes: [u8; INSTRUCTION_MAX],
-        address: u64,
-    },
-    CodeOutside(u64),
-    Unexpected(RareExit),
-    Entry(EntryFailure),
-    Vmcs(VmcsError),
-    PageTables(EptError),
-}
-
-impl fmt::Display for Crash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TripleFault => write!(f, "triple fault"),
-            Self::Memory(fault) => {
-                let what = match fault.kind {
-                    AccessKind::Read => "read",
-                    AccessKind::Write => "write",
-                    AccessKind::Fetch => "instruction fetch",
-                };
-                write!(
-                    f,
-                    "{what} of memory it does not own at {:#x}",
-                    fault.physical
-                )?;
-                fault
-                    .linear
-                    .map_or(Ok(()), |linear| write!(f, " (linear {linear:#x})"))
-            }
-            Self::TaskSwitchOutside(address) => {
-                write!(f, "task switch in memory it does not own at {address:#x}")
-            }
-            Self::StringIoOutside(address) => {
-                write!(f, "string I/O on memory it does not own at {address:#x}")
-            }
-            Self::MappedAccess {
-                what,
-                bytes,
-                address,
-            } => {
-                write!(f, "{what} ({bytes:02x?}) on the device at {address:#x}")
-            }
-            Self::CodeOutside(address) => {
-                write!(
-                    f,
-                    "code at {address:#x}, outside its memory, touched a device"
-                )
-            }
-            Self::Unexpected(exit) => write!(f, "unexpected exit {exit:?}"),
-            Self::Entry(failure) => failure.fmt(f),
-            Self::Vmcs(error) => error.fmt(f),
-            Self::PageTables(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<VmcsError> for Crash {
-    fn from(error: VmcsError) -> Self {
-        Self::Vmcs(error)
-    }
-}
-
-impl From<EntryFailure> for Crash {
-    fn from(failure: EntryFailure) -> Self {
-        if failure.is_machine_check() {
-            cpu::machine_check("while a guest was entered");
-        }
-        Self::Entry(failure)
-    }
-}
-
-impl From<EptError> for Crash {
-    fn from(error: EptError) -> Self {
-        Self::PageTables(error)
-    }
 }
 
 /// The parts of a vCPU and its machine that handling exits needs, beside the virtual processor itself.

@@ -1,6 +1,6 @@
 //! A guest's access to a device that is mapped into its memory.
 
-use super::exits::Crash;
+use super::crash::Crash;
 use super::platform::{Mapped, Platform};
 use crate::memory::GuestMemory;
 use crate::mmio::{self, Registers, Target};

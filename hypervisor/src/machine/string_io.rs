@@ -1,7 +1,8 @@
 //! INS and OUTS, one element per exit: the instruction is left only when its count has run out, so
 //! interrupts come in between as on hardware.
 
-use super::exits::{Crash, device_width};
+use super::crash::Crash;
+use super::exits::device_width;
 use crate::memory::GuestMemory;
 use crate::translate::{Access, translate};
 use devices::{Effects, Pc, Ticks};

@@ -1,6 +1,6 @@
 //! A guest's hardware task switch: between the vCPU and [`crate::task`].
 
-use super::exits::Crash;
+use super::crash::Crash;
 use crate::memory::GuestMemory;
 use crate::task::{self, Fault, Registers, Segments, Stop, Switch, Table, View, flag};
 use crate::translate::page_directory_pointers;
