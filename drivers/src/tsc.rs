@@ -1,7 +1,8 @@
 //! The time-stamp counter and its calibration.
 
 use crate::{pit, port};
-use core::arch::x86_64::__cpuid;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use x86_64::registers::model_specific::Msr;
 
 /// Reads the time-stamp counter.
 #[must_use]
@@ -16,6 +17,28 @@ pub fn read() -> u64 {
 pub fn is_invariant() -> bool {
     const LEAF: u32 = 0x8000_0007;
     __cpuid(0x8000_0000).eax >= LEAF && __cpuid(LEAF).edx & (1 << 8) != 0
+}
+
+/// IA32_TSC_ADJUST (Intel SDM volume 3, section 18.17.3).
+const TSC_ADJUST: u32 = 0x3b;
+
+/// What this processor's counter has been moved by since its reset, where the processor tells (CPUID leaf 7, EBX bit 1).
+#[must_use]
+pub fn adjustment() -> Option<u64> {
+    const LEAF: u32 = 7;
+    let there = __cpuid(0).eax >= LEAF && __cpuid_count(LEAF, 0).ebx & (1 << 1) != 0;
+    // SAFETY: CPUID says that the register exists; reading it has no side effect.
+    there.then(|| unsafe { Msr::new(TSC_ADJUST).read() })
+}
+
+/// Moves this processor's counter to where it has been moved by so much since its reset.
+///
+/// # Safety
+///
+/// [`adjustment`] must have said that the register exists, and nobody may rely on the counter's value across this.
+pub unsafe fn set_adjustment(value: u64) {
+    // SAFETY: passed on to the caller.
+    unsafe { Msr::new(TSC_ADJUST).write(value) }
 }
 
 /// The frequency of the ACPI power-management timer in Hz (ACPI 6.5, section 4.8.3.3).

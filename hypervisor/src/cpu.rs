@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     attention: Vec<AtomicBool>,
     /// What runs on each processor: a vCPU of this priority, plus one; 0 for none.
     running: Vec<AtomicU16>,
+    /// What the first processor's TSC was moved by, where it tells.
+    tsc_adjustment: Option<u64>,
     pub(crate) power: crate::power::Power,
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn share(
         memory: Mutex::new(memory),
         local_apic,
         attention: cpus.iter().map(|_| AtomicBool::new(false)).collect(),
+        tsc_adjustment: tsc::adjustment(),
         running: cpus.iter().map(|_| AtomicU16::new(0)).collect(),
         cpus,
         power,
@@ -177,6 +180,14 @@ pub(crate) unsafe fn run(
     guests: &[config::Guest],
     modules: &'static [crate::host::BootModule],
 ) -> ! {
+    if let (Some(first), Some(own)) = (shared.tsc_adjustment, tsc::adjustment())
+        && first != own
+    {
+        // The vCPUs of a guest see one time, whichever processor they run on.
+        warn!("cpu {number}: its TSC was moved; setting it like the first processor's");
+        // SAFETY: the register exists, and this processor has not used its counter yet.
+        unsafe { tsc::set_adjustment(first) };
+    }
     shared.local_apic.enable(vector::SPURIOUS);
     // SAFETY: passed on to the caller.
     let started = unsafe { VmxCpu::start(host, &mut *shared.memory.lock()) };
