@@ -35,6 +35,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Where the peer cannot be fetched, built or run.
 pub(super) fn measure(folder: &Path, may_install: bool) -> Result<Vec<(String, u64)>> {
     install::ensure(&[install::C_COMPILER], may_install)?;
+    paths::make_folder(folder)?;
     let package = packages::dependency(META_PACKAGE, "linux-image-", "amd64")?;
     let tree = packages::unpacked(&package, "amd64", may_install)?;
     let version = package.trim_start_matches("linux-image-");
