@@ -320,19 +320,29 @@ impl Cpu {
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
                 Some((index, Want::Leave)) => {
-                    for vcpu in &mut self.vcpus {
-                        vcpu.park(&mut self.vmx);
-                    }
+                    self.park_all();
                     self.vcpus[index].leave(&mut self.vmx);
                 }
-                // Being made ready is on no guest's account.
-                Some(_) => self.busy_since = tsc::read(),
+                Some((_, Want::Attention | Want::Nothing)) => {
+                    // What was moved for one guest is in the caches: the next vCPU that runs is loaded anew, which
+                    // flushes them.
+                    self.park_all();
+                    // Being made ready is on no guest's account.
+                    self.busy_since = tsc::read();
+                }
                 None => {
                     self.shared.power.off_if_idle();
                     self.idle(until);
                     self.busy_since = tsc::read();
                 }
             }
+        }
+    }
+
+    /// Takes every vCPU's state out of the processor.
+    fn park_all(&mut self) {
+        for vcpu in &mut self.vcpus {
+            vcpu.park(&mut self.vmx);
         }
     }
 
@@ -385,9 +395,7 @@ impl Cpu {
         }
         for index in 0..self.vcpus.len() {
             while let Some(command) = self.vcpus[index].next_command() {
-                for vcpu in &mut self.vcpus {
-                    vcpu.park(&mut self.vmx);
-                }
+                self.park_all();
                 self.vcpus[index].command(command, &mut self.vmx, &self.shared.memory);
             }
         }
