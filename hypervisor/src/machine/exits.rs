@@ -1,7 +1,7 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
 use super::crash::Crash;
-use super::platform::Platform;
+use super::platform::{Mapped, Platform};
 use super::requests::Requests;
 use super::statistics::{Kind, Statistics};
 use super::trace::{Event as TraceEvent, Trace};
@@ -171,6 +171,8 @@ impl Context<'_> {
             self.statistics.guest += since - now;
             self.trace.add(since, TraceEvent::Exit(exit));
             kind = match exit {
+                // The guest tries again at once.
+                Exit::Io(access) if !self.platform.try_lock() => io_kind(access),
                 Exit::Io(access) => {
                     let end = if access.is_string() {
                         self.string_io(active, access)?
@@ -479,6 +481,10 @@ impl Context<'_> {
         if active.is_delivering_event()? {
             // The guest's own descriptor table or stack is a device: nothing sensible comes of that.
             return Err(Crash::Memory(fault));
+        }
+        if device != Mapped::LocalApic && !self.platform.try_lock() {
+            // The guest tries again at once.
+            return Ok(());
         }
         memory_access::perform(
             active,

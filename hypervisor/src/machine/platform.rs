@@ -85,6 +85,16 @@ impl<'a> Platform<'a> {
             .get_or_insert_with(|| self.machine.devices.lock())
     }
 
+    /// Locks the devices unless another vCPU has them; returns whether they are locked now. An exit that can be had again
+    /// does not wait for them: a more urgent guest on this processor comes in between.
+    #[inline(always)]
+    pub(super) fn try_lock(&mut self) -> bool {
+        if self.devices.is_none() {
+            self.devices = self.machine.devices.try_lock();
+        }
+        self.devices.is_some()
+    }
+
     /// Locks the devices for an access, and returns its time: no access that waited for the lock comes before one that
     /// did not.
     #[inline(always)]
@@ -154,11 +164,14 @@ impl<'a> Platform<'a> {
         next.map(|at| at.0.saturating_add(self.base))
     }
 
-    /// Brings every timer that this vCPU sees to up to the board's TSC.
+    /// Brings every timer that this vCPU sees to up to the board's TSC; those of the shared devices stay due while another
+    /// vCPU has the devices.
     pub(super) fn expire(&mut self, tsc: u64) {
         let now = self.time(tsc);
         self.local.expire(now);
-        if self.tends_devices() && (self.devices.is_some() || self.machine.glance.deadline() <= now)
+        if self.tends_devices()
+            && (self.devices.is_some() || self.machine.glance.deadline() <= now)
+            && self.try_lock()
         {
             let mut requests = Requests::new(self.machine);
             self.pc().expire(now, &mut requests);
