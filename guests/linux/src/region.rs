@@ -96,27 +96,29 @@ impl Pages {
         check(unsafe { libc::mprotect(self.start, self.length, access) })
     }
 
-    /// Unmaps the pages; the address is to be mapped again by [`Pages::map_again`] only.
+    /// Unmaps the pages. Their place stays reserved, so that nobody else's mapping comes there before
+    /// [`Pages::map_again`].
     ///
     /// # Errors
     ///
     /// Where Linux refuses.
     pub(crate) fn unmap(self) -> io::Result<()> {
-        // SAFETY: nothing that the compiler knows of lies there.
-        check(unsafe { libc::munmap(self.start, self.length) })
+        self.map_over(libc::PROT_NONE)
     }
 
-    /// Maps fresh pages at the address of unmapped ones.
+    /// Maps fresh pages in the place of unmapped ones.
     ///
     /// # Errors
     ///
-    /// Where something else has taken the place, or Linux has no memory.
+    /// Where Linux has no memory.
     pub(crate) fn map_again(self) -> io::Result<()> {
-        let (access, kind) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-        );
-        // SAFETY: MAP_FIXED_NOREPLACE maps only where nothing is.
+        self.map_over(libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// Replaces the pages by fresh ones that can be accessed so.
+    fn map_over(self, access: libc::c_int) -> io::Result<()> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the place is these pages' own, and nothing that the compiler knows of lies there.
         let start = unsafe { libc::mmap(self.start, self.length, access, kind, -1, 0) };
         if start == self.start {
             Ok(())
