@@ -22,7 +22,7 @@ use hypervisor::memory::{OutOfMemory, PhysicalMemory};
 use hypervisor::{Host, Interrupts};
 use log::{error, info, warn};
 use spin::Mutex;
-use vmx::DirectMap;
+use vcpu::DirectMap;
 
 global_asm!(include_str!("bare/entry.s"));
 

@@ -4,6 +4,7 @@ use crate::console::{self, Focus, Typed};
 use crate::guest::{GuestHandle, GuestState};
 use crate::machine::{BoardFacts, Machine, VirtualCpu, Want, Yield};
 use crate::memory::PhysicalMemory;
+use crate::timer::Timer;
 use crate::{guest, shell};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,7 +13,8 @@ use drivers::local_apic::{Ipi, LocalApic};
 use drivers::tsc;
 use log::{error, info, warn};
 use spin::{Mutex, Once};
-use vmx::{HostState, VmxCpu};
+use vcpu::{DeadlineTimer, HostState, Shell};
+use vmx::VmxCpu;
 
 /// Vectors of the host's own interrupts.
 pub mod vector {
@@ -155,24 +157,23 @@ fn typed(what: Typed) {
 }
 
 /// A processor and the vCPUs bound to it.
-struct Cpu {
+struct Cpu<S: Shell> {
     number: usize,
     shared: &'static Shared,
-    vmx: VmxCpu,
+    shell: S,
+    timer: &'static Timer,
     /// Highest priority first. Those of one priority are of one guest, and take turns: the next one is in front.
-    vcpus: Vec<VirtualCpu>,
+    vcpus: Vec<VirtualCpu<S::Vcpu>>,
     /// The TSC since which the processor has worked for the vCPUs without having booked that.
     busy_since: u64,
-    /// Local APIC timer ticks per 2^32 TSC ticks, where it has no deadline mode.
-    timer_ratio: u64,
     ticks_per_millisecond: u64,
 }
 
-/// Runs processor `number` for good: makes the vCPUs bound to it and schedules them.
+/// Runs processor `number` for good, by the virtualization extension that it has.
 ///
 /// # Safety
 ///
-/// Once per processor, with the host context as [`VmxCpu::start`] demands it, interrupts off.
+/// Once per processor, with the host context as [`Shell::start`] demands it, interrupts off.
 pub(crate) unsafe fn run(
     number: usize,
     shared: &'static Shared,
@@ -189,46 +190,77 @@ pub(crate) unsafe fn run(
         unsafe { tsc::set_adjustment(first) };
     }
     shared.local_apic.enable(vector::SPURIOUS);
-    // SAFETY: passed on to the caller.
-    let started = unsafe { VmxCpu::start(host, &mut *shared.memory.lock()) };
-    let vmx = match started {
-        Ok(vmx) => vmx,
-        Err(reason) => {
-            error!("cpu {number}: cannot run guests: {reason}");
-            for guest in guest::all() {
-                if guest.cpus.first() == Some(&number) {
-                    guest.machine.call_once(|| None);
-                }
-                if guest.cpus.contains(&number) {
-                    guest.set_state(GuestState::Crashed);
-                }
-            }
-            idle_for_good(shared)
-        }
-    };
-    if number == 0 {
-        info!(
-            "VT-x: {}; microcode {:#x}",
-            vmx.capabilities().extras(),
-            vmx.microcode_revision()
-        );
-    }
-    let mut cpu = Cpu {
+    let timer = Timer::new(shared.local_apic, shared.facts.tsc_hz);
+    let base = Base {
         number,
         shared,
-        vmx,
-        vcpus: Vec::new(),
-        busy_since: tsc::read(),
-        timer_ratio: 0,
-        ticks_per_millisecond: shared.facts.tsc_hz / 1000,
+        timer: Box::leak(Box::new(timer)),
     };
-    if !shared.local_apic.has_deadline_mode() {
-        let tenth = shared.facts.tsc_hz / 100;
-        let ticks = shared.local_apic.timer_ticks_during(tenth);
-        cpu.timer_ratio = (u64::from(ticks) << 32) / tenth.max(1);
+    // SAFETY: passed on to the caller.
+    unsafe { base.run_by::<VmxCpu>(host, guests, modules) }
+}
+
+/// A processor before it is known how it runs guests.
+struct Base {
+    number: usize,
+    shared: &'static Shared,
+    timer: &'static Timer,
+}
+
+impl Base {
+    /// Makes the vCPUs bound to the processor and schedules them.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`].
+    unsafe fn run_by<S: Shell>(
+        self,
+        host: HostState,
+        guests: &[config::Guest],
+        modules: &'static [crate::host::BootModule],
+    ) -> ! {
+        let Self {
+            number,
+            shared,
+            timer,
+        } = self;
+        // SAFETY: passed on to the caller.
+        let started = unsafe { S::start(host, timer, &mut *shared.memory.lock()) };
+        let shell = match started {
+            Ok(shell) => shell,
+            Err(reason) => {
+                error!("cpu {number}: cannot run guests: {reason}");
+                for guest in guest::all() {
+                    if guest.cpus.first() == Some(&number) {
+                        guest.machine.call_once(|| None);
+                    }
+                    if guest.cpus.contains(&number) {
+                        guest.set_state(GuestState::Crashed);
+                    }
+                }
+                idle_for_good(shared)
+            }
+        };
+        if number == 0 {
+            info!(
+                "{}: {}; microcode {:#x}",
+                S::NAME,
+                shell.extras(),
+                shell.microcode_revision()
+            );
+        }
+        let mut cpu = Cpu {
+            number,
+            shared,
+            shell,
+            timer,
+            vcpus: Vec::new(),
+            busy_since: tsc::read(),
+            ticks_per_millisecond: shared.facts.tsc_hz / 1000,
+        };
+        cpu.make_vcpus(guests, modules);
+        cpu.schedule()
     }
-    cpu.make_vcpus(guests, modules);
-    cpu.schedule()
 }
 
 /// A processor that cannot run guests still serves the console.
@@ -240,7 +272,7 @@ fn idle_for_good(shared: &'static Shared) -> ! {
     }
 }
 
-impl Cpu {
+impl<S: Shell> Cpu<S> {
     fn make_vcpus(
         &mut self,
         guests: &[config::Guest],
@@ -287,7 +319,7 @@ impl Cpu {
                 handle,
                 modules,
                 self.shared.facts,
-                &self.vmx,
+                &self.shell.facts(),
                 &mut self.shared.memory.lock(),
             );
             match made {
@@ -310,7 +342,7 @@ impl Cpu {
             let mut until = u64::MAX;
             let mut wanted = None;
             for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
-                let want = vcpu.poll(now, &mut self.vmx, &self.shared.memory);
+                let want = vcpu.poll(now, &mut self.shell, &self.shared.memory);
                 if want != Want::Nothing {
                     wanted = Some((index, want));
                     break;
@@ -321,7 +353,7 @@ impl Cpu {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
                 Some((index, Want::Leave)) => {
                     self.park_all();
-                    self.vcpus[index].leave(&mut self.vmx);
+                    self.vcpus[index].leave(&mut self.shell);
                 }
                 Some((_, Want::Attention | Want::Nothing)) => {
                     // What was moved for one guest is in the caches: the next vCPU that runs is loaded anew, which
@@ -342,14 +374,14 @@ impl Cpu {
     /// Takes every vCPU's state out of the processor.
     fn park_all(&mut self) {
         for vcpu in &mut self.vcpus {
-            vcpu.park(&mut self.vmx);
+            vcpu.park(&mut self.shell);
         }
     }
 
     fn run_vcpu(&mut self, index: usize, now: u64, until: u64) {
         for (other, vcpu) in self.vcpus.iter_mut().enumerate() {
             if other != index {
-                vcpu.park(&mut self.vmx);
+                vcpu.park(&mut self.shell);
             }
         }
         let priority = self.vcpus[index].priority();
@@ -367,7 +399,7 @@ impl Cpu {
         }
         let running = &self.shared.running[self.number];
         running.store(u16::from(priority) + 1, Ordering::Relaxed);
-        let ended = vcpu.run(&mut self.vmx, self.busy_since, until, &self.shared.memory);
+        let ended = vcpu.run(&mut self.shell, self.busy_since, until, &self.shared.memory);
         running.store(0, Ordering::Relaxed);
         // Before the vCPUs are looked at: see `attend_vcpu`.
         fence(Ordering::SeqCst);
@@ -396,7 +428,7 @@ impl Cpu {
         for index in 0..self.vcpus.len() {
             while let Some(command) = self.vcpus[index].next_command() {
                 self.park_all();
-                self.vcpus[index].command(command, &mut self.vmx, &self.shared.memory);
+                self.vcpus[index].command(command, &mut self.shell, &self.shared.memory);
             }
         }
         // What the operator wanted is on no guest's account.
@@ -414,24 +446,15 @@ impl Cpu {
             }
             return;
         }
-        let apic = &self.shared.local_apic;
         if until != u64::MAX {
-            let wake = until - lead;
-            if apic.has_deadline_mode() {
-                apic.arm_deadline(vector::TIMER, wake);
-            } else {
-                let left = wake.saturating_sub(now);
-                let ticks = (u128::from(left) * u128::from(self.timer_ratio)) >> 32;
-                // Early is fine (the loop looks again), and beyond 32 bits is early.
-                apic.arm_one_shot(vector::TIMER, u32::try_from(ticks).unwrap_or(u32::MAX));
-            }
+            self.timer.arm(until - lead);
         }
         if !self.shared.attention[self.number].load(Ordering::Acquire) {
             x86_64::instructions::interrupts::enable_and_hlt();
             x86_64::instructions::interrupts::disable();
         }
         if until != u64::MAX {
-            apic.disarm();
+            self.timer.disarm();
         }
     }
 }

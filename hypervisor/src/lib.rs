@@ -23,6 +23,7 @@ mod msrs;
 mod power;
 mod shell;
 mod task;
+mod timer;
 mod translate;
 
 pub use cpu::{host_interrupt, host_nmi, vector};
@@ -33,7 +34,7 @@ use config::Board;
 use core::fmt;
 use log::{info, warn};
 use spin::Once;
-use vmx::HostState;
+use vcpu::HostState;
 
 /// The boot module that holds the board description.
 const BOARD_MODULE: &str = "board";

@@ -5,7 +5,7 @@ pub mod multiboot;
 
 use crate::memory::{GuestMemory, OutOfBounds};
 use alloc::collections::VecDeque;
-use vmx::StartState;
+use vcpu::StartState;
 
 /// Selector of the code segment in the descriptor table of 64-bit kernels.
 pub const CODE_64: u16 = 0x10;

@@ -43,7 +43,7 @@ use local::Local;
 use log::warn;
 use mailbox::Mailbox;
 use spin::Mutex;
-use vmx::{Ept, MemoryType, Permissions, SecondaryControls, VmxCpu};
+use vcpu::{Facts, NestedTables, Permissions};
 
 /// Why a guest could not be set up or started. The message names the cause.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ pub(crate) struct Machine {
     modules: &'static [BootModule],
     board: BoardFacts,
     memory: GuestMemory,
-    ept: Mutex<Ept>,
+    tables: Mutex<NestedTables>,
     cpuid: Cpuid,
     /// The tables that tell of the APICs, where there are such.
     acpi: Option<Tables>,
@@ -152,29 +152,20 @@ impl Machine {
         handle: &'static GuestHandle,
         modules: &'static [BootModule],
         board: BoardFacts,
-        cpu: &VmxCpu,
+        facts: &Facts,
         memory: &mut PhysicalMemory,
     ) -> Result<Self, StartFailure> {
         let (guest_memory, host_physical) = guest_memory(config.memory, memory)?;
-        let caps = cpu.capabilities();
-        let mut ept = Ept::new(caps, memory)?;
+        let mut tables = NestedTables::new(facts.tables, memory)?;
         // SAFETY: the range was taken for this guest just now; nothing else uses it.
         unsafe {
-            ept.map(
-                0,
-                host_physical,
-                config.memory,
-                Permissions::ALL,
-                MemoryType::WriteBack,
-                memory,
-            )?;
+            tables.map(0, host_physical, config.memory, Permissions::ALL, memory)?;
         }
-        let secondary = caps.secondary();
         let cpuid = Cpuid::new(&Offer {
             tsc_hz: board.tsc_hz,
-            xcr0: cpu.xcr0_supported(),
-            rdtscp: secondary.contains(SecondaryControls::RDTSCP),
-            invpcid: secondary.contains(SecondaryControls::INVPCID),
+            xcr0: facts.xcr0,
+            rdtscp: facts.rdtscp,
+            invpcid: facts.invpcid,
             apic: has_apics(&config),
             vcpus: config.cpus.len() as u32,
             paravirtual_clock: config.clock == Clock::Paravirtual,
@@ -208,12 +199,12 @@ impl Machine {
             modules,
             board,
             memory: guest_memory,
-            ept: Mutex::new(ept),
+            tables: Mutex::new(tables),
             cpuid,
             acpi: has_apics(&config)
                 .then(|| acpi_tables(&config))
                 .transpose()?,
-            physical_bits: caps.physical_bits(),
+            physical_bits: facts.physical_bits,
             devices: Mutex::new(devices),
             disks,
             entropy,
@@ -385,7 +376,7 @@ fn guest_memory(
     memory: &mut PhysicalMemory,
 ) -> Result<(GuestMemory, u64), StartFailure> {
     let host_physical = memory.take_for_guest(size)?;
-    let map = vmx::FrameSource::direct_map(memory);
+    let map = vcpu::FrameSource::direct_map(memory);
     // SAFETY: the range was taken just now, so nobody else uses it, and free memory is mapped for good.
     let guest_memory = unsafe { GuestMemory::new(map, host_physical, size) };
     Ok((guest_memory, host_physical))

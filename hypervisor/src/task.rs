@@ -15,7 +15,7 @@ use descriptor::{Descriptor, null, placeholder, virtual_8086};
 pub(crate) use memory::View;
 use tss::Format;
 pub(crate) use tss::{Registers, flag};
-use vmx::{Segment, SwitchSource};
+use vcpu::{Segment, SwitchSource};
 
 /// Where CS and SS are among the segment registers ES, CS, SS, DS, FS, GS.
 const CS: usize = 1;

@@ -2,7 +2,7 @@
 //! memory operand the hypervisor accesses on the guest's behalf.
 
 use crate::memory::GuestMemory;
-use vmx::Paging;
+use vcpu::{GuestView, Paging};
 
 const CR0_PG: u64 = 1 << 31;
 const CR0_WP: u64 = 1 << 16;
@@ -144,14 +144,34 @@ fn reserved_bits(paging: &Paging, mode: &Mode, level: &Level, last: bool, leaf: 
     bits
 }
 
-/// The four page-directory-pointer entries of PAE paging at a guest-physical address; `None` if they lie
-/// outside the guest's memory.
-pub(crate) fn page_directory_pointers(memory: &GuestMemory, address: u64) -> Option<[u64; 4]> {
-    let mut entries = [0; 4];
-    for (entry, offset) in entries.iter_mut().zip([0, 8, 16, 24]) {
-        *entry = memory.read_u64(address + offset).ok()?;
+impl GuestView for GuestMemory {
+    fn code(&self, paging: &Paging, user: bool, linear: u64, bytes: &mut [u8]) -> usize {
+        const PAGE: u64 = 4096;
+        let how = Access { write: false, user };
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = linear.wrapping_add(done as u64);
+            let in_page = (PAGE - at % PAGE) as usize;
+            let part = in_page.min(bytes.len() - done);
+            // What cannot be read was not executed: the instruction ends before.
+            let Ok(physical) = translate(paging, self, at, how) else {
+                break;
+            };
+            if self.read(physical, &mut bytes[done..done + part]).is_err() {
+                break;
+            }
+            done += part;
+        }
+        done
     }
-    Some(entries)
+
+    fn page_directory_pointers(&self, physical: u64) -> Option<[u64; 4]> {
+        let mut entries = [0; 4];
+        for (entry, offset) in entries.iter_mut().zip([0, 8, 16, 24]) {
+            *entry = self.read_u64(physical + offset).ok()?;
+        }
+        Some(entries)
+    }
 }
 
 /// The guest-physical address of a linear one, with accessed and dirty bits set as the processor

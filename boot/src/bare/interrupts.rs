@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::global_asm;
 use spin::{Mutex, Once};
-use vmx::HostState;
+use vcpu::HostState;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::{load_tss, sgdt};
 use x86_64::registers::segmentation::{CS, DS, ES, SS, Segment};

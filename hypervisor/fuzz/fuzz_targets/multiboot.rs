@@ -6,7 +6,7 @@ use hypervisor::loader::{Module, multiboot};
 use hypervisor::memory::GuestMemory;
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
-use vmx::DirectMap;
+use vcpu::DirectMap;
 
 const SIZE: usize = 4 << 20;
 

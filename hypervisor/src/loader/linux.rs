@@ -21,7 +21,7 @@ use crate::memory::{GuestMemory, OutOfBounds};
 use alloc::collections::VecDeque;
 use core::fmt;
 use header::{Kernel, Placement, field};
-use vmx::StartState;
+use vcpu::StartState;
 
 /// The descriptor table.
 const GDT: u64 = 0x6000;

@@ -17,7 +17,7 @@ use elf::ElfBytes;
 use elf::abi::{EM_386, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::Class;
-use vmx::StartState;
+use vcpu::StartState;
 
 /// What a kernel finds in EAX (section 3.2).
 const BOOT_MAGIC: u32 = 0x2bad_b002;

@@ -4,7 +4,7 @@ use super::memory_access::INSTRUCTION_MAX;
 use crate::cpu;
 use crate::mmio::Unsupported;
 use core::fmt;
-use vmx::{AccessKind, EntryFailure, EptError, MemoryFault, RareExit, VmcsError};
+use vcpu::{AccessKind, EntryFailure, MemoryFault, RareExit, ShellError, TablesError};
 
 /// Why a guest cannot go on.
 pub(super) enum Crash {
@@ -20,8 +20,8 @@ pub(super) enum Crash {
     CodeOutside(u64),
     Unexpected(RareExit),
     Entry(EntryFailure),
-    Vmcs(VmcsError),
-    PageTables(EptError),
+    Shell(ShellError),
+    PageTables(TablesError),
 }
 
 impl fmt::Display for Crash {
@@ -59,34 +59,34 @@ impl fmt::Display for Crash {
             Self::CodeOutside(address) => {
                 write!(
                     f,
-                    "code at {address:#x}, outside its memory, touched a device"
+                    "code at {address:#x} (linear), which cannot be read, touched a device"
                 )
             }
             Self::Unexpected(exit) => write!(f, "unexpected exit {exit:?}"),
             Self::Entry(failure) => failure.fmt(f),
-            Self::Vmcs(error) => error.fmt(f),
+            Self::Shell(error) => error.fmt(f),
             Self::PageTables(error) => error.fmt(f),
         }
     }
 }
 
-impl From<VmcsError> for Crash {
-    fn from(error: VmcsError) -> Self {
-        Self::Vmcs(error)
+impl From<ShellError> for Crash {
+    fn from(error: ShellError) -> Self {
+        Self::Shell(error)
     }
 }
 
 impl From<EntryFailure> for Crash {
     fn from(failure: EntryFailure) -> Self {
-        if failure.is_machine_check() {
+        if matches!(failure, EntryFailure::MachineCheck) {
             cpu::machine_check("while a guest was entered");
         }
         Self::Entry(failure)
     }
 }
 
-impl From<EptError> for Crash {
-    fn from(error: EptError) -> Self {
+impl From<TablesError> for Crash {
+    fn from(error: TablesError) -> Self {
         Self::PageTables(error)
     }
 }

@@ -33,7 +33,7 @@ impl Disk {
             )));
         }
         let host_physical = memory.take_for_guest(config.size)?;
-        let map = vmx::FrameSource::direct_map(memory);
+        let map = vcpu::FrameSource::direct_map(memory);
         // SAFETY: the range was taken for this disk just now, nothing else uses it, and free memory is mapped for good.
         let sectors = unsafe { GuestMemory::new(map, host_physical, config.size) };
         Ok(Self {

@@ -11,14 +11,13 @@ use crate::cpu;
 use crate::cpuid::Live;
 use crate::memory::PhysicalMemory;
 use crate::msrs;
-use crate::translate::page_directory_pointers;
 use core::fmt;
 use devices::lapic::Fault;
 use drivers::tsc;
 use log::{debug, error, info};
-use vmx::{
+use vcpu::{
     AccessKind, Active, ControlRegisterAccess, Direction, Event, Exit, IoAccess, MemoryFault,
-    RareExit, VmcsError, VmxCpu,
+    RareExit, ShellError, Vcpu,
 };
 
 /// TSC ticks that a guest gets between two looks at its timers although one is due: timers that are faster
@@ -53,12 +52,12 @@ struct Context<'a> {
     trace: &'a mut Trace,
 }
 
-impl VirtualCpu {
+impl<V: Vcpu> VirtualCpu<V> {
     /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`. What the processor has
     /// done for the vCPU since the TSC was `since` goes on the vCPU's account.
     pub(crate) fn run(
         &mut self,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         since: u64,
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
@@ -93,18 +92,18 @@ impl VirtualCpu {
     }
 
     /// The registers and the last exits of a vCPU that cannot go on go to the log.
-    fn report(&mut self, cpu: &mut VmxCpu, cause: &dyn fmt::Display) {
+    fn report(&mut self, cpu: &mut V::Shell, cause: &dyn fmt::Display) {
         let name = &self.machine.handle.name;
         error!("{name}: crashed: {cause}");
         if let Some(registers) = self.registers(cpu) {
-            error!("{self}: registers\n{}", registers.guest_registers());
+            error!("{self}: registers\n{}", registers);
         }
         debug!("{self}: {}", self.trace);
     }
 
     fn run_until(
         &mut self,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         since: u64,
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
@@ -112,7 +111,7 @@ impl VirtualCpu {
         let Some(vcpu) = self.vcpu.as_mut() else {
             return Ok(End::Interrupted);
         };
-        let mut active = vcpu.activate(cpu)?;
+        let mut active = vcpu.activate(cpu, &self.machine.memory)?;
         let mut context = Context {
             machine: self.machine,
             platform: Platform::new(self.machine, self.index, &mut self.local),
@@ -133,7 +132,7 @@ impl Context<'_> {
     /// The loop around VM entry.
     fn enter_and_exit(
         &mut self,
-        active: &mut Active<'_>,
+        active: &mut impl Active,
         since: u64,
         until: u64,
     ) -> Result<End, Crash> {
@@ -154,8 +153,6 @@ impl Context<'_> {
                     event = now + PROGRESS;
                 }
             }
-            // No longer than `until` is ahead, which was bounded by the caller.
-            let left = (event - now) as u32;
             if self.platform.event_pending() {
                 self.deliver_event(active, now)?;
                 event = self.next_event(until);
@@ -166,7 +163,8 @@ impl Context<'_> {
                 break End::Turn;
             }
             self.statistics.count(kind, now - since);
-            let exit = active.run(left)?;
+            // Less than 2^32 ticks are left: `until` is no further ahead.
+            let exit = active.run(now, event)?;
             since = tsc::read();
             self.statistics.guest += since - now;
             self.trace.add(since, TraceEvent::Exit(exit));
@@ -199,9 +197,8 @@ impl Context<'_> {
                     Kind::WriteMsr
                 }
                 Exit::Deadline => Kind::Deadline,
-                Exit::HostInterrupt(vector) => {
+                Exit::HostInterrupt => {
                     kind = Kind::HostInterrupt;
-                    cpu::host_interrupt(vector.number());
                     break End::Interrupted;
                 }
                 Exit::InterruptWindow => {
@@ -241,7 +238,7 @@ impl Context<'_> {
             .map_or(until, |at| at.min(until))
     }
 
-    fn deliver_event(&mut self, active: &mut Active<'_>, now: u64) -> Result<(), Crash> {
+    fn deliver_event(&mut self, active: &mut impl Active, now: u64) -> Result<(), Crash> {
         if self.platform.nmi_pending() && active.inject_nmi()? {
             self.platform.acknowledge_nmi();
             self.trace.add(now, TraceEvent::Nmi);
@@ -276,19 +273,19 @@ impl Context<'_> {
 
     /// Lets the processor keep the local APIC's interrupts, if it can.
     #[inline(always)]
-    fn lend_apic(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+    fn lend_apic(&mut self, active: &mut impl Active) -> Result<(), ShellError> {
         self.platform.lend_apic(active)
     }
 
     /// Takes the local APIC's interrupts back, if the processor keeps them.
     #[inline(always)]
-    fn take_apic(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+    fn take_apic(&mut self, active: &mut impl Active) -> Result<(), ShellError> {
         self.statistics.injected -= self.platform.take_apic(active)?;
         Ok(())
     }
 
     #[inline(always)]
-    fn io(&mut self, active: &mut Active<'_>, access: IoAccess) -> Result<Option<End>, Crash> {
+    fn io(&mut self, active: &mut impl Active, access: IoAccess) -> Result<Option<End>, Crash> {
         let now = self.platform.lock_for_access();
         let width = device_width(access.width());
         let mut requests = Requests::new(self.machine);
@@ -300,9 +297,9 @@ impl Context<'_> {
                     .read(access.port(), width, now, &mut requests);
                 let rax = &mut active.gprs_mut().rax;
                 *rax = match access.width() {
-                    vmx::Width::Byte => *rax & !0xff | u64::from(value & 0xff),
-                    vmx::Width::Word => *rax & !0xffff | u64::from(value & 0xffff),
-                    vmx::Width::Dword => u64::from(value),
+                    vcpu::Width::Byte => *rax & !0xff | u64::from(value & 0xff),
+                    vcpu::Width::Word => *rax & !0xffff | u64::from(value & 0xffff),
+                    vcpu::Width::Dword => u64::from(value),
                 };
             }
             Direction::Out => {
@@ -321,7 +318,7 @@ impl Context<'_> {
     }
 
     #[inline(always)]
-    fn cpuid(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn cpuid(&mut self, active: &mut impl Active) -> Result<(), Crash> {
         let (leaf, sub_leaf) = (active.gprs().rax as u32, active.gprs().rcx as u32);
         let [eax, ebx, ecx, edx] = self
             .machine
@@ -335,7 +332,7 @@ impl Context<'_> {
         Ok(active.skip_instruction()?)
     }
 
-    fn read_msr(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn read_msr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
         let value = match msrs::read(active.gprs().rcx as u32) {
             msrs::Read::Value(value) => value,
             msrs::Read::Tsc => self.platform.guest_tsc(tsc::read()),
@@ -364,7 +361,7 @@ impl Context<'_> {
         Ok(active.skip_instruction()?)
     }
 
-    fn write_msr(&mut self, active: &mut Active<'_>) -> Result<(), Crash> {
+    fn write_msr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
         let gprs = active.gprs();
         let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
         let accepted = match msrs::write(gprs.rcx as u32, value) {
@@ -406,7 +403,7 @@ impl Context<'_> {
     #[cold]
     fn string_io(
         &mut self,
-        active: &mut Active<'_>,
+        active: &mut impl Active,
         access: IoAccess,
     ) -> Result<Option<End>, Crash> {
         let now = self.platform.lock_for_access();
@@ -424,7 +421,7 @@ impl Context<'_> {
     }
 
     #[cold]
-    fn rare(&mut self, active: &mut Active<'_>, exit: RareExit) -> Result<(), Crash> {
+    fn rare(&mut self, active: &mut impl Active, exit: RareExit) -> Result<(), Crash> {
         match exit {
             RareExit::ControlRegister(access) => self.control_register(active, access)?,
             RareExit::SetXcr => {
@@ -449,27 +446,27 @@ impl Context<'_> {
             }
             RareExit::EndOfInterrupt(vector) => self.platform.interrupt_ended(vector.number()),
             // Whatever waited for the window is tried again before the next entry.
-            RareExit::NmiWindow => {}
-            RareExit::HostNmi => VmxCpu::deliver_host_nmi(),
+            RareExit::NmiWindow | RareExit::HostNmi => {}
             // The only exception that exits.
             RareExit::Exception(_) => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
             RareExit::Memory(fault) => self.memory_fault(active, fault)?,
-            RareExit::TaskSwitch(switch) => {
-                task_switch::perform(active, &self.machine.memory, switch)?
-            }
+            RareExit::TaskSwitch(switch) => match active.task_switching() {
+                Some(vcpu) => task_switch::perform(vcpu, &self.machine.memory, switch)?,
+                None => return Err(Crash::Unexpected(exit)),
+            },
             other => return Err(Crash::Unexpected(other)),
         }
         Ok(())
     }
 
     /// A fetch from a large page makes it executable in small ones; anything else is not the guest's.
-    fn memory_fault(&mut self, active: &mut Active<'_>, fault: MemoryFault) -> Result<(), Crash> {
+    fn memory_fault(&mut self, active: &mut impl Active, fault: MemoryFault) -> Result<(), Crash> {
         let fetch = fault.kind == AccessKind::Fetch;
         if fetch
             && self
                 .machine
-                .ept
+                .tables
                 .lock()
                 .make_executable(fault.physical, &mut *self.frames.lock())?
         {
@@ -497,17 +494,15 @@ impl Context<'_> {
 
     fn control_register(
         &mut self,
-        active: &mut Active<'_>,
+        active: &mut impl Active,
         access: ControlRegisterAccess,
     ) -> Result<(), Crash> {
-        let memory = &self.machine.memory;
-        let pdptes = |address| page_directory_pointers(memory, address);
         let accepted = match access {
             ControlRegisterAccess::Write { register: 0, gpr } => {
-                active.write_cr0(active.gpr(gpr)?, pdptes)?
+                active.write_cr0(active.gpr(gpr)?)?
             }
             ControlRegisterAccess::Write { register: 4, gpr } => {
-                active.write_cr4(active.gpr(gpr)?, pdptes)?
+                active.write_cr4(active.gpr(gpr)?)?
             }
             ControlRegisterAccess::Write { register: 8, gpr } => {
                 let value = active.gpr(gpr)?;
@@ -532,11 +527,11 @@ impl Context<'_> {
     }
 }
 
-pub(super) fn device_width(width: vmx::Width) -> devices::Width {
+pub(super) fn device_width(width: vcpu::Width) -> devices::Width {
     match width {
-        vmx::Width::Byte => devices::Width::Byte,
-        vmx::Width::Word => devices::Width::Word,
-        vmx::Width::Dword => devices::Width::Dword,
+        vcpu::Width::Byte => devices::Width::Byte,
+        vcpu::Width::Word => devices::Width::Word,
+        vcpu::Width::Dword => devices::Width::Dword,
     }
 }
 
@@ -565,7 +560,7 @@ const fn may_take_input(port: u16) -> bool {
 }
 
 #[cold]
-fn live_state(active: &Active<'_>, index: u32) -> Live {
+fn live_state(active: &impl Active, index: u32) -> Live {
     const CR4_OSXSAVE: u64 = 1 << 18;
     let osxsave = active
         .paging()

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use devices::lapic::LocalApicConfig;
 use devices::{Pc, PcStateV1};
 use serde::{Deserialize, Serialize};
-use vmx::VcpuStateV1;
+use vcpu::VcpuStateV1;
 
 /// What a vCPU was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use config::{ImageFormat, OnCrash};
 use devices::Pc;
 use drivers::tsc;
 use log::{error, info};
-use vmx::StartState;
+use vcpu::StartState;
 
 /// A guest that crashes or resets itself starts again at most once in this many seconds, so that one
 /// that does so at once does not keep its processor busy with loading it.

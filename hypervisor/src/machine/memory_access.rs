@@ -4,16 +4,15 @@ use super::crash::Crash;
 use super::platform::{Mapped, Platform};
 use crate::memory::GuestMemory;
 use crate::mmio::{self, Registers, Target};
-use crate::translate::{Access, translate};
 use drivers::tsc;
-use vmx::{Active, MemoryFault, SegmentRegister, VmcsError};
+use vcpu::{Active, GuestView, MemoryFault, SegmentRegister, ShellError};
 
 /// The longest instruction in bytes.
 pub(super) const INSTRUCTION_MAX: usize = 15;
 
 /// Executes the instruction that touched the device.
 pub(super) fn perform(
-    active: &mut Active<'_>,
+    active: &mut impl Active,
     memory: &GuestMemory,
     platform: &mut Platform<'_>,
     device: Mapped,
@@ -47,51 +46,28 @@ pub(super) fn perform(
 
 /// Reads the instruction that exited; returns how many bytes could be read.
 fn fetch(
-    active: &Active<'_>,
+    active: &impl Active,
     memory: &GuestMemory,
     bytes: &mut [u8; INSTRUCTION_MAX],
 ) -> Result<usize, Crash> {
-    const PAGE: u64 = 4096;
-    let paging = active.paging()?;
-    let how = Access {
-        write: false,
-        user: active.privilege_level()? == 3,
-    };
-    let start = active
-        .rip()?
-        .wrapping_add(active.segment(SegmentRegister::Cs)?.base);
-    let mut done = 0;
-    while done < INSTRUCTION_MAX {
-        let linear = start.wrapping_add(done as u64);
-        let in_page = (PAGE - linear % PAGE) as usize;
-        let part = in_page.min(INSTRUCTION_MAX - done);
-        // What cannot be read was not executed: the instruction ends before.
-        let Ok(physical) = translate(&paging, memory, linear, how) else {
-            break;
-        };
-        if memory
-            .read(physical, &mut bytes[done..done + part])
-            .is_err()
-        {
-            if done == 0 {
-                return Err(Crash::CodeOutside(physical));
-            }
-            break;
-        }
-        done += part;
+    let rip = active.rip()?;
+    let linear = rip.wrapping_add(active.segment(SegmentRegister::Cs)?.base);
+    let user = active.privilege_level()? == 3;
+    match memory.code(&active.paging()?, user, linear, bytes) {
+        0 => Err(Crash::CodeOutside(linear)),
+        count => Ok(count),
     }
-    Ok(done)
 }
 
-/// The vCPU as the instruction sees it. A VMCS that cannot be read or written is noted, and ends the
+/// The vCPU as the instruction sees it. A register that cannot be read or written is noted, and ends the
 /// guest afterwards.
-struct Cpu<'a, 'b> {
-    active: &'a mut Active<'b>,
-    failure: Option<VmcsError>,
+struct Cpu<'a, A> {
+    active: &'a mut A,
+    failure: Option<ShellError>,
 }
 
-impl Cpu<'_, '_> {
-    fn note<T: Default>(failure: &mut Option<VmcsError>, result: Result<T, VmcsError>) -> T {
+impl<A> Cpu<'_, A> {
+    fn note<T: Default>(failure: &mut Option<ShellError>, result: Result<T, ShellError>) -> T {
         result.unwrap_or_else(|error| {
             *failure = Some(error);
             T::default()
@@ -99,9 +75,9 @@ impl Cpu<'_, '_> {
     }
 }
 
-impl Registers for Cpu<'_, '_> {
+impl<A: Active> Registers for Cpu<'_, A> {
     fn gpr(&self, encoding: u8) -> u64 {
-        // RSP alone is in the VMCS, whose guest fields are readable while it is current.
+        // RSP alone is kept by the processor, which can read it while the vCPU is active.
         self.active.gpr(encoding).unwrap_or(0)
     }
 

@@ -6,13 +6,13 @@ use super::exits::device_width;
 use crate::memory::GuestMemory;
 use crate::translate::{Access, translate};
 use devices::{Effects, Pc, Ticks};
-use vmx::{Active, Direction, Event, IoAccess, SegmentRegister};
+use vcpu::{Active, Direction, Event, IoAccess, SegmentRegister};
 
 const RFLAGS_DF: u64 = 1 << 10;
 
 /// Does one element.
 pub(super) fn step(
-    active: &mut Active<'_>,
+    active: &mut impl Active,
     access: IoAccess,
     memory: &GuestMemory,
     pc: &mut Pc,
@@ -109,7 +109,7 @@ pub(super) fn step(
 }
 
 /// Segment and offset of the memory operand.
-fn operand(active: &Active<'_>, access: IoAccess) -> Result<(SegmentRegister, u64), Crash> {
+fn operand(active: &impl Active, access: IoAccess) -> Result<(SegmentRegister, u64), Crash> {
     Ok(match access.direction() {
         Direction::In => (SegmentRegister::Es, active.gprs().rdi),
         Direction::Out => (active.string_segment()?, active.gprs().rsi),
@@ -119,7 +119,7 @@ fn operand(active: &Active<'_>, access: IoAccess) -> Result<(SegmentRegister, u6
 /// Whether the segment of the memory operand allows the access. The exit comes before the processor
 /// has looked (Intel SDM volume 3, section 26.1.1). 64-bit segments have no limits.
 fn segment_allows(
-    active: &Active<'_>,
+    active: &impl Active,
     access: IoAccess,
     register: SegmentRegister,
     offset: u64,

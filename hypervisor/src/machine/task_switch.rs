@@ -3,8 +3,7 @@
 use super::crash::Crash;
 use crate::memory::GuestMemory;
 use crate::task::{self, Fault, Registers, Segments, Stop, Switch, Table, View, flag};
-use crate::translate::page_directory_pointers;
-use vmx::{Active, Event, EventKind, Segment, SegmentRegister, SwitchSource, TaskSwitch};
+use vcpu::{Event, EventKind, Segment, SegmentRegister, SwitchSource, TaskSwitch, TaskSwitching};
 
 /// In the order of the TSS.
 const SEGMENTS: [SegmentRegister; 6] = [
@@ -25,7 +24,7 @@ const CR0_PG: u64 = 1 << 31;
 
 /// Switches to the task that the exit named, or raises the exception that the processor would.
 pub(super) fn perform(
-    active: &mut Active<'_>,
+    active: &mut dyn TaskSwitching,
     memory: &GuestMemory,
     exit: TaskSwitch,
 ) -> Result<(), Crash> {
@@ -66,8 +65,7 @@ pub(super) fn perform(
     if let Some(cr3) = incoming.registers.cr3
         && view.paging.cr0 & CR0_PG != 0
     {
-        let entries = |address| page_directory_pointers(view.memory, address);
-        if !active.switch_cr3(cr3, entries)? {
+        if !active.switch_cr3(cr3)? {
             result = Err(Stop::Fault(Fault::PROTECTION));
         }
         view.paging = active.paging()?;
@@ -92,7 +90,7 @@ pub(super) fn perform(
 
 /// The old task as it is to be saved.
 fn registers(
-    active: &Active<'_>,
+    active: &dyn TaskSwitching,
     source: SwitchSource,
     event: Option<Event>,
 ) -> Result<Registers, Crash> {
@@ -119,7 +117,7 @@ fn registers(
 
 /// Puts the new task into the vCPU.
 fn load(
-    active: &mut Active<'_>,
+    active: &mut dyn TaskSwitching,
     registers: &Registers,
     task: Segment,
     segments: &Segments,
@@ -137,7 +135,7 @@ fn load(
 }
 
 /// Raises what ended the switch in the guest, together with the event in whose delivery it came.
-fn raise(active: &mut Active<'_>, stop: Stop, event: Option<Event>) -> Result<(), Crash> {
+fn raise(active: &mut dyn TaskSwitching, stop: Stop, event: Option<Event>) -> Result<(), Crash> {
     let fault = match stop {
         Stop::Fault(fault) => fault,
         Stop::Outside(address) => return Err(Crash::TaskSwitchOutside(address)),

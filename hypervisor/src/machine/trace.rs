@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use core::fmt;
-use vmx::{Direction, Exit};
+use vcpu::{Direction, Exit};
 
 /// Events that are kept; a power of two.
 const SIZE: usize = 256;

@@ -14,7 +14,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use drivers::tsc;
 use log::{error, info, warn};
-use vmx::{StartState, Vcpu, VmxCpu};
+use vcpu::{Active, Registers, StartState, Vcpu};
 
 /// What a vCPU is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +56,11 @@ pub(crate) enum Yield {
 }
 
 /// A vCPU.
-pub(crate) struct VirtualCpu {
+pub(crate) struct VirtualCpu<V> {
     pub(super) machine: &'static Machine,
     pub(super) index: usize,
     /// Made at the first start.
-    pub(super) vcpu: Option<Vcpu>,
+    pub(super) vcpu: Option<V>,
     pub(super) local: Local,
     pub(super) activity: Activity,
     /// When, in the board's TSC, it is another's turn; 0 before its own has begun.
@@ -75,7 +75,7 @@ pub(crate) struct VirtualCpu {
     lead: Option<Lead>,
 }
 
-impl VirtualCpu {
+impl<V: Vcpu> VirtualCpu<V> {
     pub(crate) fn new(machine: &'static Machine, index: usize) -> Self {
         Self {
             machine,
@@ -105,7 +105,7 @@ impl VirtualCpu {
     pub(crate) fn command(
         &mut self,
         command: Command,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) {
         match command {
@@ -130,7 +130,7 @@ impl VirtualCpu {
     }
 
     /// Takes the vCPU's state out of the processor.
-    pub(crate) fn park(&mut self, cpu: &mut VmxCpu) {
+    pub(crate) fn park(&mut self, cpu: &mut V::Shell) {
         if let Some(vcpu) = self.vcpu.as_mut() {
             vcpu.park(cpu);
         }
@@ -155,7 +155,7 @@ impl VirtualCpu {
     pub(crate) fn poll(
         &mut self,
         now: u64,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Want {
         let mut start = None;
@@ -208,7 +208,7 @@ impl VirtualCpu {
 
     /// Lets go of a run that is over. No other vCPU may be in the processor.
     #[cold]
-    pub(crate) fn leave(&mut self, cpu: &mut VmxCpu) {
+    pub(crate) fn leave(&mut self, cpu: &mut V::Shell) {
         if self.machine.run.freezes.load(Ordering::Relaxed) {
             self.save(cpu);
         }
@@ -219,7 +219,7 @@ impl VirtualCpu {
 
     /// Leaves the vCPU's state, at the end of a run.
     #[cold]
-    fn save(&mut self, cpu: &mut VmxCpu) {
+    fn save(&mut self, cpu: &mut V::Shell) {
         let mailbox = &self.machine.vcpus[self.index].mailbox;
         mailbox.empty_into(&mut self.local);
         let activity = match self.activity {
@@ -231,7 +231,10 @@ impl VirtualCpu {
         let processor = match (activity, &mut self.vcpu) {
             (ActivityV1::WaitForStartUp, _) | (_, None) => None,
             (_, Some(vcpu)) => {
-                match vcpu.activate(cpu).and_then(|mut active| active.save()) {
+                match vcpu
+                    .activate(cpu, &self.machine.memory)
+                    .and_then(|mut active| active.save())
+                {
                     Ok(state) => Some(state),
                     Err(error) => {
                         // The lead finds that there is no state.
@@ -253,7 +256,7 @@ impl VirtualCpu {
     fn restore(
         &mut self,
         state: &VirtualCpuStateV1,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
         self.local = Local::restore(self.machine.local_apic(self.index), &state.local)?;
@@ -269,7 +272,7 @@ impl VirtualCpu {
             let offset = self.tsc_offset();
             if let Some(vcpu) = &mut self.vcpu {
                 // SAFETY: the page tables are the machine's, which lives for good.
-                unsafe { vcpu.restore(cpu, &self.machine.ept.lock(), offset, processor)? };
+                unsafe { vcpu.restore(cpu, &self.machine.tables.lock(), offset, processor)? };
             }
         }
         Ok(())
@@ -288,7 +291,7 @@ impl VirtualCpu {
         &mut self,
         number: u64,
         start: Option<StartState>,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) {
         self.park(cpu);
@@ -315,7 +318,7 @@ impl VirtualCpu {
 
     /// INIT, and the start-up IPI that ends the wait after it.
     #[cold]
-    fn take_signals(&mut self, cpu: &mut VmxCpu, frames: &spin::Mutex<PhysicalMemory>) {
+    fn take_signals(&mut self, cpu: &mut V::Shell, frames: &spin::Mutex<PhysicalMemory>) {
         if self.local.take_init() {
             self.park(cpu);
             let mailbox = &self.machine.vcpus[self.index].mailbox;
@@ -337,7 +340,7 @@ impl VirtualCpu {
     fn reset(
         &mut self,
         start: &StartState,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) {
         match self.try_reset(start, cpu, frames) {
@@ -352,19 +355,19 @@ impl VirtualCpu {
     fn try_reset(
         &mut self,
         start: &StartState,
-        cpu: &mut VmxCpu,
+        cpu: &mut V::Shell,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
         let offset = self.tsc_offset();
-        let ept = self.machine.ept.lock();
+        let tables = self.machine.tables.lock();
         // SAFETY: the page tables are the machine's, which lives for good.
         unsafe {
             match self.vcpu.as_mut() {
-                Some(vcpu) => vcpu.reset(cpu, &ept, offset, start)?,
+                Some(vcpu) => vcpu.reset(cpu, &tables, offset, start)?,
                 None => {
-                    let vpid = self.vpid();
+                    let tag = self.tag();
                     let frames = &mut *frames.lock();
-                    let mut vcpu = Vcpu::new(cpu, &ept, vpid, offset, start, frames)?;
+                    let mut vcpu = V::new(cpu, &tables, tag, offset, start, frames)?;
                     if self.machine.has_apics() {
                         vcpu.provide_apic(cpu, frames)?;
                     }
@@ -376,12 +379,12 @@ impl VirtualCpu {
     }
 
     /// A tag for cached translations that no other vCPU of the board has.
-    fn vpid(&self) -> u16 {
+    fn tag(&self) -> u16 {
         (1 + self.machine.handle.index * config::Guest::VCPUS_MAX + self.index) as u16
     }
 
     /// Prints the vCPU's registers.
-    fn dump(&mut self, cpu: &mut VmxCpu) {
+    fn dump(&mut self, cpu: &mut V::Shell) {
         let state = self.machine.handle.state();
         let doing = match (state, self.activity) {
             (GuestState::Running, Activity::Parked) => " (being made ready)",
@@ -392,17 +395,17 @@ impl VirtualCpu {
         };
         match self.registers(cpu) {
             Some(registers) => {
-                info!("{self}: {state}{doing}\n{}", registers.guest_registers());
+                info!("{self}: {state}{doing}\n{}", registers);
             }
             None => info!("{self}: {state}{doing}, never started"),
         }
     }
 
     /// The registers as text; `None` if there are none yet.
-    pub(super) fn registers(&mut self, cpu: &mut VmxCpu) -> Option<vmx::VmcsDump> {
+    pub(super) fn registers(&mut self, cpu: &mut V::Shell) -> Option<Registers> {
         let vcpu = self.vcpu.as_mut()?;
-        let dump = match vcpu.activate(cpu) {
-            Ok(active) => Some(active.dump()),
+        let dump = match vcpu.activate(cpu, &self.machine.memory) {
+            Ok(active) => Some(active.registers()),
             Err(error) => {
                 warn!("a virtual processor cannot be read: {error}");
                 None
@@ -427,7 +430,7 @@ impl VirtualCpu {
 }
 
 /// The vCPU's name in messages.
-impl fmt::Display for VirtualCpu {
+impl<V> fmt::Display for VirtualCpu<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} vcpu {}", self.machine.handle.name, self.index)
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
-use vmx::DirectMap;
+use vcpu::DirectMap;
 
 /// An access outside the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
-use vmx::{DirectMap, FRAME_SIZE, Frame, FrameSource};
+use vcpu::{DirectMap, FRAME_SIZE, Frame, FrameSource};
 
 /// Memory is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,10 +178,19 @@ impl PhysicalMemory {
 
 impl FrameSource for PhysicalMemory {
     fn frame(&mut self) -> Option<Frame> {
-        let physical = self.take_zeroed(FRAME_SIZE as u64, u64::MAX).ok()?;
-        let virt = NonNull::new(self.map.pointer(physical))?;
-        // SAFETY: taken just now, zeroed, mapped for good by the contract of `new`.
-        Some(unsafe { Frame::new(physical, virt) })
+        self.frames(1)?.pop()
+    }
+
+    fn frames(&mut self, count: usize) -> Option<Vec<Frame>> {
+        let size = (count * FRAME_SIZE) as u64;
+        let start = self.take_zeroed(size, u64::MAX).ok()?;
+        let addresses = (start..start + size).step_by(FRAME_SIZE);
+        let frame = |physical| {
+            let virt = NonNull::new(self.map.pointer(physical))?;
+            // SAFETY: taken just now, zeroed, mapped for good by the contract of `new`.
+            Some(unsafe { Frame::new(physical, virt) })
+        };
+        addresses.map(frame).collect()
     }
 
     fn direct_map(&self) -> DirectMap {

@@ -2,7 +2,7 @@
 
 use super::Stop;
 use super::memory::View;
-use vmx::Segment;
+use vcpu::Segment;
 
 /// Access rights, in the VMCS's form (Intel SDM volume 3, table 25-2).
 const ACCESSED: u32 = 1 << 0;

@@ -5,7 +5,7 @@ use super::{Fault, Stop, vector};
 use crate::memory::{GuestMemory, OutOfBounds};
 use crate::translate::{Access, translate};
 use core::ops::Range;
-use vmx::Paging;
+use vcpu::Paging;
 
 const PAGE: u32 = 4096;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::memory::{GuestMemory, fake};
 use proptest::prelude::*;
-use vmx::Paging;
+use vcpu::Paging;
 
 const SIZE: usize = 0x1_0000;
 const GDT: Table = Table {

@@ -1,17 +1,17 @@
 //! Which ports and MSRs exit (Intel SDM volume 3, sections 25.6.4 and 25.6.9).
 
-use crate::memory::{FRAME_SIZE, Frame, FrameSource};
+use vcpu::{FRAME_SIZE, Frame, FrameSource};
 
 /// The two I/O bitmaps: a set bit makes the port exit.
 #[derive(Debug)]
-pub struct IoBitmaps {
+pub(crate) struct IoBitmaps {
     low: Frame,
     high: Frame,
 }
 
 impl IoBitmaps {
     /// Bitmaps in which every port exits. `None` when memory is exhausted.
-    pub fn all_exit(frames: &mut impl FrameSource) -> Option<Self> {
+    pub(crate) fn all_exit(frames: &mut impl FrameSource) -> Option<Self> {
         let mut new = Self {
             low: frames.frame()?,
             high: frames.frame()?,
@@ -45,13 +45,13 @@ mod x2apic {
 
 /// The MSR bitmap: a set bit makes the access exit. MSRs outside its two ranges always do.
 #[derive(Debug)]
-pub struct MsrBitmap {
+pub(crate) struct MsrBitmap {
     frame: Frame,
 }
 
 impl MsrBitmap {
     /// A bitmap in which every access exits. `None` when memory is exhausted.
-    pub fn all_exit(frames: &mut impl FrameSource) -> Option<Self> {
+    pub(crate) fn all_exit(frames: &mut impl FrameSource) -> Option<Self> {
         let mut frame = frames.frame()?;
         frame.bytes_mut().fill(0xff);
         Some(Self { frame })
@@ -70,7 +70,7 @@ impl MsrBitmap {
     /// 30.5). While it does not, they must: else they are the host's own.
     ///
     /// Reads of requests and trigger modes exit all the same: the processor keeps neither all the requests
-    /// ([`crate::Active::request_interrupt`]) nor the modes. So do self-IPIs, which are requests, too.
+    /// ([`vcpu::ApicLending::request_interrupt`]) nor the modes. So do self-IPIs, which are requests, too.
     pub(crate) fn intercept_apic(&mut self, exit: bool) {
         use x2apic::{END_OF_INTERRUPT, IN_SERVICE, PRIORITIES, TASK_PRIORITY};
         for msr in PRIORITIES.into_iter().chain(IN_SERVICE) {
@@ -106,7 +106,7 @@ impl MsrBitmap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::fake::Heap;
+    use vcpu::fake::Heap;
 
     fn clear_bits(bitmap: &MsrBitmap) -> Vec<usize> {
         (0..FRAME_SIZE * 8)

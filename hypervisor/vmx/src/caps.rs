@@ -3,9 +3,11 @@
 use crate::controls::{
     Allowed, EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls,
 };
-use crate::msr::{self, Msr};
+use alloc::string::String;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
+use vcpu::msr::{self, Msr};
+use vcpu::{AddressWidths, Barriers, Encoding, Format};
 
 /// Why this processor cannot run guests. The message is one sentence for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl core::error::Error for Unsupported {}
 
 /// The facts of one processor's VT-x that the shell uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
+pub(crate) struct Capabilities {
     pub(crate) revision: u32,
     pub(crate) pin: PinControls,
     pub(crate) primary: PrimaryControls,
@@ -81,35 +83,14 @@ pub struct Capabilities {
     pub(crate) cr4_fixed1: u64,
     /// The preemption timer counts down once per `1 << preemption_timer_shift` TSC ticks.
     pub(crate) preemption_timer_shift: u8,
-    /// EPT can map 2 MiB pages.
-    pub(crate) ept_2m: bool,
-    /// EPT can map 1 GiB pages.
-    pub(crate) ept_1g: bool,
-    /// EPT keeps accessed and dirty bits.
-    pub(crate) ept_accessed_dirty: bool,
+    /// What EPT can do.
+    pub(crate) tables: Format,
     /// INVVPID of a single context works.
     pub(crate) invvpid: bool,
     /// The processor can keep the interrupts of a local APIC in x2APIC mode by itself.
     pub(crate) apic: bool,
-    /// Large pages may be executable: the processor does not die of a page that changes its size
-    /// while its translation is cached for fetches (CVE-2018-12207).
-    pub(crate) ept_large_executable: bool,
-    /// Width of a physical address in bits.
-    pub(crate) physical_bits: u32,
-    /// Width of a linear address in bits.
-    pub(crate) linear_bits: u32,
+    pub(crate) widths: AddressWidths,
     pub(crate) barriers: Barriers,
-}
-
-/// What keeps one guest's traces in the processor from the next (CPUID leaf 7, EDX).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Barriers {
-    /// IA32_PRED_CMD: indirect branch predictors can be flushed.
-    pub(crate) branch_predictors: bool,
-    /// IA32_FLUSH_CMD: the first-level data cache can be flushed.
-    pub(crate) l1_data: bool,
-    /// VERW overwrites the processor's buffers.
-    pub(crate) buffers: bool,
 }
 
 /// IA32_VMX_EPT_VPID_CAP (Intel SDM volume 3, appendix A.10).
@@ -139,7 +120,7 @@ impl Capabilities {
     /// # Errors
     ///
     /// [`Unsupported`] names the first thing that is missing.
-    pub fn probe() -> Result<Self, Unsupported> {
+    pub(crate) fn probe() -> Result<Self, Unsupported> {
         let features = __cpuid(1);
         if features.ecx & (1 << 5) == 0 {
             return Err(Unsupported::NoVmx);
@@ -216,7 +197,6 @@ impl Capabilities {
         if features.ecx & (1 << 26) == 0 {
             return Err(Unsupported::NoXsave);
         }
-        let (physical_bits, linear_bits) = address_bits();
         Ok(Self {
             revision: basic as u32 & 0x7fff_ffff,
             pin: PinControls::from_bits_retain(pin),
@@ -229,41 +209,31 @@ impl Capabilities {
             cr4_fixed0,
             cr4_fixed1,
             preemption_timer_shift: (misc & 0x1f) as u8,
-            ept_2m: ept & ept_cap::PAGE_2M != 0,
-            ept_1g: ept & ept_cap::PAGE_1G != 0,
-            ept_accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
+            tables: Format {
+                encoding: Encoding::Extended,
+                pages_2m: ept & ept_cap::PAGE_2M != 0,
+                pages_1g: ept & ept_cap::PAGE_1G != 0,
+                accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
+                large_executable: large_pages_are_safe(),
+            },
             invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
             apic: allowed_primary.is_free(APIC_PRIMARY.bits())
                 && allowed_secondary.is_free(SecondaryControls::APIC_VIRTUALIZATION.bits()),
-            ept_large_executable: large_pages_are_safe(),
-            physical_bits,
-            linear_bits,
+            widths: AddressWidths::probe(),
             barriers: Barriers::probe(),
         })
     }
 
-    /// Whether the guest's RDTSCP, INVPCID and XSAVES work natively.
-    #[must_use]
-    pub fn secondary(&self) -> SecondaryControls {
-        self.secondary
-    }
-
-    /// Width of a physical address, 32 to 52 bits.
-    #[must_use]
-    pub fn physical_bits(&self) -> u8 {
-        self.physical_bits as u8
-    }
-
     /// What distinguishes this processor's VT-x from the least that is needed, in words.
-    pub fn extras(&self) -> impl fmt::Display {
+    pub(crate) fn extras(&self) -> String {
         // SAFETY: probing showed that the secondary controls exist.
         let allowed = unsafe { msr::read(Msr::VmxProcbasedCtls2) } >> 32;
         let pml =
             SecondaryControls::from_bits_retain(allowed as u32).contains(SecondaryControls::PML);
-        Extras([
-            (self.ept_2m, "2 MiB pages"),
-            (self.ept_1g, "1 GiB pages"),
-            (self.ept_accessed_dirty, "accessed and dirty bits"),
+        vcpu::listed(&[
+            (self.tables.pages_2m, "2 MiB pages"),
+            (self.tables.pages_1g, "1 GiB pages"),
+            (self.tables.accessed_dirty, "accessed and dirty bits"),
             (pml, "page-modification log"),
             (self.secondary.contains(SecondaryControls::RDTSCP), "RDTSCP"),
             (
@@ -275,30 +245,6 @@ impl Capabilities {
     }
 }
 
-struct Extras([(bool, &'static str); 7]);
-
-impl fmt::Display for Extras {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for (_, name) in self.0.iter().filter(|(there, _)| *there) {
-            write!(f, "{separator}{name}")?;
-            separator = ", ";
-        }
-        Ok(())
-    }
-}
-
-impl Barriers {
-    fn probe() -> Self {
-        let features = leaf_7_edx();
-        Self {
-            branch_predictors: features & (1 << 26) != 0,
-            l1_data: features & (1 << 28) != 0,
-            buffers: features & (1 << 10) != 0,
-        }
-    }
-}
-
 fn leaf_7_edx() -> u32 {
     if __cpuid(0).eax < 7 {
         0
@@ -307,25 +253,14 @@ fn leaf_7_edx() -> u32 {
     }
 }
 
-/// IA32_ARCH_CAPABILITIES says so where the processor is immune; elsewhere it is not trusted.
+/// Whether the processor does not die of a page that changes its size while its translation is cached for fetches
+/// (CVE-2018-12207). IA32_ARCH_CAPABILITIES says so where the processor is immune; elsewhere it is not trusted.
 fn large_pages_are_safe() -> bool {
     const ARCH_CAPABILITIES: u32 = 1 << 29;
     const PSCHANGE_MC_NO: u64 = 1 << 6;
     // SAFETY: CPUID reports the register.
     leaf_7_edx() & ARCH_CAPABILITIES != 0
         && unsafe { msr::read(Msr::ArchCapabilities) } & PSCHANGE_MC_NO != 0
-}
-
-/// The widths of physical and linear addresses.
-fn address_bits() -> (u32, u32) {
-    const LEAF: u32 = 0x8000_0008;
-    const LEAST: (u32, u32) = (36, 48);
-    if __cpuid(0x8000_0000).eax < LEAF {
-        LEAST
-    } else {
-        let widths = __cpuid(LEAF).eax;
-        (widths & 0xff, (widths >> 8) & 0xff)
-    }
 }
 
 const PIN: PinControls = PinControls::EXTERNAL_INTERRUPT_EXITING
@@ -355,7 +290,6 @@ const SECONDARY_WANTED: SecondaryControls = SecondaryControls::RDTSCP
     .union(SecondaryControls::WBINVD_EXITING);
 const EXIT: ExitControls = ExitControls::HOST_64_BIT
     .union(ExitControls::SAVE_DEBUG)
-    .union(ExitControls::ACKNOWLEDGE_INTERRUPT)
     .union(ExitControls::SAVE_PAT)
     .union(ExitControls::LOAD_PAT)
     .union(ExitControls::SAVE_EFER)

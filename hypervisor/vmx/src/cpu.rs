@@ -2,14 +2,16 @@
 
 use crate::caps::{Capabilities, Unsupported};
 use crate::controls::SecondaryControls;
-use crate::memory::{Frame, FrameSource};
-use crate::msr::{self, Msr};
-use crate::saved::Limits;
 use crate::setup::guest_cr4;
 use crate::vmcs::vmx_instruction;
-use crate::xsave::AreaLayout;
+use crate::vmx_vcpu::VmxVcpu;
+use alloc::string::String;
 use core::arch::asm;
 use core::fmt;
+use vcpu::msr::{self, Msr};
+use vcpu::{
+    AreaLayout, DeadlineTimer, Facts, Frame, FrameSource, HostState, Limits, Shell, supported_xcr0,
+};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::segmentation::{CS, SS, Segment};
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
@@ -43,19 +45,6 @@ impl From<Unsupported> for StartError {
     }
 }
 
-/// Where VM exits land: the descriptor tables and base addresses of this processor's host context.
-#[derive(Clone, Copy, Debug)]
-pub struct HostState {
-    /// Linear address of the GDT.
-    pub gdt_base: u64,
-    /// Linear address of the IDT.
-    pub idt_base: u64,
-    /// Linear address of the TSS.
-    pub tss_base: u64,
-    /// Selector of the TSS.
-    pub tss_selector: u16,
-}
-
 /// A processor in VMX operation. Neither `Send` nor `Sync`: it is this processor's own.
 pub struct VmxCpu {
     caps: Capabilities,
@@ -72,20 +61,15 @@ pub struct VmxCpu {
     _not_send: core::marker::PhantomData<*mut ()>,
 }
 
-impl VmxCpu {
-    /// Enters VMX operation on this processor.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] says what the processor lacks.
-    ///
-    /// # Safety
-    ///
-    /// Must be called once on each processor, at privilege level 0 in 64-bit mode with interrupts
-    /// off. `host` must describe tables that live and stay valid as long as the processor runs, and
-    /// the address space and the FS and GS bases of this moment must stay valid too.
-    pub unsafe fn start(
+impl Shell for VmxCpu {
+    type Vcpu = VmxVcpu;
+    type StartError = StartError;
+    const NAME: &'static str = "VT-x";
+
+    unsafe fn start(
         host: HostState,
+        // The preemption timer ends runs in time.
+        _timer: &'static dyn DeadlineTimer,
         frames: &mut impl FrameSource,
     ) -> Result<Self, StartError> {
         let caps = Capabilities::probe()?;
@@ -131,15 +115,22 @@ impl VmxCpu {
         })
     }
 
-    /// What this processor's VT-x can do.
-    #[must_use]
-    pub fn capabilities(&self) -> &Capabilities {
-        &self.caps
+    fn facts(&self) -> Facts {
+        Facts {
+            tables: self.caps.tables,
+            physical_bits: self.caps.widths.physical as u8,
+            xcr0: self.xcr0,
+            rdtscp: self.caps.secondary.contains(SecondaryControls::RDTSCP),
+            invpcid: self.caps.secondary.contains(SecondaryControls::INVPCID),
+        }
     }
 
-    /// This processor's microcode revision (Intel SDM volume 3, section 10.11.7.1).
-    #[must_use]
-    pub fn microcode_revision(&self) -> u32 {
+    fn extras(&self) -> String {
+        self.caps.extras()
+    }
+
+    /// Intel SDM volume 3, section 10.11.7.1.
+    fn microcode_revision(&self) -> u32 {
         // SAFETY: the register exists on every processor with VT-x; writing zero before CPUID makes
         // CPUID fill it in.
         unsafe {
@@ -148,26 +139,27 @@ impl VmxCpu {
             (msr::read(Msr::BiosSignId) >> 32) as u32
         }
     }
+}
+
+impl VmxCpu {
+    /// What this processor's VT-x can do.
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.caps
+    }
 
     /// Lets the host's NMI handler see an NMI that came as an exit. The handler's IRET also ends
     /// the blocking of further NMIs.
-    pub fn deliver_host_nmi() {
+    pub(crate) fn deliver_host_nmi() {
         // SAFETY: the NMI vector's handler is part of the host context given to `start`.
         unsafe { asm!("int 2") };
-    }
-
-    /// The XCR0 bits that guests may set.
-    #[must_use]
-    pub fn xcr0_supported(&self) -> u64 {
-        self.xcr0
     }
 
     /// What a saved state of a vCPU may use.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             cr4: guest_cr4(&self.caps),
-            physical_bits: self.caps.physical_bits,
-            linear_bits: self.caps.linear_bits,
+            physical_bits: self.caps.widths.physical,
+            linear_bits: self.caps.widths.linear,
             xcr0: self.xcr0,
             tsc_aux: self.caps.secondary.contains(SecondaryControls::RDTSCP),
             area: self.area,
@@ -206,12 +198,4 @@ pub(crate) struct HostFields {
     pub(crate) tables: HostState,
     pub(crate) pat: u64,
     pub(crate) efer: u64,
-}
-
-/// The state components that both the processor and this shell can switch (CPUID leaf 0xD).
-fn supported_xcr0() -> u64 {
-    let leaf = core::arch::x86_64::__cpuid_count(0xd, 0);
-    let all = (u64::from(leaf.edx) << 32) | u64::from(leaf.eax);
-    // x87, SSE, AVX, MPX, AVX-512 and PKRU: the components that XSAVE alone can move.
-    all & 0x2ff
 }

@@ -3,16 +3,16 @@
 use crate::controls::{
     EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls,
 };
-use crate::fields::{Field16, Field32, Field64, FieldNatural};
-use crate::state::Gprs;
+use crate::fields::{self, Field16, Field32, Field64, FieldNatural};
 use crate::vmcs::Current;
 use alloc::vec::Vec;
 use bitflags::Flags;
 use core::fmt;
+use vcpu::{Gprs, Registers, Segment, SegmentRegister, TableRegister};
 
 /// Every field that could be read, and the general-purpose registers.
 #[derive(Debug)]
-pub struct VmcsDump {
+pub(crate) struct VmcsDump {
     gprs: Gprs,
     fields: Vec<(Name, u64)>,
 }
@@ -55,108 +55,42 @@ impl VmcsDump {
             .map_or(0, |(_, value)| *value)
     }
 
-    /// The guest's registers alone, as a crash report shows them.
-    pub fn guest_registers(&self) -> impl fmt::Display + '_ {
-        GuestRegisters(self)
-    }
-}
-
-struct GuestRegisters<'a>(&'a VmcsDump);
-
-impl fmt::Display for GuestRegisters<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dump = self.0;
-        let n = |field| dump.get(Name::Natural(field));
-        let g = &dump.gprs;
-        writeln!(
-            f,
-            "  rip {:016x}  rsp {:016x}  rflags {:08x}",
-            n(FieldNatural::GuestRip),
-            n(FieldNatural::GuestRsp),
-            n(FieldNatural::GuestRflags)
-        )?;
-        writeln!(
-            f,
-            "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
-            g.rax, g.rbx, g.rcx, g.rdx
-        )?;
-        writeln!(
-            f,
-            "  rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
-            g.rsi, g.rdi, g.rbp, g.r8
-        )?;
-        writeln!(
-            f,
-            "  r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
-            g.r9, g.r10, g.r11, g.r12
-        )?;
-        writeln!(
-            f,
-            "  r13 {:016x}  r14 {:016x}  r15 {:016x}",
-            g.r13, g.r14, g.r15
-        )?;
-        writeln!(
-            f,
-            "  cr0 {:08x}  cr3 {:08x}  cr4 {:08x}  efer {:x}  dr7 {:x}",
-            n(FieldNatural::GuestCr0),
-            n(FieldNatural::GuestCr3),
-            n(FieldNatural::GuestCr4),
-            dump.get(Name::F64(Field64::GuestEfer)),
-            n(FieldNatural::GuestDr7)
-        )?;
-        for (name, selector, base, limit, access) in [
-            (
-                "cs",
-                Field16::GuestCsSelector,
-                FieldNatural::GuestCsBase,
-                Field32::GuestCsLimit,
-                Field32::GuestCsAccess,
-            ),
-            (
-                "ss",
-                Field16::GuestSsSelector,
-                FieldNatural::GuestSsBase,
-                Field32::GuestSsLimit,
-                Field32::GuestSsAccess,
-            ),
-            (
-                "ds",
-                Field16::GuestDsSelector,
-                FieldNatural::GuestDsBase,
-                Field32::GuestDsLimit,
-                Field32::GuestDsAccess,
-            ),
-            (
-                "tr",
-                Field16::GuestTrSelector,
-                FieldNatural::GuestTrBase,
-                Field32::GuestTrLimit,
-                Field32::GuestTrAccess,
-            ),
-        ] {
-            writeln!(
-                f,
-                "  {name} {:04x}  base {:08x}  limit {:08x}  access {:05x}",
-                dump.get(Name::F16(selector)),
-                n(base),
-                dump.get(Name::F32(limit)),
-                dump.get(Name::F32(access))
-            )?;
+    /// The guest's registers alone.
+    pub(crate) fn registers(&self) -> Registers {
+        let natural = |field| self.get(Name::Natural(field));
+        let segment = |register| {
+            let (selector, base, limit, access) = fields::of_segment(register);
+            Segment {
+                selector: self.get(Name::F16(selector)) as u16,
+                base: natural(base),
+                limit: self.get(Name::F32(limit)) as u32,
+                access: self.get(Name::F32(access)) as u32,
+            }
+        };
+        let table = |base, limit| TableRegister {
+            base: natural(base),
+            limit: self.get(Name::F32(limit)) as u32,
+        };
+        Registers {
+            gprs: self.gprs,
+            rsp: natural(FieldNatural::GuestRsp),
+            rip: natural(FieldNatural::GuestRip),
+            rflags: natural(FieldNatural::GuestRflags),
+            cr0: natural(FieldNatural::GuestCr0),
+            cr3: natural(FieldNatural::GuestCr3),
+            cr4: natural(FieldNatural::GuestCr4),
+            efer: self.get(Name::F64(Field64::GuestEfer)),
+            dr7: natural(FieldNatural::GuestDr7),
+            segments: SegmentRegister::ALL.map(segment),
+            gdtr: table(FieldNatural::GuestGdtrBase, Field32::GuestGdtrLimit),
+            idtr: table(FieldNatural::GuestIdtrBase, Field32::GuestIdtrLimit),
         }
-        write!(
-            f,
-            "  gdt {:08x}+{:04x}  idt {:08x}+{:04x}",
-            n(FieldNatural::GuestGdtrBase),
-            dump.get(Name::F32(Field32::GuestGdtrLimit)),
-            n(FieldNatural::GuestIdtrBase),
-            dump.get(Name::F32(Field32::GuestIdtrLimit))
-        )
     }
 }
 
 impl fmt::Display for VmcsDump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.guest_registers())?;
+        writeln!(f, "{}", self.registers())?;
         for (name, value) in &self.fields {
             match name {
                 Name::F16(field) => writeln!(f, "  {field:?} = {value:#06x}")?,

@@ -1,7 +1,7 @@
 //! The way into a guest and back: the only assembly on the exit path.
 
-use crate::state::Gprs;
 use core::arch::naked_asm;
+use vcpu::Gprs;
 
 /// The registers of a vCPU and, right behind them, the host's stack pointer.
 ///

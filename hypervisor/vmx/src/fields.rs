@@ -1,13 +1,15 @@
 //! VMCS field encodings (Intel SDM volume 3, appendix B), one enum per width, so that a width
 //! error does not compile.
 
+use vcpu::SegmentRegister;
+
 macro_rules! fields {
     ($(#[$doc:meta])* $name:ident { $($field:ident = $encoding:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         #[allow(missing_docs, reason = "the names are the manual's")]
-        pub enum $name {
+        pub(crate) enum $name {
             $($field = $encoding,)*
         }
 
@@ -181,6 +183,62 @@ fields! {
         HostSysenterEip = 0x6c12,
         HostRsp = 0x6c14,
         HostRip = 0x6c16,
+    }
+}
+
+/// Selector, base, limit and access rights of a segment register.
+pub(crate) const fn of_segment(
+    register: SegmentRegister,
+) -> (Field16, FieldNatural, Field32, Field32) {
+    match register {
+        SegmentRegister::Es => (
+            Field16::GuestEsSelector,
+            FieldNatural::GuestEsBase,
+            Field32::GuestEsLimit,
+            Field32::GuestEsAccess,
+        ),
+        SegmentRegister::Cs => (
+            Field16::GuestCsSelector,
+            FieldNatural::GuestCsBase,
+            Field32::GuestCsLimit,
+            Field32::GuestCsAccess,
+        ),
+        SegmentRegister::Ss => (
+            Field16::GuestSsSelector,
+            FieldNatural::GuestSsBase,
+            Field32::GuestSsLimit,
+            Field32::GuestSsAccess,
+        ),
+        SegmentRegister::Ds => (
+            Field16::GuestDsSelector,
+            FieldNatural::GuestDsBase,
+            Field32::GuestDsLimit,
+            Field32::GuestDsAccess,
+        ),
+        SegmentRegister::Fs => (
+            Field16::GuestFsSelector,
+            FieldNatural::GuestFsBase,
+            Field32::GuestFsLimit,
+            Field32::GuestFsAccess,
+        ),
+        SegmentRegister::Gs => (
+            Field16::GuestGsSelector,
+            FieldNatural::GuestGsBase,
+            Field32::GuestGsLimit,
+            Field32::GuestGsAccess,
+        ),
+        SegmentRegister::Ldtr => (
+            Field16::GuestLdtrSelector,
+            FieldNatural::GuestLdtrBase,
+            Field32::GuestLdtrLimit,
+            Field32::GuestLdtrAccess,
+        ),
+        SegmentRegister::Tr => (
+            Field16::GuestTrSelector,
+            FieldNatural::GuestTrBase,
+            Field32::GuestTrLimit,
+            Field32::GuestTrAccess,
+        ),
     }
 }
 

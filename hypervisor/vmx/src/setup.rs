@@ -4,11 +4,10 @@ use crate::caps::Capabilities;
 use crate::controls::{EntryControls, SecondaryControls};
 use crate::cpu::HostFields;
 use crate::enter::exit_rip;
-use crate::fields::{Field16, Field32, Field64, FieldNatural};
-use crate::saved::VcpuStateV1;
-use crate::state::{Event, Segment, SegmentRegister};
-use crate::vmcs::{Current, VmcsError, vmx_instruction};
+use crate::fields::{self, Field16, Field32, Field64, FieldNatural};
+use crate::vmcs::{Current, failed, vmx_instruction};
 use core::arch::asm;
+use vcpu::{Event, Segment, SegmentRegister, ShellError, VcpuStateV1};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 
 /// CR0 bits that the guest sees but does not set: VMX demands NE, and CD and NW are not switched
@@ -70,7 +69,7 @@ pub(crate) unsafe fn write_controls(
     vmcs: &Current,
     caps: &Capabilities,
     tables: &Tables,
-) -> Result<(), VmcsError> {
+) -> Result<(), ShellError> {
     // SAFETY: controls masked by their capabilities; the tables are the caller's to vouch for.
     unsafe {
         vmcs.write32(Field32::PinControls, caps.pin.bits())?;
@@ -116,7 +115,7 @@ pub(crate) unsafe fn write_host_state(
     vmcs: &Current,
     host: &HostFields,
     exit_rsp: u64,
-) -> Result<(), VmcsError> {
+) -> Result<(), ShellError> {
     /// The host selectors' RPL and TI must be zero (section 27.2.3).
     const RPL_TI: u16 = 0b111;
     // SAFETY: exits come back into exactly the context that is running now.
@@ -157,7 +156,7 @@ pub(crate) unsafe fn write_guest_state(
     vmcs: &Current,
     caps: &Capabilities,
     state: &VcpuStateV1,
-) -> Result<(), VmcsError> {
+) -> Result<(), ShellError> {
     // Unrestricted guest lifts the demand for PE and PG.
     let cr0_fixed = caps.cr0_fixed0 & !(Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::PAGING).bits();
     for register in SegmentRegister::ALL {
@@ -220,7 +219,7 @@ pub(crate) unsafe fn write_event(
     vmcs: &Current,
     event: Event,
     length: u32,
-) -> Result<(), VmcsError> {
+) -> Result<(), ShellError> {
     // SAFETY: entry delivers the event into the guest only, and checks it.
     unsafe {
         if let Some(code) = event.error_code {
@@ -240,8 +239,8 @@ pub(crate) unsafe fn write_segment(
     vmcs: &Current,
     register: SegmentRegister,
     segment: Segment,
-) -> Result<(), VmcsError> {
-    let (selector, base, limit, access) = register.fields();
+) -> Result<(), ShellError> {
+    let (selector, base, limit, access) = fields::of_segment(register);
     // SAFETY: guest state only.
     unsafe {
         vmcs.write16(selector, segment.selector)?;
@@ -253,24 +252,24 @@ pub(crate) unsafe fn write_segment(
 
 /// Drops cached translations of an EPT pointer, and of a VPID where the processor can
 /// (Intel SDM volume 3, section 29.4.3).
-pub(crate) fn invalidate(ept_pointer: u64, vpid: Option<u16>) -> Result<(), VmcsError> {
+pub(crate) fn invalidate(ept_pointer: u64, vpid: Option<u16>) -> Result<(), ShellError> {
     const SINGLE_CONTEXT: u64 = 1;
     let descriptor = [ept_pointer, 0u64];
     // SAFETY: the callers hold a current VMCS, so INVEPT is valid; it only drops cached translations.
-    let mut failed = unsafe {
+    let mut refused = unsafe {
         vmx_instruction!("invept {kind}, [{descriptor}]", kind = in(reg) SINGLE_CONTEXT,
             descriptor = in(reg) &descriptor)
     };
     if let Some(vpid) = vpid {
         let descriptor = [u64::from(vpid), 0u64];
         // SAFETY: as above; probing showed that INVVPID of a single context exists.
-        failed |= unsafe {
+        refused |= unsafe {
             vmx_instruction!("invvpid {kind}, [{descriptor}]", kind = in(reg) SINGLE_CONTEXT,
                 descriptor = in(reg) &descriptor)
         };
     }
-    if failed {
-        Err(VmcsError::Invalidate)
+    if refused {
+        Err(failed("INVEPT or INVVPID", ept_pointer))
     } else {
         Ok(())
     }

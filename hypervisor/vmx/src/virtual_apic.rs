@@ -1,19 +1,7 @@
 //! The virtual-APIC page: where the processor keeps the interrupts of a guest's local APIC by itself (Intel SDM
 //! volume 3, chapter 30 "APIC Virtualization and Virtual Interrupts").
 
-use crate::memory::Frame;
-
-/// What the processor keeps of a local APIC while it runs the guest. Sets of vectors are in words of 64, the lowest
-/// vectors first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ApicState {
-    /// Task priority register.
-    pub task_priority: u8,
-    /// Interrupt request register.
-    pub requests: [u64; 4],
-    /// In-service register.
-    pub in_service: [u64; 4],
-}
+use vcpu::{ApicState, Frame};
 
 /// Offsets of registers in the page (section 30.1.1). Those of 256 bits are 8 of 32, 16 bytes apart.
 mod register {
@@ -150,10 +138,10 @@ const fn highest(vectors: [u64; 4]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::FrameSource;
-    use crate::memory::fake::Heap;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use vcpu::FrameSource;
+    use vcpu::fake::Heap;
 
     fn page() -> VirtualApic {
         VirtualApic::new(Heap { left: 1 }.frame().unwrap())

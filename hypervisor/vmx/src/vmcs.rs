@@ -1,41 +1,13 @@
 //! The VMCS region and the instructions that work on it (Intel SDM volume 3, chapter 31).
 
 use crate::fields::{Field16, Field32, Field64, FieldNatural};
-use crate::memory::Frame;
 use core::arch::asm;
-use core::fmt;
+use vcpu::{Frame, ShellError};
 
-/// A VMX instruction that failed (Intel SDM volume 3, section 31.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VmcsError {
-    /// VMREAD of the field with this encoding failed.
-    Read(u32),
-    /// VMWRITE of the field with this encoding failed.
-    Write(u32),
-    /// VMPTRLD of the VMCS at this physical address failed.
-    Load(u64),
-    /// VMCLEAR of the VMCS at this physical address failed.
-    Clear(u64),
-    /// INVEPT or INVVPID failed.
-    Invalidate,
-    /// Another vCPU's state is in the processor: it must be parked first.
-    Occupied,
+/// A VMX instruction failed (Intel SDM volume 3, section 31.2) on this field or at this physical address.
+pub(crate) const fn failed(name: &'static str, operand: u64) -> ShellError {
+    ShellError::Instruction { name, operand }
 }
-
-impl fmt::Display for VmcsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(field) => write!(f, "VMREAD of field {field:#06x} failed"),
-            Self::Write(field) => write!(f, "VMWRITE of field {field:#06x} failed"),
-            Self::Load(address) => write!(f, "VMPTRLD of {address:#x} failed"),
-            Self::Clear(address) => write!(f, "VMCLEAR of {address:#x} failed"),
-            Self::Invalidate => write!(f, "INVEPT or INVVPID failed"),
-            Self::Occupied => write!(f, "another vCPU's state is in the processor"),
-        }
-    }
-}
-
-impl core::error::Error for VmcsError {}
 
 /// Runs one VMX instruction with the operands given and evaluates to whether it failed: CF is
 /// VMfailInvalid, ZF is VMfailValid.
@@ -51,19 +23,19 @@ pub(crate) use vmx_instruction;
 /// Out of line, so that the exit path prepares nothing for it.
 #[cold]
 #[inline(never)]
-fn read_failed(encoding: u32) -> VmcsError {
-    VmcsError::Read(encoding)
+fn read_failed(encoding: u32) -> ShellError {
+    failed("VMREAD", u64::from(encoding))
 }
 
 /// As [`read_failed`].
 #[cold]
 #[inline(never)]
-fn write_failed(encoding: u32) -> VmcsError {
-    VmcsError::Write(encoding)
+fn write_failed(encoding: u32) -> ShellError {
+    failed("VMWRITE", u64::from(encoding))
 }
 
 #[inline(always)]
-fn read(encoding: u32) -> Result<u64, VmcsError> {
+fn read(encoding: u32) -> Result<u64, ShellError> {
     let value: u64;
     // SAFETY: the callers hold a current VMCS, so the processor is in VMX operation; VMREAD changes
     // nothing but its destination and the flags.
@@ -82,7 +54,7 @@ fn read(encoding: u32) -> Result<u64, VmcsError> {
 /// A VMCS must be current, and the value must keep the host-state area and the physical addresses
 /// in it true: VM exits and guest accesses act on them.
 #[inline(always)]
-unsafe fn write(encoding: u32, value: u64) -> Result<(), VmcsError> {
+unsafe fn write(encoding: u32, value: u64) -> Result<(), ShellError> {
     // SAFETY: the caller vouches for the effect of the field's new value.
     unsafe {
         asm!(
@@ -113,22 +85,22 @@ impl Current {
     }
 
     #[inline(always)]
-    pub(crate) fn read16(&self, field: Field16) -> Result<u16, VmcsError> {
+    pub(crate) fn read16(&self, field: Field16) -> Result<u16, ShellError> {
         read(field as u32).map(|value| value as u16)
     }
 
     #[inline(always)]
-    pub(crate) fn read32(&self, field: Field32) -> Result<u32, VmcsError> {
+    pub(crate) fn read32(&self, field: Field32) -> Result<u32, ShellError> {
         read(field as u32).map(|value| value as u32)
     }
 
     #[inline(always)]
-    pub(crate) fn read64(&self, field: Field64) -> Result<u64, VmcsError> {
+    pub(crate) fn read64(&self, field: Field64) -> Result<u64, ShellError> {
         read(field as u32)
     }
 
     #[inline(always)]
-    pub(crate) fn read_natural(&self, field: FieldNatural) -> Result<u64, VmcsError> {
+    pub(crate) fn read_natural(&self, field: FieldNatural) -> Result<u64, ShellError> {
         read(field as u32)
     }
 
@@ -136,7 +108,7 @@ impl Current {
     ///
     /// As [`write`].
     #[inline(always)]
-    pub(crate) unsafe fn write16(&self, field: Field16, value: u16) -> Result<(), VmcsError> {
+    pub(crate) unsafe fn write16(&self, field: Field16, value: u16) -> Result<(), ShellError> {
         // SAFETY: passed on to the caller.
         unsafe { write(field as u32, u64::from(value)) }
     }
@@ -145,7 +117,7 @@ impl Current {
     ///
     /// As [`write`].
     #[inline(always)]
-    pub(crate) unsafe fn write32(&self, field: Field32, value: u32) -> Result<(), VmcsError> {
+    pub(crate) unsafe fn write32(&self, field: Field32, value: u32) -> Result<(), ShellError> {
         // SAFETY: passed on to the caller.
         unsafe { write(field as u32, u64::from(value)) }
     }
@@ -154,7 +126,7 @@ impl Current {
     ///
     /// As [`write`].
     #[inline(always)]
-    pub(crate) unsafe fn write64(&self, field: Field64, value: u64) -> Result<(), VmcsError> {
+    pub(crate) unsafe fn write64(&self, field: Field64, value: u64) -> Result<(), ShellError> {
         // SAFETY: passed on to the caller.
         unsafe { write(field as u32, value) }
     }
@@ -167,7 +139,7 @@ impl Current {
         &self,
         field: FieldNatural,
         value: u64,
-    ) -> Result<(), VmcsError> {
+    ) -> Result<(), ShellError> {
         // SAFETY: passed on to the caller.
         unsafe { write(field as u32, value) }
     }
@@ -195,12 +167,13 @@ impl Region {
     /// # Safety
     ///
     /// The processor must be in VMX operation, and the VMCS not active on another one.
-    pub(crate) unsafe fn clear(&self) -> Result<(), VmcsError> {
+    pub(crate) unsafe fn clear(&self) -> Result<(), ShellError> {
         let address = self.physical();
         // SAFETY: by contract in VMX operation; the operand is the address of a region that we own.
-        let failed = unsafe { vmx_instruction!("vmclear [{pointer}]", pointer = in(reg) &address) };
-        if failed {
-            Err(VmcsError::Clear(address))
+        let refused =
+            unsafe { vmx_instruction!("vmclear [{pointer}]", pointer = in(reg) &address) };
+        if refused {
+            Err(failed("VMCLEAR", address))
         } else {
             Ok(())
         }
@@ -211,12 +184,13 @@ impl Region {
     /// # Safety
     ///
     /// As [`Region::clear`].
-    pub(crate) unsafe fn load(&self) -> Result<(), VmcsError> {
+    pub(crate) unsafe fn load(&self) -> Result<(), ShellError> {
         let address = self.physical();
         // SAFETY: as in `clear`.
-        let failed = unsafe { vmx_instruction!("vmptrld [{pointer}]", pointer = in(reg) &address) };
-        if failed {
-            Err(VmcsError::Load(address))
+        let refused =
+            unsafe { vmx_instruction!("vmptrld [{pointer}]", pointer = in(reg) &address) };
+        if refused {
+            Err(failed("VMPTRLD", address))
         } else {
             Ok(())
         }

@@ -5,7 +5,7 @@
 
 use super::Platform;
 use devices::lapic::Lent;
-use vmx::{Active, ApicState, VmcsError};
+use vcpu::{ApicLending, ApicState, ShellError};
 
 impl Platform<'_> {
     /// Whether the processor keeps the local APIC's interrupts now.
@@ -19,9 +19,12 @@ impl Platform<'_> {
     ///
     /// # Errors
     ///
-    /// [`VmcsError`]; the interrupts may be lost then, as the vCPU is.
+    /// [`ShellError`]; the interrupts may be lost then, as the vCPU is.
     #[inline(always)]
-    pub(in super::super) fn lend_apic(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+    pub(in super::super) fn lend_apic(
+        &mut self,
+        active: &mut impl ApicLending,
+    ) -> Result<(), ShellError> {
         if !active.can_lend_apic() || self.local.apic_is_lent() {
             return Ok(());
         }
@@ -29,7 +32,7 @@ impl Platform<'_> {
     }
 
     #[inline(never)]
-    fn lend_to(&mut self, active: &mut Active<'_>) -> Result<(), VmcsError> {
+    fn lend_to(&mut self, active: &mut impl ApicLending) -> Result<(), ShellError> {
         match self.local.lend_apic() {
             Some((lent, levels)) => active.lend_apic(lent.task_priority, lent.in_service, levels),
             None => active.keep_apic(),
@@ -41,12 +44,12 @@ impl Platform<'_> {
     ///
     /// # Errors
     ///
-    /// [`VmcsError`]; the interrupts are lost then, as the vCPU is.
+    /// [`ShellError`]; the interrupts are lost then, as the vCPU is.
     #[inline(always)]
     pub(in super::super) fn take_apic(
         &mut self,
-        active: &mut Active<'_>,
-    ) -> Result<u64, VmcsError> {
+        active: &mut impl ApicLending,
+    ) -> Result<u64, ShellError> {
         if !self.local.apic_is_lent() {
             return Ok(0);
         }
@@ -54,7 +57,7 @@ impl Platform<'_> {
     }
 
     #[inline(never)]
-    fn take_from(&mut self, active: &mut Active<'_>) -> Result<u64, VmcsError> {
+    fn take_from(&mut self, active: &mut impl ApicLending) -> Result<u64, ShellError> {
         let state = active.take_apic();
         let ApicState {
             task_priority,
@@ -74,12 +77,12 @@ impl Platform<'_> {
     ///
     /// # Errors
     ///
-    /// [`VmcsError`].
+    /// [`ShellError`].
     #[inline(always)]
     pub(in super::super) fn request_interrupt(
         &mut self,
-        active: &mut Active<'_>,
-    ) -> Result<Option<u8>, VmcsError> {
+        active: &mut impl ApicLending,
+    ) -> Result<Option<u8>, ShellError> {
         let Some(request) = self.local.sole_request() else {
             return Ok(None);
         };

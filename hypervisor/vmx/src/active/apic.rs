@@ -3,37 +3,27 @@
 //! Only in x2APIC mode: then the guest reaches its priorities and vectors in service without an exit, and ends
 //! interrupts. All other registers keep exiting.
 
-use super::Active;
+use super::VmxActive;
 use crate::controls::{PrimaryControls, SecondaryControls};
 use crate::fields::{Field16, Field32, Field64};
-use crate::virtual_apic::ApicState;
-use crate::vmcs::VmcsError;
+use vcpu::{ApicLending, ApicState, ShellError};
 
 /// CR8 is the task priority: its accesses are the processor's business or exit.
 const CR8_EXITING: PrimaryControls =
     PrimaryControls::CR8_LOAD_EXITING.union(PrimaryControls::CR8_STORE_EXITING);
 
-impl Active<'_> {
-    /// Whether [`Active::lend_apic`] can be used: the processor has APIC virtualization, and the vCPU a page for it.
-    #[must_use]
+impl ApicLending for VmxActive<'_> {
     #[inline(always)]
-    pub fn can_lend_apic(&self) -> bool {
+    fn can_lend_apic(&self) -> bool {
         self.vcpu.apic.is_some()
     }
 
-    /// Lets the processor keep the local APIC's interrupts from the next entry on: with this task priority, these
-    /// vectors in service, and no requests yet. The guest's local APIC must be enabled and in x2APIC mode. To end an
-    /// interrupt with a vector in `eoi_exits` exits ([`crate::RareExit::EndOfInterrupt`]). Sets are in words of 64.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`]. Without a page for it ([`Active::can_lend_apic`]) nothing happens.
-    pub fn lend_apic(
+    fn lend_apic(
         &mut self,
         task_priority: u8,
         in_service: [u64; 4],
         eoi_exits: [u64; 4],
-    ) -> Result<(), VmcsError> {
+    ) -> Result<(), ShellError> {
         if !self.vcpu.apic.as_ref().is_some_and(|apic| apic.on) {
             self.virtualize_apic(true)?;
         }
@@ -56,18 +46,10 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Makes the next entry deliver an interrupt of a local APIC that the processor keeps; the guest must be able to take
-    /// it now ([`Active::can_take_interrupt`]). `eoi_exit` says whether to end it exits. Returns `false` if its priority
-    /// is too low, or another one has been requested.
-    ///
-    /// The processor could keep requests that the guest cannot take yet, too. Then it would look at them again by itself
-    /// when the guest ends an interrupt or enables them. One emulator (Bochs 2.7) delivers such a request to a guest with
-    /// interrupts disabled when an interrupt of the host's comes, so none is left waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn request_interrupt(&mut self, vector: u8, eoi_exit: bool) -> Result<bool, VmcsError> {
+    // The processor could keep requests that the guest cannot take yet, too. Then it would look at them again by itself
+    // when the guest ends an interrupt or enables them. One emulator (Bochs 2.7) delivers such a request to a guest with
+    // interrupts disabled when an interrupt of the host's comes, so none is left waiting.
+    fn request_interrupt(&mut self, vector: u8, eoi_exit: bool) -> Result<bool, ShellError> {
         let Some(apic) = &mut self.vcpu.apic else {
             return Ok(false);
         };
@@ -87,13 +69,7 @@ impl Active<'_> {
         Ok(true)
     }
 
-    /// What the processor has made of the local APIC's interrupts. It is to be lent again before the next entry, or
-    /// [`Active::keep_apic`] to be called.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn take_apic(&mut self) -> Result<ApicState, VmcsError> {
+    fn take_apic(&mut self) -> Result<ApicState, ShellError> {
         let Some(apic) = &mut self.vcpu.apic else {
             return Ok(ApicState::default());
         };
@@ -101,19 +77,16 @@ impl Active<'_> {
         Ok(apic.state(status))
     }
 
-    /// Makes every access to the local APIC exit from the next entry on.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn keep_apic(&mut self) -> Result<(), VmcsError> {
+    fn keep_apic(&mut self) -> Result<(), ShellError> {
         self.virtualize_apic(false)
     }
+}
 
+impl VmxActive<'_> {
     /// Switches the controls. Without them, an access that the MSR bitmap lets through would reach the host's own
     /// local APIC: it lets through nothing but while they are on.
     #[cold]
-    fn virtualize_apic(&mut self, on: bool) -> Result<(), VmcsError> {
+    fn virtualize_apic(&mut self, on: bool) -> Result<(), ShellError> {
         let vcpu = &mut *self.vcpu;
         let Some(apic) = &mut vcpu.apic else {
             return Ok(());

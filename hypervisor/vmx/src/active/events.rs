@@ -1,23 +1,16 @@
 //! Interrupts and exceptions for the guest (Intel SDM volume 3, section 27.6).
 
-use super::{Active, RFLAGS_IF, blocking};
+use super::{RFLAGS_IF, VmxActive};
 use crate::controls::PrimaryControls;
 use crate::fields::{Field32, FieldNatural};
 use crate::residency::set_cr2;
-use crate::saved::QueuedEvent;
 use crate::setup;
-use crate::state::{Event, EventKind};
-use crate::vmcs::VmcsError;
+use vcpu::{Event, EventKind, Events, QueuedEvent, ShellError, TaskSwitching, blocking};
 use x86_64::registers::control::Cr0Flags;
 
-impl Active<'_> {
-    /// Whether an interrupt can be injected now.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
+impl Events for VmxActive<'_> {
     #[inline(always)]
-    pub fn can_take_interrupt(&self) -> Result<bool, VmcsError> {
+    fn can_take_interrupt(&self) -> Result<bool, ShellError> {
         if self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_IF == 0 {
             return Ok(false);
         }
@@ -28,21 +21,11 @@ impl Active<'_> {
         Ok(self.vmcs.read32(Field32::EntryInterruptionInfo)? >> 31 == 0)
     }
 
-    /// Whether the guest has interrupts enabled, shadows aside.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn interrupts_enabled(&self) -> Result<bool, VmcsError> {
+    fn interrupts_enabled(&self) -> Result<bool, ShellError> {
         Ok(self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_IF != 0)
     }
 
-    /// Delivers `event` at the next entry. One event at a time: a second one replaces the first.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn inject(&mut self, mut event: Event) -> Result<(), VmcsError> {
+    fn inject(&mut self, mut event: Event) -> Result<(), ShellError> {
         if self.vmcs.read_natural(FieldNatural::GuestCr0)? & Cr0Flags::PROTECTED_MODE_ENABLE.bits()
             == 0
         {
@@ -58,13 +41,7 @@ impl Active<'_> {
         unsafe { setup::write_event(&self.vmcs, event, length) }
     }
 
-    /// Delivers an NMI at the next entry if the guest can take one; else asks for an exit when it can
-    /// and returns `false`.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn inject_nmi(&mut self) -> Result<bool, VmcsError> {
+    fn inject_nmi(&mut self) -> Result<bool, ShellError> {
         let blocked = self.vmcs.read32(Field32::GuestInterruptibility)?
             & (blocking::STI | blocking::MOV_SS | blocking::NMI)
             != 0
@@ -89,17 +66,40 @@ impl Active<'_> {
         Ok(!blocked)
     }
 
-    /// Whether the exit came while an event was being delivered to the guest.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn is_delivering_event(&self) -> Result<bool, VmcsError> {
+    fn is_delivering_event(&self) -> Result<bool, ShellError> {
         Ok(self.vmcs.read32(Field32::IdtVectoringInfo)? >> 31 != 0)
     }
 
+    fn inject_page_fault(&mut self, linear: u64, code: u32) -> Result<(), ShellError> {
+        set_cr2(linear);
+        self.inject(Event::exception(14, code))
+    }
+
+    #[inline(always)]
+    fn want_interrupt_window(&mut self, wanted: bool) -> Result<(), ShellError> {
+        if self
+            .vcpu
+            .primary
+            .contains(PrimaryControls::INTERRUPT_WINDOW)
+            == wanted
+        {
+            return Ok(());
+        }
+        let mut primary = self.vcpu.primary;
+        primary.set(PrimaryControls::INTERRUPT_WINDOW, wanted);
+        // SAFETY: a control that the processor always allows; it only adds exits.
+        unsafe {
+            self.vmcs
+                .write32(Field32::PrimaryControls, primary.bits())?
+        };
+        self.vcpu.primary = primary;
+        Ok(())
+    }
+}
+
+impl VmxActive<'_> {
     /// The event that the next entry delivers.
-    pub(super) fn queued_event(&self) -> Result<Option<QueuedEvent>, VmcsError> {
+    pub(super) fn queued_event(&self) -> Result<Option<QueuedEvent>, ShellError> {
         let info = self.vmcs.read32(Field32::EntryInterruptionInfo)?;
         let code = self.vmcs.read32(Field32::EntryExceptionErrorCode)?;
         let Some(event) = Event::from_info(info, code) else {
@@ -124,7 +124,7 @@ impl Active<'_> {
     /// and be resumed: interrupts, NMIs and the timer come before or after it, and machine checks and
     /// task switches are not resumed.
     #[cold]
-    pub(super) fn resume_interrupted(&mut self) -> Result<(), VmcsError> {
+    pub(super) fn resume_interrupted(&mut self) -> Result<(), ShellError> {
         const NMI_UNBLOCKED_BY_IRET: u64 = 1 << 12;
         let blocking = self.vmcs.read32(Field32::GuestInterruptibility)?;
         let next = match self.event_in_delivery()? {
@@ -152,42 +152,6 @@ impl Active<'_> {
             // SAFETY: guest state only.
             unsafe { self.vmcs.write32(Field32::GuestInterruptibility, next)? };
         }
-        Ok(())
-    }
-
-    /// Raises #PF for a linear address.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn inject_page_fault(&mut self, linear: u64, code: u32) -> Result<(), VmcsError> {
-        set_cr2(linear);
-        self.inject(Event::exception(14, code))
-    }
-
-    /// Asks for an exit as soon as the guest can take an interrupt, or no longer.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    #[inline(always)]
-    pub fn want_interrupt_window(&mut self, wanted: bool) -> Result<(), VmcsError> {
-        if self
-            .vcpu
-            .primary
-            .contains(PrimaryControls::INTERRUPT_WINDOW)
-            == wanted
-        {
-            return Ok(());
-        }
-        let mut primary = self.vcpu.primary;
-        primary.set(PrimaryControls::INTERRUPT_WINDOW, wanted);
-        // SAFETY: a control that the processor always allows; it only adds exits.
-        unsafe {
-            self.vmcs
-                .write32(Field32::PrimaryControls, primary.bits())?
-        };
-        self.vcpu.primary = primary;
         Ok(())
     }
 }

@@ -1,27 +1,22 @@
 //! Taking the whole state of the vCPU out.
 
-use super::Active;
+use super::VmxActive;
 use crate::fields::{Field32, Field64, FieldNatural};
-use crate::residency::set_xcr0;
-use crate::saved::{TableRegister, VcpuStateV1};
-use crate::state::{Segment, SegmentRegister};
-use crate::vmcs::VmcsError;
+use vcpu::{
+    Active, ControlRegisters, Segment, SegmentRegister, ShellError, TableRegister, VcpuStateV1,
+};
 
-impl Active<'_> {
+impl VmxActive<'_> {
     /// The vCPU's state, which may run on afterwards.
     ///
     /// An event that was to be delivered at the next entry is part of it.
     ///
     /// # Errors
     ///
-    /// [`VmcsError::Read`].
-    pub fn save(&mut self) -> Result<VcpuStateV1, VmcsError> {
-        // SAFETY: the state in the processor is this vCPU's; XCR0, which the processor holds for
-        // the guest, is put back.
-        unsafe {
-            self.vcpu.resident.store(self.cpu.xcr0);
-            set_xcr0(self.vcpu.resident.xcr0);
-        }
+    /// [`ShellError::Read`].
+    pub(super) fn state(&mut self) -> Result<VcpuStateV1, ShellError> {
+        // SAFETY: the state in the processor is this vCPU's.
+        unsafe { self.vcpu.resident.copy(self.cpu.xcr0) };
         let vmcs = &self.vmcs;
         let paging = self.paging()?;
         let mut segments = [Segment::real_mode(0); SegmentRegister::ALL.len()];
@@ -54,8 +49,9 @@ impl Active<'_> {
             interruptibility: vmcs.read32(Field32::GuestInterruptibility)?,
             pending_debug: vmcs.read_natural(FieldNatural::GuestPendingDebug)?,
             event: self.queued_event()?,
-            ..self.vcpu.resident.state()
+            ..VcpuStateV1::at_reset()
         };
+        self.vcpu.resident.fill(&mut state);
         if state.uses_pdptes() {
             for (entry, field) in state.pdptes.iter_mut().zip(Field64::GUEST_PDPTES) {
                 *entry = vmcs.read64(field)?;

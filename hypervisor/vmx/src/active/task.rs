@@ -1,80 +1,64 @@
 //! What a hardware task switch needs of the vCPU, beside general registers and flags.
 
-use super::{Active, blocking};
+use super::VmxActive;
 use crate::fields::{Field32, FieldNatural};
 use crate::residency::{dr6, set_dr6};
 use crate::setup;
-use crate::state::{Event, Segment, SegmentRegister};
-use crate::vmcs::VmcsError;
+use vcpu::{
+    ControlRegisters, Event, Events, Paging, Segment, SegmentRegister, ShellError, TaskSwitching,
+    blocking,
+};
 use x86_64::registers::control::Cr0Flags;
 
-impl Active<'_> {
-    /// Base and limit in bytes of the global descriptor table.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn global_descriptor_table(&self) -> Result<(u64, u32), VmcsError> {
+impl TaskSwitching for VmxActive<'_> {
+    fn global_descriptor_table(&self) -> Result<(u64, u32), ShellError> {
         Ok((
             self.vmcs.read_natural(FieldNatural::GuestGdtrBase)?,
             self.vmcs.read32(Field32::GuestGdtrLimit)?,
         ))
     }
 
-    /// Sets a segment register, hidden part included. The next entry checks it (Intel SDM volume 3,
-    /// section 27.3.1.2).
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Write`].
-    pub fn set_segment(
+    fn set_segment(
         &mut self,
         register: SegmentRegister,
         segment: Segment,
-    ) -> Result<(), VmcsError> {
+    ) -> Result<(), ShellError> {
         // SAFETY: the VMCS is this vCPU's.
         unsafe { setup::write_segment(&self.vmcs, register, segment) }
     }
 
-    /// Sets the instruction pointer, and ends an interrupt shadow: what was in progress is over.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn jump(&mut self, rip: u64) -> Result<(), VmcsError> {
+    fn jump(&mut self, rip: u64) -> Result<(), ShellError> {
         // SAFETY: guest state only.
         unsafe { self.vmcs.write_natural(FieldNatural::GuestRip, rip)? };
         self.end_interrupt_shadow()
     }
 
-    /// The length in bytes of the instruction that exited, or that raised the software event in
-    /// whose delivery the exit came.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn instruction_length(&self) -> Result<u32, VmcsError> {
+    fn switch_cr3(&mut self, value: u32) -> Result<bool, ShellError> {
+        let now = self.paging()?;
+        let next = Paging {
+            cr3: u64::from(value),
+            ..now
+        };
+        if !self.load_pdptes(&now, &next)? {
+            return Ok(false);
+        }
+        // SAFETY: guest state only.
+        unsafe { self.vmcs.write_natural(FieldNatural::GuestCr3, next.cr3)? };
+        self.flush()?;
+        Ok(true)
+    }
+
+    fn instruction_length(&self) -> Result<u32, ShellError> {
         self.vmcs.read32(Field32::ExitInstructionLength)
     }
 
-    /// The event that was being delivered to the guest as it exited, if one was (section 28.2.4).
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError::Read`].
-    pub fn event_in_delivery(&self) -> Result<Option<Event>, VmcsError> {
+    fn event_in_delivery(&self) -> Result<Option<Event>, ShellError> {
         let info = self.vmcs.read32(Field32::IdtVectoringInfo)?;
         let code = self.vmcs.read32(Field32::IdtVectoringErrorCode)?;
         Ok(Event::from_info(info, code))
     }
 
-    /// What every task switch leaves in control and debug registers (section 8.3): CR0.TS is set, and
-    /// the local breakpoints of DR7 are off.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn mark_task_switched(&mut self) -> Result<(), VmcsError> {
+    fn mark_task_switched(&mut self) -> Result<(), ShellError> {
         /// L0 to L3 and LE.
         const LOCAL: u64 = 0b1_0101_0101;
         let cr0 = self.vmcs.read_natural(FieldNatural::GuestCr0)?;
@@ -90,13 +74,7 @@ impl Active<'_> {
         }
     }
 
-    /// Raises the debug exception of a task whose TSS asks for it. Entry delivers the exception only; what
-    /// else it does to the debug registers is done here (section 18.2.3).
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn inject_task_trap(&mut self) -> Result<(), VmcsError> {
+    fn inject_task_trap(&mut self) -> Result<(), ShellError> {
         const DR6_TASK_SWITCH: u64 = 1 << 15;
         const DR7_GENERAL_DETECT: u64 = 1 << 13;
         set_dr6(dr6() | DR6_TASK_SWITCH);
@@ -109,12 +87,7 @@ impl Active<'_> {
         self.inject(Event::DEBUG)
     }
 
-    /// Blocks NMIs, as the delivery of one does, or lets them in again, as IRET does.
-    ///
-    /// # Errors
-    ///
-    /// [`VmcsError`].
-    pub fn block_nmis(&mut self, blocked: bool) -> Result<(), VmcsError> {
+    fn block_nmis(&mut self, blocked: bool) -> Result<(), ShellError> {
         let mut state = self.vmcs.read32(Field32::GuestInterruptibility)?;
         state &= !blocking::NMI;
         if blocked {

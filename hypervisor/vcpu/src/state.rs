@@ -1,6 +1,5 @@
 //! Guest state as the layers above see it.
 
-use crate::fields::{Field16, Field32, FieldNatural};
 use core::arch::x86_64::__cpuid;
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +155,19 @@ impl Segment {
     }
 }
 
+/// Where VM exits land: the descriptor tables of this processor's host context.
+#[derive(Clone, Copy, Debug)]
+pub struct HostState {
+    /// Linear address of the GDT.
+    pub gdt_base: u64,
+    /// Linear address of the IDT.
+    pub idt_base: u64,
+    /// Linear address of the TSS.
+    pub tss_base: u64,
+    /// Selector of the TSS.
+    pub tss_selector: u16,
+}
+
 /// How a vCPU starts: interrupts off; registers that are not named hold what a reset leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartState {
@@ -217,7 +229,7 @@ impl StartState {
     }
 }
 
-/// The segment registers of the VMCS guest state.
+/// The segment registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the manual's")]
 pub enum SegmentRegister {
@@ -232,7 +244,7 @@ pub enum SegmentRegister {
 }
 
 impl SegmentRegister {
-    /// All of them, in the order of the VMCS.
+    /// All of them, in the order of the VMCS and of saved states.
     pub const ALL: [Self; 8] = [
         Self::Es,
         Self::Cs,
@@ -243,59 +255,6 @@ impl SegmentRegister {
         Self::Ldtr,
         Self::Tr,
     ];
-
-    pub(crate) const fn fields(self) -> (Field16, FieldNatural, Field32, Field32) {
-        match self {
-            Self::Es => (
-                Field16::GuestEsSelector,
-                FieldNatural::GuestEsBase,
-                Field32::GuestEsLimit,
-                Field32::GuestEsAccess,
-            ),
-            Self::Cs => (
-                Field16::GuestCsSelector,
-                FieldNatural::GuestCsBase,
-                Field32::GuestCsLimit,
-                Field32::GuestCsAccess,
-            ),
-            Self::Ss => (
-                Field16::GuestSsSelector,
-                FieldNatural::GuestSsBase,
-                Field32::GuestSsLimit,
-                Field32::GuestSsAccess,
-            ),
-            Self::Ds => (
-                Field16::GuestDsSelector,
-                FieldNatural::GuestDsBase,
-                Field32::GuestDsLimit,
-                Field32::GuestDsAccess,
-            ),
-            Self::Fs => (
-                Field16::GuestFsSelector,
-                FieldNatural::GuestFsBase,
-                Field32::GuestFsLimit,
-                Field32::GuestFsAccess,
-            ),
-            Self::Gs => (
-                Field16::GuestGsSelector,
-                FieldNatural::GuestGsBase,
-                Field32::GuestGsLimit,
-                Field32::GuestGsAccess,
-            ),
-            Self::Ldtr => (
-                Field16::GuestLdtrSelector,
-                FieldNatural::GuestLdtrBase,
-                Field32::GuestLdtrLimit,
-                Field32::GuestLdtrAccess,
-            ),
-            Self::Tr => (
-                Field16::GuestTrSelector,
-                FieldNatural::GuestTrBase,
-                Field32::GuestTrLimit,
-                Field32::GuestTrAccess,
-            ),
-        }
-    }
 }
 
 /// Kinds of events that VM entry delivers (Intel SDM volume 3, table 25-18).
@@ -372,8 +331,10 @@ impl Event {
         }
     }
 
-    /// The VM-entry interruption-information field.
-    pub(crate) const fn info(self) -> u32 {
+    /// The event as a VM-entry interruption-information field. EVENTINJ in the VMCB has the same layout in its low
+    /// half, and knows of the kinds the first two, hardware exceptions and INT n (AMD APM volume 2, section 15.20).
+    #[must_use]
+    pub const fn info(self) -> u32 {
         let error = if self.error_code.is_some() {
             info::ERROR_CODE
         } else {
@@ -384,7 +345,8 @@ impl Event {
 
     /// The event in an interruption-information field, whose error code is `code`; `None` if there is
     /// none.
-    pub(crate) const fn from_info(info: u32, code: u32) -> Option<Self> {
+    #[must_use]
+    pub const fn from_info(info: u32, code: u32) -> Option<Self> {
         if info & info::VALID == 0 {
             return None;
         }

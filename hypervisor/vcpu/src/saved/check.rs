@@ -1,8 +1,8 @@
 //! What a saved state must obey: the processor's checks at VM entry (Intel SDM volume 3, section 27.3.1),
 //! and those of the instructions by which the state is put back outside the VMCS.
 
-use super::{Limits, QueuedEvent, RestoreError, VcpuStateV1};
-use crate::active::blocking;
+use super::{Limits, QueuedEvent, VcpuStateV1, blocking};
+use crate::error::RestoreError;
 use crate::state::{EventKind, Segment, SegmentRegister};
 use crate::xsave::xcr0_is_valid;
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
@@ -63,7 +63,11 @@ pub(crate) const fn is_canonical(address: u64, bits: u32) -> bool {
 
 impl VcpuStateV1 {
     /// Refuses a state that the processor would not enter, or that would fault when it is put back.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), RestoreError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] says what is wrong, or what the processor lacks.
+    pub fn check(&self, limits: &Limits) -> Result<(), RestoreError> {
         self.check_control_registers(limits)?;
         self.check_debug_registers()?;
         self.check_msrs(limits)?;

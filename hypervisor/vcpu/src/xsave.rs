@@ -1,6 +1,6 @@
 //! The x87, SSE, AVX and further user state: XSAVE areas (Intel SDM volume 1, chapter 13).
 
-use crate::saved::RestoreError;
+use crate::error::RestoreError;
 use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,8 +26,18 @@ const COMPONENTS: core::ops::Range<u8> = 2..10;
 /// The bounds configuration and status registers.
 const BNDCSR: u8 = 4;
 
+/// The state components that both this processor and the shells can switch (CPUID leaf 0xD).
+#[must_use]
+pub fn supported_xcr0() -> u64 {
+    let leaf = __cpuid_count(0xd, 0);
+    let all = (u64::from(leaf.edx) << 32) | u64::from(leaf.eax);
+    // x87, SSE, AVX, MPX, AVX-512 and PKRU: the components that XSAVE alone can move.
+    all & 0x2ff
+}
+
 /// Whether XSETBV takes this value for XCR0 where `supported` is what there is (section 13.3).
-pub(crate) fn xcr0_is_valid(value: u64, supported: u64) -> bool {
+#[must_use]
+pub fn xcr0_is_valid(value: u64, supported: u64) -> bool {
     const X87: u64 = 1 << 0;
     const SSE: u64 = 1 << 1;
     const AVX: u64 = 1 << 2;
@@ -44,7 +54,7 @@ pub(crate) fn xcr0_is_valid(value: u64, supported: u64) -> bool {
 
 /// Where a processor keeps the state components in an area of standard format (CPUID leaf 0xD).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AreaLayout {
+pub struct AreaLayout {
     /// Bytes that the area must have for every component of the processor.
     pub(crate) size: usize,
     /// Offset and size in bytes of components 2 to 9; size 0 for those that are not switched.
@@ -53,7 +63,8 @@ pub(crate) struct AreaLayout {
 
 impl AreaLayout {
     /// The layout of this processor, for the components in `xcr0`.
-    pub(crate) fn probe(xcr0: u64) -> Self {
+    #[must_use]
+    pub fn probe(xcr0: u64) -> Self {
         let mut components = [(0, 0); COMPONENTS.end as usize];
         for (number, component) in components.iter_mut().enumerate().skip(2) {
             if xcr0 & (1 << number) != 0 {

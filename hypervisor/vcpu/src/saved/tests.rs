@@ -1,5 +1,5 @@
 use super::*;
-use crate::active::blocking;
+use crate::error::RestoreError;
 use crate::state::EventKind;
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
 //! Page frames, and how the shell reaches them.
 
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 /// Size of a page frame in bytes.
@@ -73,31 +74,47 @@ pub trait FrameSource {
     /// A zeroed frame, or `None` when memory is exhausted.
     fn frame(&mut self) -> Option<Frame>;
 
+    /// Zeroed frames that follow each other in physical memory, or `None` where there are none.
+    fn frames(&mut self, count: usize) -> Option<Vec<Frame>>;
+
     /// The map through which frames are reached by physical address.
     fn direct_map(&self) -> DirectMap;
 }
 
-#[cfg(test)]
-pub(crate) mod fake {
+#[cfg(any(test, feature = "fake-frames"))]
+pub mod fake {
     //! Frames from the test process's heap, at "physical" addresses equal to their virtual ones.
 
     use super::{DirectMap, FRAME_SIZE, Frame, FrameSource};
+    use alloc::alloc::{Layout, alloc_zeroed};
+    use alloc::vec::Vec;
     use core::ptr::NonNull;
-    use std::alloc::{Layout, alloc_zeroed};
 
     /// Hands out a limited number of leaked heap pages.
-    pub(crate) struct Heap {
-        pub(crate) left: usize,
+    #[derive(Debug)]
+    pub struct Heap {
+        /// How many are left.
+        pub left: usize,
     }
 
     impl FrameSource for Heap {
         fn frame(&mut self) -> Option<Frame> {
-            self.left = self.left.checked_sub(1)?;
-            let layout = Layout::from_size_align(FRAME_SIZE, FRAME_SIZE).ok()?;
-            // SAFETY: the layout has a non-zero size.
-            let virt = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-            // SAFETY: freshly allocated, zeroed, aligned, and leaked, so it lives on.
-            Some(unsafe { Frame::new(virt.as_ptr() as u64, virt) })
+            self.frames(1)?.pop()
+        }
+
+        fn frames(&mut self, count: usize) -> Option<Vec<Frame>> {
+            self.left = self.left.checked_sub(count)?;
+            let layout = Layout::from_size_align(count * FRAME_SIZE, FRAME_SIZE).ok()?;
+            // SAFETY: no layout of zero size is asked for.
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+            let frame = |index: usize| {
+                // SAFETY: freshly allocated, zeroed, aligned, and leaked, so it lives on.
+                unsafe {
+                    let virt = start.add(index * FRAME_SIZE);
+                    Frame::new(virt.as_ptr() as u64, virt)
+                }
+            };
+            Some((0..count).map(frame).collect())
         }
 
         fn direct_map(&self) -> DirectMap {

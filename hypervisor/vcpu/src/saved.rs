@@ -7,55 +7,26 @@
 mod check;
 
 use crate::state::{Event, Gprs, Segment, SegmentRegister, StartState};
-use crate::vmcs::VmcsError;
 use crate::xsave::{AreaLayout, ExtendedStateV1};
 pub(crate) use check::is_canonical;
-use core::fmt;
 use serde::{Deserialize, Serialize};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
+
+/// Interruptibility state (Intel SDM volume 3, table 25-3).
+pub mod blocking {
+    /// By STI.
+    pub const STI: u32 = 1 << 0;
+    /// By MOV SS or POP SS.
+    pub const MOV_SS: u32 = 1 << 1;
+    /// Of NMIs.
+    pub const NMI: u32 = 1 << 3;
+}
 
 /// IA32_PAT after reset (Intel SDM volume 3, table 12-12).
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 const DR6_RESET: u64 = 0xffff_0ff0;
 const DR7_RESET: u64 = 0x400;
 const RFLAGS_RESET: u64 = 1 << 1;
-
-/// Why a saved state cannot be restored. Nothing has changed then, but for [`RestoreError::Vmcs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestoreError {
-    /// No vCPU can be in such a state: what is wrong.
-    Invalid(&'static str),
-    /// As [`RestoreError::Invalid`], in a segment register.
-    Segment(SegmentRegister, &'static str),
-    /// This processor lacks something that the state uses.
-    Unsupported(&'static str),
-    /// A VMX instruction failed.
-    Vmcs(VmcsError),
-}
-
-impl fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(what) => write!(f, "invalid state of a virtual processor: {what}"),
-            Self::Segment(register, what) => write!(
-                f,
-                "invalid state of a virtual processor: {what} of segment register {register:?}"
-            ),
-            Self::Unsupported(what) => {
-                write!(f, "this processor lacks what the state uses: {what}")
-            }
-            Self::Vmcs(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for RestoreError {}
-
-impl From<VmcsError> for RestoreError {
-    fn from(error: VmcsError) -> Self {
-        Self::Vmcs(error)
-    }
-}
 
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,23 +92,25 @@ pub struct VcpuStateV1 {
 
 /// What the processor that is to take a saved state offers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// CR4 bits that guests may see set.
-    pub(crate) cr4: u64,
+    pub cr4: u64,
     /// Width of a physical address in bits.
-    pub(crate) physical_bits: u32,
+    pub physical_bits: u32,
     /// Width of a linear address in bits.
-    pub(crate) linear_bits: u32,
+    pub linear_bits: u32,
     /// XCR0 bits.
-    pub(crate) xcr0: u64,
+    pub xcr0: u64,
     /// IA32_TSC_AUX is there.
-    pub(crate) tsc_aux: bool,
-    pub(crate) area: AreaLayout,
+    pub tsc_aux: bool,
+    /// How the processor lays out XSAVE areas.
+    pub area: AreaLayout,
 }
 
 impl VcpuStateV1 {
     /// The state in which a vCPU starts (Intel SDM volume 3, table 10-1, and what the start says).
-    pub(crate) fn at_start(start: &StartState) -> Self {
+    #[must_use]
+    pub fn at_start(start: &StartState) -> Self {
         let mut new = Self::at_reset();
         new.gprs = start.gprs();
         match *start {
@@ -176,7 +149,8 @@ impl VcpuStateV1 {
     }
 
     /// The state after a reset, but for the code segment and the instruction pointer.
-    pub(crate) fn at_reset() -> Self {
+    #[must_use]
+    pub fn at_reset() -> Self {
         let cr0 = Cr0Flags::CACHE_DISABLE | Cr0Flags::NOT_WRITE_THROUGH | Cr0Flags::EXTENSION_TYPE;
         let data = Segment::real_mode(0);
         let table = TableRegister {
@@ -246,17 +220,20 @@ impl VcpuStateV1 {
     }
 
     /// A segment register.
-    pub(crate) fn segment(&self, register: SegmentRegister) -> Segment {
+    #[must_use]
+    pub fn segment(&self, register: SegmentRegister) -> Segment {
         self.segments[register as usize]
     }
 
     /// Whether the guest is in IA-32e mode.
-    pub(crate) fn is_long(&self) -> bool {
+    #[must_use]
+    pub fn is_long(&self) -> bool {
         self.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0
     }
 
     /// Whether the page-directory-pointer entries are in use: paging with PAE, outside IA-32e mode.
-    pub(crate) fn uses_pdptes(&self) -> bool {
+    #[must_use]
+    pub fn uses_pdptes(&self) -> bool {
         self.cr0 & Cr0Flags::PAGING.bits() != 0
             && self.cr4 & Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.bits() != 0
             && !self.is_long()
