@@ -13,6 +13,7 @@ use drivers::local_apic::{Ipi, LocalApic};
 use drivers::tsc;
 use log::{error, info, warn};
 use spin::{Mutex, Once};
+use svm::SvmCpu;
 use vcpu::{DeadlineTimer, HostState, Shell};
 use vmx::VmxCpu;
 
@@ -197,7 +198,13 @@ pub(crate) unsafe fn run(
         timer: Box::leak(Box::new(timer)),
     };
     // SAFETY: passed on to the caller.
-    unsafe { base.run_by::<VmxCpu>(host, guests, modules) }
+    unsafe {
+        if SvmCpu::is_reported() {
+            base.run_by::<SvmCpu>(host, guests, modules)
+        } else {
+            base.run_by::<VmxCpu>(host, guests, modules)
+        }
+    }
 }
 
 /// A processor before it is known how it runs guests.

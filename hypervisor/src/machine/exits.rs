@@ -497,13 +497,8 @@ impl Context<'_> {
         active: &mut impl Active,
         access: ControlRegisterAccess,
     ) -> Result<(), Crash> {
+        let unexpected = Crash::Unexpected(RareExit::ControlRegister(access));
         let accepted = match access {
-            ControlRegisterAccess::Write { register: 0, gpr } => {
-                active.write_cr0(active.gpr(gpr)?)?
-            }
-            ControlRegisterAccess::Write { register: 4, gpr } => {
-                active.write_cr4(active.gpr(gpr)?)?
-            }
             ControlRegisterAccess::Write { register: 8, gpr } => {
                 let value = active.gpr(gpr)?;
                 let valid = value <= 0xf;
@@ -516,8 +511,16 @@ impl Context<'_> {
                 active.set_gpr(gpr, self.platform.cr8())?;
                 true
             }
+            ControlRegisterAccess::Read { register: 4, gpr } => {
+                active.set_gpr(gpr, active.paging()?.cr4)?;
+                true
+            }
+            ControlRegisterAccess::Write { register, gpr } => {
+                let written = active.write_control_register(register, active.gpr(gpr)?)?;
+                written.ok_or(unexpected)?
+            }
             // CR3, CLTS and LMSW touch nothing that the guest does not own alone.
-            other => return Err(Crash::Unexpected(RareExit::ControlRegister(other))),
+            _ => return Err(unexpected),
         };
         if accepted {
             Ok(active.skip_instruction()?)

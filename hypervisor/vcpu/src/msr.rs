@@ -1,4 +1,4 @@
-//! Model-specific registers (Intel SDM volume 4, table 2-2).
+//! Model-specific registers (Intel SDM volume 4, table 2-2; AMD APM volume 2, appendix A).
 
 use core::arch::asm;
 
@@ -74,6 +74,10 @@ pub enum Msr {
     KernelGsBase = 0xc000_0102,
     /// What RDTSCP and RDPID return.
     TscAux = 0xc000_0103,
+    /// Whether AMD-V can be enabled.
+    VmCr = 0xc001_0114,
+    /// Where VMRUN keeps the host's state.
+    VmHsavePa = 0xc001_0117,
 }
 
 /// Reads a model-specific register.

@@ -55,6 +55,9 @@ pub trait Shell: Sized + 'static {
     /// The extension's name.
     const NAME: &'static str;
 
+    /// Whether CPUID reports the extension, usable or not.
+    fn is_reported() -> bool;
+
     /// Makes this processor ready to run guests.
     ///
     /// # Errors
@@ -321,11 +324,13 @@ pub trait ControlRegisters {
     /// XCR0 as the guest set it.
     fn xcr0(&self) -> u64;
 
-    /// MOV to CR0 with this value. Returns `false` when the processor would raise #GP(0); nothing has changed then.
-    fn write_cr0(&mut self, value: u64) -> Result<bool, ShellError>;
-
-    /// MOV to CR4 with this value; otherwise as [`Active::write_cr0`].
-    fn write_cr4(&mut self, value: u64) -> Result<bool, ShellError>;
+    /// MOV to CR0 or CR4, where that exits, with this value. Returns `false` when the processor would raise #GP(0);
+    /// nothing has changed then. `None`: a write of this register does not exit.
+    fn write_control_register(
+        &mut self,
+        register: u8,
+        value: u64,
+    ) -> Result<Option<bool>, ShellError>;
 
     /// WRMSR to IA32_EFER with this value; `false` for #GP(0).
     fn write_efer(&mut self, value: u64) -> Result<bool, ShellError>;

@@ -114,6 +114,12 @@ const FEATURE_CONTROL_VMXON: u64 = 1 << 2;
 const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
 
 impl Capabilities {
+    /// Whether CPUID reports VT-x at all.
+    pub(crate) fn has_vmx() -> bool {
+        const VMX: u32 = 1 << 5;
+        __cpuid(1).ecx & VMX != 0
+    }
+
     /// Reads what this processor offers and enables VT-x in IA32_FEATURE_CONTROL where the firmware
     /// left that open.
     ///
@@ -121,8 +127,7 @@ impl Capabilities {
     ///
     /// [`Unsupported`] names the first thing that is missing.
     pub(crate) fn probe() -> Result<Self, Unsupported> {
-        let features = __cpuid(1);
-        if features.ecx & (1 << 5) == 0 {
+        if !Self::has_vmx() {
             return Err(Unsupported::NoVmx);
         }
         enable_vmxon()?;
@@ -194,7 +199,7 @@ impl Capabilities {
                 return Err(Unsupported::Ept(name));
             }
         }
-        if features.ecx & (1 << 26) == 0 {
+        if __cpuid(1).ecx & (1 << 26) == 0 {
             return Err(Unsupported::NoXsave);
         }
         Ok(Self {

@@ -66,6 +66,10 @@ impl Shell for VmxCpu {
     type StartError = StartError;
     const NAME: &'static str = "VT-x";
 
+    fn is_reported() -> bool {
+        Capabilities::has_vmx()
+    }
+
     unsafe fn start(
         host: HostState,
         // The preemption timer ends runs in time.

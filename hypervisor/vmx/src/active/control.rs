@@ -30,6 +30,48 @@ impl ControlRegisters for VmxActive<'_> {
         })
     }
 
+    fn write_control_register(
+        &mut self,
+        register: u8,
+        value: u64,
+    ) -> Result<Option<bool>, ShellError> {
+        Ok(match register {
+            0 => Some(self.write_cr0(value)?),
+            4 => Some(self.write_cr4(value)?),
+            _ => None,
+        })
+    }
+
+    fn write_efer(&mut self, value: u64) -> Result<bool, ShellError> {
+        let Some(next) = self.paging()?.with_efer(value) else {
+            return Ok(false);
+        };
+        self.write_efer_field(next.efer)?;
+        self.flush()?;
+        Ok(true)
+    }
+
+    fn write_xcr0(&mut self, value: u64) -> bool {
+        let valid = xcr0_is_valid(value, self.cpu.xcr0);
+        if valid {
+            // SAFETY: a subset of what the processor accepts, with its rules obeyed.
+            unsafe { set_xcr0(value) };
+        }
+        valid
+    }
+
+    fn flush(&mut self) -> Result<(), ShellError> {
+        let ept_pointer = self.vmcs.read64(Field64::EptPointer)?;
+        let vpid = self.cpu.capabilities().invvpid.then_some(self.vcpu.vpid());
+        setup::invalidate(ept_pointer, vpid)
+    }
+
+    fn xcr0(&self) -> u64 {
+        xcr0()
+    }
+}
+
+impl VmxActive<'_> {
     fn write_cr0(&mut self, value: u64) -> Result<bool, ShellError> {
         const CS_LONG: u32 = 1 << 13;
         const TSS_16_BUSY: u32 = 3;
@@ -73,36 +115,6 @@ impl ControlRegisters for VmxActive<'_> {
         Ok(true)
     }
 
-    fn write_efer(&mut self, value: u64) -> Result<bool, ShellError> {
-        let Some(next) = self.paging()?.with_efer(value) else {
-            return Ok(false);
-        };
-        self.write_efer_field(next.efer)?;
-        self.flush()?;
-        Ok(true)
-    }
-
-    fn write_xcr0(&mut self, value: u64) -> bool {
-        let valid = xcr0_is_valid(value, self.cpu.xcr0);
-        if valid {
-            // SAFETY: a subset of what the processor accepts, with its rules obeyed.
-            unsafe { set_xcr0(value) };
-        }
-        valid
-    }
-
-    fn flush(&mut self) -> Result<(), ShellError> {
-        let ept_pointer = self.vmcs.read64(Field64::EptPointer)?;
-        let vpid = self.cpu.capabilities().invvpid.then_some(self.vcpu.vpid());
-        setup::invalidate(ept_pointer, vpid)
-    }
-
-    fn xcr0(&self) -> u64 {
-        xcr0()
-    }
-}
-
-impl VmxActive<'_> {
     /// Writes IA32_EFER and the entry control that must agree with its LMA bit.
     fn write_efer_field(&mut self, efer: u64) -> Result<(), ShellError> {
         let entry = self.vmcs.read32(Field32::EntryControls)?;

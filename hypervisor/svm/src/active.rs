@@ -1,0 +1,344 @@
+//! The vCPU that this processor runs now.
+
+mod apic;
+mod control;
+mod events;
+
+use crate::cpu::SvmCpu;
+use crate::decode::{self, INSTRUCTION_MAX, StringOperand};
+use crate::enter::enter;
+use crate::exit::{self, Rare};
+use crate::segments::{self, BIG, LONG};
+use crate::setup::{self, DR6_SINGLE_STEP, PAUSE_FILTER_NEVER};
+use crate::svm_vcpu::SvmVcpu;
+use crate::vmcb::{INTERRUPT_SHADOW, TlbControl, Vmcb};
+use alloc::format;
+use iced_x86::Instruction;
+use vcpu::{
+    Active, ControlRegisters, EntryFailure, Event, Exit, Gprs, GuestView, RareExit, RareReason,
+    Registers, Segment, SegmentRegister, ShellError, TaskSwitching, VcpuStateV1, blocking,
+};
+use x86_64::registers::control::EferFlags;
+
+const RFLAGS_TF: u64 = 1 << 8;
+const RFLAGS_IF: u64 = 1 << 9;
+
+/// The host's timer is armed no fewer TSC ticks ahead: the way into the guest takes about as long, and a guest that is
+/// always interrupted at once would never get on.
+const TIMER_LEAST: u64 = 1 << 14;
+
+/// Access to the vCPU whose state is in this processor.
+pub struct SvmActive<'a> {
+    vcpu: &'a mut SvmVcpu,
+    cpu: &'a mut SvmCpu,
+    memory: &'a dyn GuestView,
+    /// For when the host's timer is armed, if it still is.
+    armed: u64,
+    /// The exit came while an event was being delivered.
+    delivering: bool,
+}
+
+impl<'a> SvmActive<'a> {
+    pub(crate) fn new(
+        vcpu: &'a mut SvmVcpu,
+        cpu: &'a mut SvmCpu,
+        memory: &'a dyn GuestView,
+    ) -> Self {
+        Self {
+            vcpu,
+            cpu,
+            memory,
+            armed: 0,
+            delivering: false,
+        }
+    }
+
+    #[inline(always)]
+    fn vmcb(&self) -> &Vmcb {
+        self.vcpu.vmcb.get()
+    }
+
+    #[inline(always)]
+    fn vmcb_mut(&mut self) -> &mut Vmcb {
+        self.vcpu.vmcb.get_mut()
+    }
+
+    /// The instruction that exited; `None` if it cannot be read, or has been changed meanwhile.
+    #[cold]
+    fn instruction(&self) -> Option<Instruction> {
+        let vmcb = self.vmcb();
+        let bits = self.code_width();
+        let base = if bits == 64 { 0 } else { vmcb.cs.base };
+        let linear = base.wrapping_add(vmcb.rip);
+        let mut bytes = [0; INSTRUCTION_MAX];
+        let paging = self.paging_now();
+        let count = self.memory.code(&paging, vmcb.cpl == 3, linear, &mut bytes);
+        decode::instruction(bytes.get(..count)?, bits)
+    }
+
+    /// Where the instruction that exited ends. One that cannot be read any more, because another of the guest's
+    /// processors has removed it meanwhile, is left to be executed again, and to fault then.
+    #[inline(always)]
+    fn next_rip(&self) -> u64 {
+        let vmcb = self.vmcb();
+        if self.cpu.capabilities().next_rip {
+            return vmcb.next_rip;
+        }
+        if exit::is_port_access(vmcb) {
+            return vmcb.exit_info_2;
+        }
+        let length = self.instruction().map_or(0, |found| found.len());
+        self.behind(length as u64)
+    }
+
+    /// The instruction pointer so many bytes on: outside 64-bit code it wraps at 4 GiB.
+    fn behind(&self, length: u64) -> u64 {
+        let next = self.vmcb().rip.wrapping_add(length);
+        if self.code_width() == 64 {
+            next
+        } else {
+            next & 0xffff_ffff
+        }
+    }
+
+    fn code_width(&self) -> u32 {
+        let vmcb = self.vmcb();
+        let long = vmcb.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
+        if long && vmcb.cs.attributes & LONG != 0 {
+            64
+        } else if vmcb.cs.attributes & BIG != 0 {
+            32
+        } else {
+            16
+        }
+    }
+
+    fn string_operand(&self) -> StringOperand {
+        let found = self.instruction().as_ref().and_then(decode::string_operand);
+        found.unwrap_or(StringOperand {
+            address_bits: self.code_width(),
+            segment: SegmentRegister::Ds,
+        })
+    }
+
+    /// An instruction is complete: the shadow of STI or MOV SS ends, and a single step traps.
+    #[inline(always)]
+    fn complete(&mut self) {
+        let vmcb = self.vmcb_mut();
+        vmcb.interrupt_shadow &= !INTERRUPT_SHADOW;
+        if vmcb.rflags & RFLAGS_TF != 0 {
+            vmcb.dr6 |= DR6_SINGLE_STEP;
+            setup::queue(vmcb, Event::DEBUG);
+        }
+    }
+
+    #[cold]
+    fn refused(&self) -> EntryFailure {
+        EntryFailure::Refused(format!(
+            "VMEXIT_INVALID\n{}\n{:#x?}",
+            self.registers(),
+            self.vmcb()
+        ))
+    }
+}
+
+impl Active for SvmActive<'_> {
+    #[inline(always)]
+    fn run(&mut self, now: u64, until: u64) -> Result<Exit, EntryFailure> {
+        if self.armed != until {
+            self.cpu.timer.arm(until.max(now + TIMER_LEAST));
+            self.armed = until;
+        }
+        let flush = core::mem::replace(&mut self.vcpu.flush, false);
+        let rax = self.vcpu.gprs.rax;
+        let tlb = match (flush, self.cpu.capabilities().flush_by_asid) {
+            (false, _) => TlbControl::Nothing,
+            (true, true) => TlbControl::ThisAsid,
+            (true, false) => TlbControl::Everything,
+        };
+        let vmcb = self.vmcb_mut();
+        vmcb.rax = rax;
+        vmcb.tlb_control = tlb as u8;
+        let guest = self.vcpu.vmcb.physical();
+        let host = self.cpu.host.physical();
+        // SAFETY: AMD-V is enabled as long as there is an `SvmCpu`, whose host VMCB was filled on this processor; this VMCB
+        // has the controls that `setup` wrote, and the resident state is loaded (`activate`). Interrupts are off.
+        unsafe { enter(&raw mut self.vcpu.gprs, guest, host) };
+        let vmcb = self.vmcb_mut();
+        vmcb.event = 0;
+        let rax = vmcb.rax;
+        let exit = exit::decode(vmcb);
+        self.vcpu.gprs.rax = rax;
+        self.delivering = false;
+        Ok(exit)
+    }
+
+    #[cold]
+    fn rare_exit(&mut self, reason: RareReason) -> Result<RareExit, EntryFailure> {
+        Ok(match exit::decode_rare(self.vmcb(), reason) {
+            Rare::Exit(exit) => {
+                if let RareExit::Memory(_) = exit {
+                    self.resume_interrupted();
+                }
+                exit
+            }
+            Rare::ControlRegister => {
+                let instruction = self.instruction();
+                let access = instruction.as_ref().and_then(decode::control_register);
+                // What cannot be read any more is left to be executed again, and to fault then.
+                access.map_or(RareExit::NmiWindow, RareExit::ControlRegister)
+            }
+            Rare::EndOfNmi => {
+                self.begin_iret();
+                RareExit::NmiWindow
+            }
+            Rare::Refused => return Err(self.refused()),
+        })
+    }
+
+    #[inline(always)]
+    fn gprs(&self) -> &Gprs {
+        &self.vcpu.gprs
+    }
+
+    #[inline(always)]
+    fn gprs_mut(&mut self) -> &mut Gprs {
+        &mut self.vcpu.gprs
+    }
+
+    fn gpr(&self, encoding: u8) -> Result<u64, ShellError> {
+        let value = self.vcpu.gprs.by_encoding(encoding);
+        Ok(value.unwrap_or(self.vmcb().rsp))
+    }
+
+    fn set_gpr(&mut self, encoding: u8, value: u64) -> Result<(), ShellError> {
+        match self.vcpu.gprs.by_encoding_mut(encoding) {
+            Some(register) => *register = value,
+            None => self.vmcb_mut().rsp = value,
+        }
+        Ok(())
+    }
+
+    fn rip(&self) -> Result<u64, ShellError> {
+        Ok(self.vmcb().rip)
+    }
+
+    fn rflags(&self) -> Result<u64, ShellError> {
+        Ok(self.vmcb().rflags)
+    }
+
+    fn set_rflags(&mut self, value: u64) -> Result<(), ShellError> {
+        const RESERVED_ONE: u64 = 1 << 1;
+        const DEFINED: u64 = 0x3f_7fd7;
+        self.vmcb_mut().rflags = value & DEFINED | RESERVED_ONE;
+        Ok(())
+    }
+
+    fn segment(&self, register: SegmentRegister) -> Result<Segment, ShellError> {
+        Ok(segments::seen(self.vmcb(), register))
+    }
+
+    fn is_64_bit(&self) -> Result<bool, ShellError> {
+        Ok(self.code_width() == 64)
+    }
+
+    fn code_bits(&self) -> Result<u32, ShellError> {
+        Ok(self.code_width())
+    }
+
+    fn privilege_level(&self) -> Result<u8, ShellError> {
+        Ok(self.vmcb().cpl & 3)
+    }
+
+    fn registers(&self) -> Registers {
+        setup::registers(self.vmcb(), self.vcpu.gprs, self.vcpu.cr4)
+    }
+
+    fn save(&mut self) -> Result<VcpuStateV1, ShellError> {
+        // SAFETY: the state in the processor is this vCPU's.
+        unsafe { self.vcpu.resident.copy(self.cpu.xcr0) };
+        let mut state = VcpuStateV1::at_reset();
+        self.vcpu.resident.fill(&mut state);
+        state.gprs = self.vcpu.gprs;
+        setup::read_guest_state(self.vmcb(), self.vcpu.cr4, &mut state);
+        if self.vcpu.nmi_blocked {
+            state.interruptibility |= blocking::NMI;
+        }
+        if state.uses_pdptes() {
+            // The processor reads them when it needs them (APM volume 2, section 15.25.10).
+            let at = self.paging()?.pdptes_at();
+            state.pdptes = self.memory.page_directory_pointers(at).unwrap_or_default();
+        }
+        Ok(state)
+    }
+
+    #[inline(always)]
+    fn skip_instruction(&mut self) -> Result<(), ShellError> {
+        let next = self.next_rip();
+        self.vmcb_mut().rip = next;
+        self.complete();
+        Ok(())
+    }
+
+    fn skip(&mut self, length: u32) -> Result<(), ShellError> {
+        let next = self.behind(u64::from(length));
+        self.vmcb_mut().rip = next;
+        self.complete();
+        Ok(())
+    }
+
+    fn complete_iteration(&mut self) -> Result<(), ShellError> {
+        self.complete();
+        Ok(())
+    }
+
+    fn string_address(&self) -> Result<u64, ShellError> {
+        let operand = self.string_operand();
+        let gprs = &self.vcpu.gprs;
+        let (segment, offset) = if exit::reads_port(self.vmcb()) {
+            (SegmentRegister::Es, gprs.rdi)
+        } else {
+            (operand.segment, gprs.rsi)
+        };
+        let offset = offset & (u64::MAX >> (64 - operand.address_bits));
+        let flat = self.code_width() == 64
+            && !matches!(segment, SegmentRegister::Fs | SegmentRegister::Gs);
+        Ok(if flat {
+            offset
+        } else {
+            let linear = offset.wrapping_add(self.vmcb().segment(segment).base);
+            if self.code_width() == 64 {
+                linear
+            } else {
+                linear & 0xffff_ffff
+            }
+        })
+    }
+
+    fn string_address_bits(&self) -> Result<u32, ShellError> {
+        Ok(self.string_operand().address_bits)
+    }
+
+    fn string_segment(&self) -> Result<SegmentRegister, ShellError> {
+        Ok(self.string_operand().segment)
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) -> Result<(), ShellError> {
+        self.vmcb_mut().tsc_offset = offset;
+        Ok(())
+    }
+
+    /// The filter counts executions, which take some 64 ticks each with what is around them.
+    fn set_pause_window(&mut self, ticks: u32) -> Result<(), ShellError> {
+        const TICKS_EACH: u32 = 64;
+        if self.cpu.capabilities().pause_filter {
+            let count = u16::try_from(ticks / TICKS_EACH).unwrap_or(PAUSE_FILTER_NEVER);
+            self.vmcb_mut().pause_filter_count = count;
+        }
+        Ok(())
+    }
+
+    fn task_switching(&mut self) -> Option<&mut dyn TaskSwitching> {
+        None
+    }
+}

@@ -1,0 +1,239 @@
+//! Writing a VMCB from scratch (APM volume 2, sections 15.5 and 15.9; appendix B).
+
+use crate::caps::Capabilities;
+use crate::segments;
+use crate::vmcb::{
+    CrIntercepts, INTERRUPT_SHADOW, Intercepts, InterruptControl, MoreIntercepts, NESTED_PAGING,
+    Vmcb, VmcbSegment,
+};
+use vcpu::msr::Msr;
+use vcpu::{Event, QueuedEvent, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking};
+use x86_64::registers::control::{Cr4Flags, EferFlags};
+
+/// MSRs that live in the VMCB, so that the guest may use them without an exit.
+pub(crate) const OWN_MSRS: [Msr; 11] = [
+    Msr::SysenterCs,
+    Msr::SysenterEsp,
+    Msr::SysenterEip,
+    Msr::Pat,
+    Msr::Star,
+    Msr::Lstar,
+    Msr::Cstar,
+    Msr::Fmask,
+    Msr::FsBase,
+    Msr::GsBase,
+    Msr::KernelGsBase,
+];
+
+/// The vector of #MC, the one exception that exits.
+const MACHINE_CHECK: u32 = 18;
+
+/// How many executions of PAUSE in a short time it takes for one to exit: as many as there are, practically never.
+pub(crate) const PAUSE_FILTER_NEVER: u16 = u16::MAX;
+/// TSC ticks between two executions of PAUSE that are still of one loop.
+const PAUSE_THRESHOLD: u16 = 128;
+
+/// CR4 bits that stay set in the processor, whatever the guest sees: a machine check in a guest without MCE would shut
+/// the board down.
+pub(crate) const CR4_ALWAYS: u64 = Cr4Flags::MACHINE_CHECK_EXCEPTION.bits();
+
+/// Addresses and numbers that a VMCB needs of others.
+pub(crate) struct Tables {
+    pub(crate) nested_cr3: u64,
+    pub(crate) asid: u32,
+    pub(crate) tsc_offset: u64,
+    pub(crate) io_map: u64,
+    pub(crate) msr_map: u64,
+}
+
+/// What exits, and where the tables are.
+///
+/// Guests own CR0 and CR3 alone: CR0.CD and NW slow down nobody else. CR8 is the task priority of a local APIC that the
+/// layers above keep. Task switches are done by the processor.
+pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tables) {
+    let registers = CrIntercepts::CR4 | CrIntercepts::CR8;
+    vmcb.cr_reads = registers;
+    vmcb.cr_writes = registers;
+    vmcb.dr_reads = 0;
+    vmcb.dr_writes = 0;
+    vmcb.exceptions = 1 << MACHINE_CHECK;
+    vmcb.intercepts = Intercepts::INTR
+        | Intercepts::NMI
+        | Intercepts::INIT
+        | Intercepts::RDPMC
+        | Intercepts::CPUID
+        | Intercepts::INVD
+        | Intercepts::HLT
+        | Intercepts::INVLPGA
+        | Intercepts::IOIO
+        | Intercepts::MSR
+        | Intercepts::SHUTDOWN;
+    if caps.pause_filter {
+        vmcb.intercepts |= Intercepts::PAUSE;
+        vmcb.pause_filter_count = PAUSE_FILTER_NEVER;
+        vmcb.pause_filter_threshold = PAUSE_THRESHOLD;
+    }
+    vmcb.more_intercepts = MoreIntercepts::VMRUN
+        | MoreIntercepts::VMMCALL
+        | MoreIntercepts::VMLOAD
+        | MoreIntercepts::VMSAVE
+        | MoreIntercepts::STGI
+        | MoreIntercepts::CLGI
+        | MoreIntercepts::SKINIT
+        | MoreIntercepts::WBINVD
+        | MoreIntercepts::MONITOR
+        | MoreIntercepts::MWAIT
+        | MoreIntercepts::MWAIT_ARMED
+        | MoreIntercepts::XSETBV
+        | MoreIntercepts::RDPRU;
+    vmcb.io_map = tables.io_map;
+    vmcb.msr_map = tables.msr_map;
+    vmcb.tsc_offset = tables.tsc_offset;
+    vmcb.asid = tables.asid;
+    vmcb.interrupt_control = InterruptControl::V_INTR_MASKING;
+    vmcb.interrupt_vector = 0;
+    vmcb.nested_control = NESTED_PAGING;
+    vmcb.nested_cr3 = tables.nested_cr3;
+    vmcb.clean = 0;
+}
+
+/// The guest's state, whose part in [`vcpu::Resident`] and in the general-purpose registers but RAX and RSP is kept
+/// elsewhere.
+pub(crate) fn write_guest_state(vmcb: &mut Vmcb, state: &VcpuStateV1) {
+    for register in SegmentRegister::ALL {
+        *vmcb.segment_mut(register) = state.segment(register).into();
+    }
+    vmcb.cpl = ((state.segment(SegmentRegister::Ss).access >> 5) & 3) as u8;
+    vmcb.gdtr = table(state.gdtr);
+    vmcb.idtr = table(state.idtr);
+    vmcb.efer = state.efer | EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE.bits();
+    vmcb.cr0 = state.cr0;
+    vmcb.cr2 = state.cr2;
+    vmcb.cr3 = state.cr3;
+    vmcb.cr4 = state.cr4 | CR4_ALWAYS;
+    vmcb.dr6 = state.dr6;
+    vmcb.dr7 = state.dr7;
+    vmcb.rflags = state.rflags;
+    vmcb.rip = state.rip;
+    vmcb.rsp = state.rsp;
+    vmcb.rax = state.gprs.rax;
+    vmcb.star = state.star;
+    vmcb.lstar = state.lstar;
+    vmcb.cstar = state.cstar;
+    vmcb.fmask = state.fmask;
+    vmcb.kernel_gs_base = state.kernel_gs_base;
+    vmcb.sysenter_cs = u64::from(state.sysenter_cs);
+    vmcb.sysenter_esp = state.sysenter_esp;
+    vmcb.sysenter_eip = state.sysenter_eip;
+    vmcb.pat = state.pat;
+    let shadow = state.interruptibility & (blocking::STI | blocking::MOV_SS) != 0;
+    vmcb.interrupt_shadow = if shadow { INTERRUPT_SHADOW } else { 0 };
+    vmcb.event = 0;
+    match state.event {
+        Some(queued) => queue(vmcb, queued.event),
+        None if state.pending_debug != 0 => {
+            // The VMCB has no pending debug exceptions: this one is delivered at once.
+            vmcb.dr6 |= state.pending_debug & (DR6_SINGLE_STEP | DR6_BREAKPOINTS);
+            queue(vmcb, Event::DEBUG);
+        }
+        None => {}
+    }
+}
+
+/// DR6: a single step trapped.
+pub(crate) const DR6_SINGLE_STEP: u64 = 1 << 14;
+const DR6_BREAKPOINTS: u64 = 0b1111;
+
+/// Makes the next entry deliver an event. One that an instruction raised is left out: the guest is still at that
+/// instruction, and executes it again.
+pub(crate) fn queue(vmcb: &mut Vmcb, event: Event) {
+    if !event.is_software() {
+        let code = event.error_code.unwrap_or(0);
+        vmcb.event = u64::from(code) << 32 | u64::from(event.info());
+    }
+}
+
+/// The event that the next entry delivers.
+pub(crate) fn queued(vmcb: &Vmcb) -> Option<QueuedEvent> {
+    let event = Event::from_info(vmcb.event as u32, (vmcb.event >> 32) as u32)?;
+    Some(QueuedEvent {
+        event,
+        instruction_length: 0,
+    })
+}
+
+/// The part of a state that is in the VMCB.
+pub(crate) fn read_guest_state(vmcb: &Vmcb, cr4: u64, state: &mut VcpuStateV1) {
+    const IF: u64 = 1 << 9;
+    state.segments = SegmentRegister::ALL.map(|register| segments::seen(vmcb, register));
+    state.gdtr = table_register(&vmcb.gdtr);
+    state.idtr = table_register(&vmcb.idtr);
+    state.efer = efer(vmcb);
+    state.cr0 = vmcb.cr0;
+    state.cr2 = vmcb.cr2;
+    state.cr3 = vmcb.cr3;
+    state.cr4 = cr4;
+    state.dr6 = vmcb.dr6;
+    state.dr7 = vmcb.dr7;
+    state.rflags = vmcb.rflags;
+    state.rip = vmcb.rip;
+    state.rsp = vmcb.rsp;
+    state.star = vmcb.star;
+    state.lstar = vmcb.lstar;
+    state.cstar = vmcb.cstar;
+    state.fmask = vmcb.fmask;
+    state.kernel_gs_base = vmcb.kernel_gs_base;
+    state.sysenter_cs = vmcb.sysenter_cs as u32;
+    state.sysenter_esp = vmcb.sysenter_esp;
+    state.sysenter_eip = vmcb.sysenter_eip;
+    state.pat = vmcb.pat;
+    state.interruptibility = match (
+        vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0,
+        vmcb.rflags & IF != 0,
+    ) {
+        (false, _) => 0,
+        // Which of the two it was is not told, and makes no difference while it lasts. STI sets IF.
+        (true, true) => blocking::STI,
+        (true, false) => blocking::MOV_SS,
+    };
+    state.pending_debug = 0;
+    state.event = queued(vmcb);
+}
+
+/// The registers, for the log.
+pub(crate) fn registers(vmcb: &Vmcb, gprs: vcpu::Gprs, cr4: u64) -> Registers {
+    Registers {
+        gprs,
+        rsp: vmcb.rsp,
+        rip: vmcb.rip,
+        rflags: vmcb.rflags,
+        cr0: vmcb.cr0,
+        cr3: vmcb.cr3,
+        cr4,
+        efer: efer(vmcb),
+        dr7: vmcb.dr7,
+        segments: SegmentRegister::ALL.map(|register| segments::seen(vmcb, register)),
+        gdtr: table_register(&vmcb.gdtr),
+        idtr: table_register(&vmcb.idtr),
+    }
+}
+
+/// EFER as the guest sees it: AMD-V must stay enabled in the processor.
+pub(crate) fn efer(vmcb: &Vmcb) -> u64 {
+    vmcb.efer & !EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE.bits()
+}
+
+fn table(register: TableRegister) -> VmcbSegment {
+    VmcbSegment {
+        limit: register.limit,
+        base: register.base,
+        ..VmcbSegment::default()
+    }
+}
+
+fn table_register(table: &VmcbSegment) -> TableRegister {
+    TableRegister {
+        base: table.base,
+        limit: table.limit,
+    }
+}

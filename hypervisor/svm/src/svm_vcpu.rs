@@ -1,0 +1,178 @@
+//! A virtual processor: its VMCB, its registers, and making it the one that runs.
+
+use crate::active::SvmActive;
+use crate::cpu::SvmCpu;
+use crate::setup;
+use crate::vmcb::{Intercepts, VmcbFrame};
+use vcpu::{
+    FrameSource, Gprs, GuestView, NestedTables, Resident, RestoreError, ShellError, StartState,
+    Vcpu, VcpuError, VcpuStateV1, blocking,
+};
+
+/// A virtual processor. It runs on the processor it was made on.
+pub struct SvmVcpu {
+    pub(crate) vmcb: VmcbFrame,
+    /// RAX is in the VMCB while the guest runs.
+    pub(crate) gprs: Gprs,
+    pub(crate) resident: Resident,
+    /// CR4 as the guest sees it.
+    pub(crate) cr4: u64,
+    /// NMIs are blocked until the guest's next IRET, which exits while they are.
+    pub(crate) nmi_blocked: bool,
+    /// The next entry drops the cached translations.
+    pub(crate) flush: bool,
+    asid: u32,
+    /// Other vCPUs have the same ASID.
+    shares_asid: bool,
+    _not_send: core::marker::PhantomData<*mut ()>,
+}
+
+/// The ASID for a tag, of those below `asids`, and whether others may have it too: the last one is for all whose tags
+/// are beyond.
+fn asid(tag: u16, asids: u32) -> (u32, bool) {
+    let last = asids - 1;
+    let tag = u32::from(tag);
+    (tag.min(last), tag >= last)
+}
+
+impl Vcpu for SvmVcpu {
+    type Shell = SvmCpu;
+    type Active<'a> = SvmActive<'a>;
+
+    unsafe fn new(
+        cpu: &mut SvmCpu,
+        tables: &NestedTables,
+        tag: u16,
+        tsc_offset: u64,
+        start: &StartState,
+        frames: &mut impl FrameSource,
+    ) -> Result<Self, VcpuError> {
+        let caps = *cpu.capabilities();
+        let frame = frames.frame().ok_or(VcpuError::OutOfMemory)?;
+        let (asid, shares_asid) = asid(tag, caps.asids);
+        let mut vcpu = Self {
+            vmcb: VmcbFrame::new(frame),
+            gprs: Gprs::default(),
+            resident: Resident::new(&cpu.area, caps.rdtscp),
+            cr4: 0,
+            nmi_blocked: false,
+            flush: true,
+            asid,
+            shares_asid,
+            _not_send: core::marker::PhantomData,
+        };
+        // SAFETY: passed on to the caller.
+        unsafe { vcpu.reset(cpu, tables, tsc_offset, start)? };
+        Ok(vcpu)
+    }
+
+    /// No processor is made to keep a local APIC: that would be AVIC, which wants interrupt remapping to pay.
+    fn provide_apic(
+        &mut self,
+        _cpu: &SvmCpu,
+        _frames: &mut impl FrameSource,
+    ) -> Result<(), VcpuError> {
+        Ok(())
+    }
+
+    unsafe fn reset(
+        &mut self,
+        cpu: &mut SvmCpu,
+        tables: &NestedTables,
+        tsc_offset: u64,
+        start: &StartState,
+    ) -> Result<(), VcpuError> {
+        self.set(cpu, tables, tsc_offset, &VcpuStateV1::at_start(start));
+        Ok(())
+    }
+
+    unsafe fn restore(
+        &mut self,
+        cpu: &mut SvmCpu,
+        tables: &NestedTables,
+        tsc_offset: u64,
+        state: &VcpuStateV1,
+    ) -> Result<(), RestoreError> {
+        state.check(&cpu.limits())?;
+        self.set(cpu, tables, tsc_offset, state);
+        Ok(())
+    }
+
+    fn activate<'a>(
+        &'a mut self,
+        cpu: &'a mut SvmCpu,
+        memory: &'a dyn GuestView,
+    ) -> Result<SvmActive<'a>, ShellError> {
+        let address = self.vmcb.physical();
+        match cpu.resident {
+            Some(other) if other != address => return Err(ShellError::Occupied),
+            Some(_) => {}
+            None => {
+                // SAFETY: in the host's context on this processor, whose XCR0 is given.
+                unsafe { self.resident.load(cpu.xcr0, cpu.capabilities().barriers) };
+                cpu.resident = Some(address);
+                self.flush |= self.shares_asid;
+            }
+        }
+        Ok(SvmActive::new(self, cpu, memory))
+    }
+
+    fn park(&mut self, cpu: &mut SvmCpu) {
+        if cpu.resident == Some(self.vmcb.physical()) {
+            // SAFETY: the state in the processor is this vCPU's.
+            unsafe { self.resident.store(cpu.xcr0) };
+            cpu.resident = None;
+        }
+    }
+}
+
+impl SvmVcpu {
+    /// Writes the whole VMCB and the resident state anew; the state must be one that this processor can take.
+    fn set(
+        &mut self,
+        cpu: &mut SvmCpu,
+        tables: &NestedTables,
+        tsc_offset: u64,
+        state: &VcpuStateV1,
+    ) {
+        if cpu.resident == Some(self.vmcb.physical()) {
+            cpu.resident = None;
+        }
+        self.gprs = state.gprs;
+        self.resident.set(state);
+        self.cr4 = state.cr4;
+        self.flush = true;
+        let tables = setup::Tables {
+            nested_cr3: tables.pointer(),
+            asid: self.asid,
+            tsc_offset,
+            io_map: cpu.io.address(),
+            msr_map: cpu.msrs.address(),
+        };
+        let vmcb = self.vmcb.get_mut();
+        setup::write_controls(vmcb, cpu.capabilities(), &tables);
+        setup::write_guest_state(vmcb, state);
+        self.block_nmis(state.interruptibility & blocking::NMI != 0);
+    }
+
+    /// Blocks NMIs until the guest's next IRET, or lets them in again.
+    pub(crate) fn block_nmis(&mut self, blocked: bool) {
+        self.nmi_blocked = blocked;
+        let intercepts = &mut self.vmcb.get_mut().intercepts;
+        intercepts.set(Intercepts::IRET, blocked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_beyond_the_asids_share_the_last_one() {
+        assert_eq!(asid(1, 16), (1, false));
+        assert_eq!(asid(14, 16), (14, false));
+        assert_eq!(asid(15, 16), (15, true));
+        assert_eq!(asid(400, 16), (15, true));
+        assert_eq!(asid(1, 2), (1, true));
+    }
+}
