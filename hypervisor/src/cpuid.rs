@@ -1,6 +1,6 @@
 //! What CPUID tells a guest: one table, made once per guest.
 //!
-//! The virtual PC has one processor without APIC, VT-x, performance counters, thermal or power
+//! The virtual PC has no virtualization extension, performance counters, thermal or power
 //! management. Everything else that the processor has and that the shell switches is passed on.
 
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
@@ -91,11 +91,19 @@ const LEAF7_ECX_RDPID: u32 = 1 << 22;
 /// Leaf 0xD, sub-leaf 1: XSAVEOPT, and XGETBV with ECX = 1. XSAVES is not offered, and XSAVEC neither:
 /// XSAVEOPT serves a guest as well, and Bochs 2.7 stores the compacted form over its own header.
 const LEAF_D1_EAX_SHOWN: u32 = 0b101;
+/// Leaf 0x8000_0001, ECX: LAHF, LZCNT, SSE4A, misaligned SSE, PREFETCHW, XOP, FMA4, TBM. AMD-V, its APIC extension, IBS,
+/// SKINIT, topology, performance counters and MWAITX are not there.
+const EXTENDED_ECX_SHOWN: u32 = (1 << 0) | (0b1111 << 5) | (1 << 11) | (1 << 16) | (1 << 21);
+/// Leaf 0x8000_0001, EDX: SYSCALL, NX, MMX extensions, 1 GiB pages, RDTSCP, long mode, 3DNow. AMD's processors repeat most
+/// of leaf 1 in it, of which what is hidden there is hidden here. Fast FXSAVE is not there: EFER does not have its bit.
+const EXTENDED_EDX_SHOWN: u32 =
+    (1 << 11) | (1 << 20) | (1 << 22) | (1 << 26) | EXTENDED_EDX_RDTSCP | (0b111 << 29);
+const EXTENDED_EDX_LIKE_LEAF1: u32 = 0x0183_f3ff;
 const EXTENDED_EDX_RDTSCP: u32 = 1 << 27;
 /// Leaf 0x8000_0007: the TSC is invariant, if the processor's is: guest time is that plus a constant.
 const INVARIANT_TSC: u32 = 1 << 8;
 
-/// What the processor's VT-x lets a guest use.
+/// What the processor lets a guest use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
     pub(crate) tsc_hz: u64,
@@ -210,6 +218,8 @@ impl Cpuid {
             }
         }
         extended[0] = [EXTENDED_MAX, 0, 0, 0];
+        extended[1][2] &= EXTENDED_ECX_SHOWN;
+        extended[1][3] &= EXTENDED_EDX_SHOWN | (EXTENDED_EDX_LIKE_LEAF1 & !LEAF1_EDX_HIDDEN);
         if !offer.rdtscp {
             extended[1][3] &= !EXTENDED_EDX_RDTSCP;
         }
@@ -379,6 +389,10 @@ mod tests {
         assert_ne!(ecx & (1 << 31), 0);
         assert_eq!(edx & (1 << 9), 0);
         assert_ne!(get(1, 0, true)[2] & (1 << 27), 0);
+        let [_, _, ecx, edx] = get(0x8000_0001, 0, false);
+        // SVM and the APIC's extension; FFXSR and the APIC.
+        assert_eq!(ecx & (1 << 2 | 1 << 3), 0);
+        assert_eq!(edx & (1 << 25 | 1 << 9), 0);
     }
 
     #[test]
