@@ -1,6 +1,6 @@
 //! Switching the board off and resetting it.
 
-use crate::port;
+use crate::{port, tsc};
 
 /// How the board is powered off: the ACPI PM1 control registers and the sleep type of S5
 /// (ACPI 6.5, sections 4.8.3.2 and 7.4.2).
@@ -15,13 +15,16 @@ pub struct SoftOff {
 }
 
 impl SoftOff {
-    /// Powers the board off. Returns if the hardware did not obey.
+    /// Powers the board off. Returns if the hardware did not obey within a second or so: it takes the command as a
+    /// request, and the processors run on until it has come about.
     ///
     /// # Safety
     ///
     /// The ports must be what ACPI says; everything on the board stops.
     pub unsafe fn power_off(&self) {
         const SLEEP_ENABLE: u16 = 1 << 13;
+        /// TSC ticks: a second or more on any processor.
+        const PATIENCE: u64 = 5_000_000_000;
         let command = |kind: u8| SLEEP_ENABLE | (u16::from(kind & 7) << 10);
         // SAFETY: passed on to the caller.
         unsafe {
@@ -29,6 +32,10 @@ impl SoftOff {
             if let Some(pm1b) = self.pm1b_control {
                 port::write_u16(pm1b, command(self.sleep_types[1]));
             }
+        }
+        let start = tsc::read();
+        while tsc::read().wrapping_sub(start) < PATIENCE {
+            core::hint::spin_loop();
         }
     }
 
