@@ -23,8 +23,6 @@ impl SoftOff {
     /// The ports must be what ACPI says; everything on the board stops.
     pub unsafe fn power_off(&self) {
         const SLEEP_ENABLE: u16 = 1 << 13;
-        /// TSC ticks: a second or more on any processor.
-        const PATIENCE: u64 = 5_000_000_000;
         let command = |kind: u8| SLEEP_ENABLE | (u16::from(kind & 7) << 10);
         // SAFETY: passed on to the caller.
         unsafe {
@@ -33,10 +31,7 @@ impl SoftOff {
                 port::write_u16(pm1b, command(self.sleep_types[1]));
             }
         }
-        let start = tsc::read();
-        while tsc::read().wrapping_sub(start) < PATIENCE {
-            core::hint::spin_loop();
-        }
+        give_time();
     }
 
     /// Finds the sleep types of S5 in the bytes of a DSDT: `Name (\_S5, Package () { a, b, ... })`.
@@ -69,7 +64,16 @@ impl SoftOff {
     }
 }
 
-/// Resets the board by the reset control register and, failing that, the keyboard controller.
+/// Spins for a second or more, whatever the processor.
+fn give_time() {
+    const TSC_TICKS: u64 = 5_000_000_000;
+    let start = tsc::read();
+    while tsc::read().wrapping_sub(start) < TSC_TICKS {
+        core::hint::spin_loop();
+    }
+}
+
+/// Resets the board by the reset control register and, failing that, the keyboard controller. Returns if they did not obey.
 ///
 /// # Safety
 ///
@@ -81,6 +85,7 @@ pub unsafe fn reset() {
         port::write_u8(0xcf9, 0x06);
         port::write_u8(0x64, 0xfe);
     }
+    give_time();
 }
 
 #[cfg(test)]

@@ -32,10 +32,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an emulator may take to end once its serial port is closed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How board time passes in Bochs.
+/// How board time passes in Bochs, and in QEMU with TCG; KVM knows real time only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// As fast as it goes; idle time is skipped. Two such runs are identical.
+    /// Counted in instructions, as fast as it goes; idle time is skipped. Two such runs are identical in Bochs.
     Fast,
     /// No faster than the clock on the wall.
     RealTime,
