@@ -1,6 +1,6 @@
 //! Switching the board off and resetting it.
 
-use crate::port;
+use crate::{port, tsc};
 
 /// How the board is powered off: the ACPI PM1 control registers and the sleep type of S5
 /// (ACPI 6.5, sections 4.8.3.2 and 7.4.2).
@@ -15,7 +15,8 @@ pub struct SoftOff {
 }
 
 impl SoftOff {
-    /// Powers the board off. Returns if the hardware did not obey.
+    /// Powers the board off. Returns if the hardware did not obey within a second or so: it takes the command as a
+    /// request, and the processors run on until it has come about.
     ///
     /// # Safety
     ///
@@ -30,6 +31,7 @@ impl SoftOff {
                 port::write_u16(pm1b, command(self.sleep_types[1]));
             }
         }
+        give_time();
     }
 
     /// Finds the sleep types of S5 in the bytes of a DSDT: `Name (\_S5, Package () { a, b, ... })`.
@@ -62,7 +64,16 @@ impl SoftOff {
     }
 }
 
-/// Resets the board by the reset control register and, failing that, the keyboard controller.
+/// Spins for a second or more, whatever the processor.
+fn give_time() {
+    const TSC_TICKS: u64 = 5_000_000_000;
+    let start = tsc::read();
+    while tsc::read().wrapping_sub(start) < TSC_TICKS {
+        core::hint::spin_loop();
+    }
+}
+
+/// Resets the board by the reset control register and, failing that, the keyboard controller. Returns if they did not obey.
 ///
 /// # Safety
 ///
@@ -74,6 +85,7 @@ pub unsafe fn reset() {
         port::write_u8(0xcf9, 0x06);
         port::write_u8(0x64, 0xfe);
     }
+    give_time();
 }
 
 #[cfg(test)]

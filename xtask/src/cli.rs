@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::emulator::{Choice, Setup};
+use crate::emulator::{Chipset, Choice};
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -101,9 +101,13 @@ pub(crate) struct RunOptions {
         allow_hyphen_values = true
     )]
     pub typed: Vec<String>,
-    /// Bochs's processor model (`bochs --help cpu` lists them).
-    #[arg(long, value_name = "MODEL", default_value = Setup::CPU_MODEL)]
-    pub cpu_model: String,
+    /// The emulator's name of the processor model; the one that has the most for a hypervisor if not given.
+    /// (`bochs --help cpu` and `qemu-system-x86_64 -cpu help` list them.)
+    #[arg(long, value_name = "MODEL")]
+    pub cpu_model: Option<String>,
+    /// The chipset; q35 in QEMU and pc in Bochs if not given.
+    #[arg(long, value_enum)]
+    pub machine: Option<Chipset>,
     /// Processors of the emulated machine; as many as the board names if not given.
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,

@@ -3,7 +3,7 @@
 use crate::build;
 use crate::cli::RunOptions;
 use crate::emulator::console::{Echo, Wait};
-use crate::emulator::{Emulator, End, Machine, Pace, Setup};
+use crate::emulator::{Choice, Emulator, End, Machine, Pace, Setup};
 use crate::paths;
 use crate::progress;
 use crate::symbolize;
@@ -33,10 +33,15 @@ enum Outcome {
 pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     let typing = options.typing()?;
     let may_install = !options.build.no_install;
-    let emulator = options.emulator.settle(may_install)?;
-    if options.debugger && (options.headless || emulator != Emulator::Bochs) {
+    if options.debugger && (options.headless || options.emulator == Choice::Qemu) {
         bail!("--debugger needs Bochs and a terminal, so neither --headless nor QEMU");
     }
+    let (emulator, why) = if options.debugger {
+        (Emulator::Bochs, "it has the debugger".to_owned())
+    } else {
+        options.emulator.settle(may_install)?
+    };
+    eprintln!("==> Emulator: {emulator}, because {why}");
     let built = build::build(&options.build, emulator.needs())?;
     let claim = paths::claim("run")?;
     let folder = &claim.folder;
@@ -46,16 +51,13 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     );
     let mut setup = Setup::new(built.iso, cpus, memory);
     setup.cpu_model.clone_from(&options.cpu_model);
+    setup.chipset = options.machine;
     setup.debugger = options.debugger;
     if !options.headless {
         setup.pace = Pace::RealTime;
     }
-    let name = match emulator {
-        Emulator::Bochs => format!("Bochs ({})", setup.cpu_model),
-        Emulator::QemuKvm => "QEMU with KVM".into(),
-    };
     eprintln!(
-        "==> Boot \"{}\" in {name} with {} processor(s) and {} MiB; logs in {}",
+        "==> Boot \"{}\" with {} processor(s) and {} MiB; logs in {}",
         built.board.name,
         setup.cpus,
         setup.megabytes,

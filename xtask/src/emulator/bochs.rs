@@ -1,13 +1,15 @@
 //! Bochs: how it is configured and called, and what its log says about an end.
 
-use super::{End, Pace, Setup, Watch, process};
+use super::{Chipset, End, Pace, Setup, Watch, process};
 use crate::paths;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
 
 /// Instructions a second of board time, and so the rate of the board's time-stamp counter.
 pub(crate) const IPS: u64 = 50_000_000;
+/// The processor model unless another is named: the one that has all that the hypervisor can use.
+const CPU_MODEL: &str = "corei7_skylake_x";
 /// The board's clock at power-on, in seconds of the Unix era: 9 September 2001, 01:46:40 UTC.
 pub(crate) const TIME0: u64 = 1_000_000_000;
 
@@ -41,7 +43,7 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
             "term"
         },
         megs = setup.megabytes,
-        model = setup.cpu_model,
+        model = setup.cpu_model.as_deref().unwrap_or(CPU_MODEL),
         cpus = setup.cpus,
         iso = setup.iso.display(),
         log = folder.join("bochs.log").display(),
@@ -73,7 +75,14 @@ pub(crate) fn stops(output: &str) -> Vec<u64> {
 }
 
 /// Writes the configuration and returns the call.
+///
+/// # Errors
+///
+/// Where the setup has what Bochs lacks, or the folder cannot be written.
 pub(crate) fn command(setup: &Setup, folder: &Path, com1_port: u16) -> Result<Command> {
+    if setup.chipset == Some(Chipset::Q35) {
+        bail!("Bochs has no Q35 chipset, only the older pc (--machine pc); QEMU has both");
+    }
     let file = folder.join("bochsrc");
     paths::write(&file, configuration(setup, folder, com1_port))?;
     let mut command = process::command("bochs-bin");
@@ -115,15 +124,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn setup() -> Setup {
-        Setup {
-            iso: PathBuf::from("/out/understudy.iso"),
-            cpu_model: "corei7_skylake_x".into(),
-            cpus: 2,
-            megabytes: 512,
-            pace: Pace::Fast,
-            debugger: false,
-            watch: Watch::Nothing,
-        }
+        Setup::new(PathBuf::from("/out/understudy.iso"), 2, 512)
     }
 
     #[test]

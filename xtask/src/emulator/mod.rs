@@ -4,11 +4,13 @@
 //! `console.log` and a buffer in which [`Machine::expect`] searches.
 
 pub(crate) mod bochs;
+mod choice;
 pub(crate) mod console;
 pub(crate) mod process;
-pub(crate) mod qemu;
+mod qemu;
 
-use crate::install::{self, Need};
+pub(crate) use choice::{Choice, Emulator};
+
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result, bail};
@@ -30,71 +32,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an emulator may take to end once its serial port is closed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Which emulator to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Choice {
-    /// QEMU with KVM where this host offers nested VT-x, else Bochs.
-    Auto,
-    /// Bochs, which emulates VT-x in full on any host.
-    Bochs,
-    /// QEMU with KVM and nested VT-x.
-    QemuKvm,
-}
-
-/// The emulator that was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Emulator {
-    /// Bochs.
-    Bochs,
-    /// QEMU with KVM.
-    QemuKvm,
-}
-
-impl Choice {
-    /// Settles on an emulator that works here. QEMU is installed at once where that is allowed,
-    /// because without it Bochs may take its place.
-    ///
-    /// # Errors
-    ///
-    /// Where QEMU was asked for and cannot be installed, or the host lacks nested VT-x.
-    pub(crate) fn settle(self, may_install: bool) -> Result<Emulator> {
-        match self {
-            Self::Auto if qemu::host_has_nested_vtx() => {
-                if qemu::is_installed() || install::ensure(&[install::QEMU], may_install).is_ok() {
-                    return Ok(Emulator::QemuKvm);
-                }
-                progress::note("QEMU cannot be installed; taking Bochs");
-            }
-            Self::QemuKvm => {
-                if !qemu::host_has_nested_vtx() {
-                    bail!(
-                        "this host offers no nested VT-x: /dev/kvm must be writable and \
-                         /sys/module/kvm_intel/parameters/nested must say Y; use --emulator bochs"
-                    );
-                }
-                install::ensure(&[install::QEMU], may_install)?;
-                return Ok(Emulator::QemuKvm);
-            }
-            Self::Auto | Self::Bochs => {}
-        }
-        Ok(Emulator::Bochs)
-    }
-}
-
-impl Emulator {
-    /// What must be on this machine for it.
-    pub(crate) const fn needs(self) -> &'static [&'static [Need]] {
-        match self {
-            Self::Bochs => &[install::BOCHS],
-            Self::QemuKvm => &[install::QEMU],
-        }
-    }
-}
-
-/// How board time passes in Bochs.
+/// How board time passes in Bochs, and in QEMU with TCG; KVM knows real time only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// As fast as it goes; idle time is skipped. Two such runs are identical.
+    /// Counted in instructions, as fast as it goes; idle time is skipped. Two such runs are identical in Bochs.
     Fast,
     /// No faster than the clock on the wall.
     RealTime,
@@ -113,13 +54,24 @@ pub(crate) enum Watch {
     Address(u64),
 }
 
+/// The chipset around the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Chipset {
+    /// Intel's 440FX of 1996: PCI. Bochs has this one alone.
+    Pc,
+    /// Intel's Q35 of 2007: PCI Express.
+    Q35,
+}
+
 /// What a board is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// The CD image.
     pub iso: PathBuf,
-    /// Bochs's name of the processor model.
-    pub cpu_model: String,
+    /// The emulator's name of the processor model; none for the one that has all that the hypervisor can use.
+    pub cpu_model: Option<String>,
+    /// The chipset; none for the emulator's usual one.
+    pub chipset: Option<Chipset>,
     /// Processors.
     pub cpus: u32,
     /// RAM in MiB.
@@ -133,13 +85,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// The processor model that has all that the hypervisor can use.
-    pub(crate) const CPU_MODEL: &str = "corei7_skylake_x";
     /// A board that runs as fast as it goes.
     pub(crate) fn new(iso: PathBuf, cpus: u32, megabytes: u32) -> Self {
         Self {
             iso,
-            cpu_model: Self::CPU_MODEL.to_owned(),
+            cpu_model: None,
+            chipset: None,
             cpus,
             megabytes,
             pace: Pace::Fast,
@@ -198,7 +149,7 @@ impl Machine {
         let port = listener.local_addr()?.port();
         let mut command = match emulator {
             Emulator::Bochs => bochs::command(setup, folder, port)?,
-            Emulator::QemuKvm => qemu::command(setup, port),
+            Emulator::Qemu(accelerator) => qemu::command(accelerator, setup, port),
         };
         let log = |name: &str| {
             let file = folder.join(name);
@@ -315,7 +266,7 @@ impl Machine {
             bail!("the emulator closed the serial port but does not end");
         };
         Ok(match self.emulator {
-            Emulator::QemuKvm => qemu::end(status),
+            Emulator::Qemu(_) => qemu::end(status),
             Emulator::Bochs => {
                 let log = fs::read(self.folder.join("bochs.log")).unwrap_or_default();
                 bochs::end(&String::from_utf8_lossy(&log))

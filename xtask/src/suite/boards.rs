@@ -4,6 +4,7 @@
 use super::Case;
 use super::lab::{Lab, Session};
 use super::rtos;
+use crate::emulator::Chipset;
 use anyhow::{Context, Result, ensure};
 
 /// Ctrl-O, the console's escape key.
@@ -28,6 +29,13 @@ pub(super) fn cases() -> Vec<Case> {
             too_few_cpus,
         ),
         Case::new(
+            "board-older-chipset",
+            "a board with the older chipset, and memory above 4 GiB, serves as well",
+            180,
+            older_chipset,
+        )
+        .on_qemu(),
+        Case::new(
             "shell-commands",
             "the hypervisor's shell answers every command and powers the board off",
             180,
@@ -38,13 +46,15 @@ pub(super) fn cases() -> Vec<Case> {
             "a crashed guest leaves its neighbour on another processor alone, and starts again",
             240,
             |lab| crash(lab, 2),
-        ),
+        )
+        .on_both(),
         Case::new(
             "crash-leaves-neighbour-1cpu",
             "the same where both share the one processor",
             240,
             |lab| crash(lab, 1),
-        ),
+        )
+        .on_both(),
         Case::new(
             "crash-restarts-by-itself",
             "a guest with on_crash = \"restart\" comes back without help",
@@ -62,7 +72,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn without_ept(lab: &Lab) -> Result<()> {
     let mut session = lab.boot_with(&rtos::board(1, ""), |setup| {
-        setup.cpu_model = "core2_penryn_t9600".into();
+        setup.cpu_model = Some("core2_penryn_t9600".into());
     })?;
     session.expect("EPT")?;
     session.expect("\n")?;
@@ -81,6 +91,16 @@ fn too_few_cpus(lab: &Lab) -> Result<()> {
     let mut session = lab.boot_with(&rtos::board(2, ""), |setup| setup.cpus = 1)?;
     session.expect("wants 2 processors, but 1 run")?;
     session.never_said("first guest instruction")
+}
+
+fn older_chipset(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot_with(&rtos::board(2, "run=selftest;halt"), |setup| {
+        setup.chipset = Some(Chipset::Pc);
+        setup.megabytes = 5 << 10;
+    })?;
+    session.expect("memory: 0x0100000000 to ")?;
+    session.expect_unless(" passed, 0 failed", "FAILED")?;
+    session.wait_power_off()
 }
 
 /// Two RTOS guests; on one processor the second is the more urgent.

@@ -26,7 +26,8 @@ pub(super) fn cases() -> Vec<Case> {
             "GNU Mach 1.8 boots unmodified on a board with one processor",
             420,
             |lab| boot(lab, 1),
-        ),
+        )
+        .on_both(),
         Case::new(
             "mach-2cpu",
             "the same on the second of two processors",

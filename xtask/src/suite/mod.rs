@@ -18,6 +18,7 @@ use crate::paths;
 use anyhow::{Result, bail};
 use lab::Lab;
 use report::{Report, Row, Verdict};
+use std::cmp::Reverse;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -33,16 +34,41 @@ pub(crate) struct Case {
     pub about: &'static str,
     /// How long it may take in all.
     pub deadline: Duration,
-    /// Whether it needs Bochs: its processor models, its clock or its debugger.
-    pub bochs_only: bool,
-    /// Whether it runs only with `--all`.
-    pub slow: bool,
+    /// Where it can run; there `--all` runs it.
+    pub able: Places,
+    /// Where every run runs it.
+    pub usual: Places,
     /// The test.
     pub run: fn(&Lab) -> Result<()>,
 }
 
+/// Emulators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    qemu: bool,
+    bochs: bool,
+}
+
+impl Places {
+    const NOWHERE: Self = Self::new(false, false);
+    const QEMU: Self = Self::new(true, false);
+    const BOCHS: Self = Self::new(false, true);
+    const BOTH: Self = Self::new(true, true);
+
+    const fn new(qemu: bool, bochs: bool) -> Self {
+        Self { qemu, bochs }
+    }
+
+    const fn contains(self, emulator: Emulator) -> bool {
+        match emulator {
+            Emulator::Qemu(_) => self.qemu,
+            Emulator::Bochs => self.bochs,
+        }
+    }
+}
+
 impl Case {
-    /// A test that every run makes on every emulator.
+    /// A test that can run anywhere, and that every run makes in QEMU alone, which is the faster.
     pub(crate) const fn new(
         name: &'static str,
         about: &'static str,
@@ -53,23 +79,73 @@ impl Case {
             name,
             about,
             deadline: Duration::from_secs(seconds),
-            bochs_only: false,
-            slow: false,
+            able: Places::BOTH,
+            usual: Places::QEMU,
             run,
         }
     }
 
-    /// The same, on Bochs only.
+    /// The same, in Bochs as well: it depends on the shell over VT-x, on how guests boot, or on the devices' timing.
+    pub(crate) const fn on_both(mut self) -> Self {
+        self.usual = Places::BOTH;
+        self
+    }
+
+    /// The same, in Bochs only: it needs its processor models, its clock or its debugger.
     pub(crate) const fn on_bochs(mut self) -> Self {
-        self.bochs_only = true;
+        self.able = Places::BOCHS;
+        self.usual = Places::BOCHS;
+        self
+    }
+
+    /// The same, in QEMU only: it needs its processor models, its chipsets or its cards.
+    pub(crate) const fn on_qemu(mut self) -> Self {
+        self.able = Places::QEMU;
+        self.usual = Places::QEMU;
         self
     }
 
     /// The same, only with `--all`.
     pub(crate) const fn only_with_all(mut self) -> Self {
-        self.slow = true;
+        self.usual = Places::NOWHERE;
         self
     }
+}
+
+/// A test in one emulator.
+struct Boards<'a> {
+    case: &'a Case,
+    emulator: Emulator,
+    /// What filters match and what its folder is called: `rtos-typing@qemu`.
+    name: String,
+}
+
+/// What `options` select. The longest come first, so that none runs alone at the end.
+fn selected<'a>(cases: &'a [Case], options: &TestOptions) -> Vec<Boards<'a>> {
+    let mut rows: Vec<_> = cases
+        .iter()
+        .flat_map(|case| {
+            let places = if options.all { case.able } else { case.usual };
+            let emulators = options.emulator.all().into_iter();
+            emulators
+                .filter(move |emulator| places.contains(*emulator))
+                .map(move |emulator| Boards {
+                    case,
+                    emulator,
+                    name: format!("{}@{}", case.name, emulator.tag()),
+                })
+        })
+        .filter(|row| is_wanted(&row.name, options))
+        .collect();
+    // A deadline tells how long a test takes where it is slow.
+    let haste = |row: &Boards<'_>| (Reverse(row.case.deadline), row.emulator != Emulator::Bochs);
+    rows.sort_by_key(haste);
+    rows
+}
+
+fn is_wanted(name: &str, options: &TestOptions) -> bool {
+    let filter = options.filter.as_deref();
+    filter.is_none_or(|filter| name.contains(filter))
 }
 
 /// All tests of whole boards.
@@ -90,29 +166,23 @@ fn cases() -> Vec<Case> {
 ///
 /// Where not even the tests can be started.
 pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
-    let wanted = |name: &str| {
-        let filter = options.filter.as_deref();
-        filter.is_none_or(|filter| name.contains(filter))
-    };
+    let start = Instant::now();
     let host: Vec<_> = host::checks()
         .into_iter()
-        .filter(|check| wanted(check.name))
+        .filter(|check| is_wanted(check.name, options))
         .collect();
-    let cases: Vec<_> = cases()
-        .into_iter()
-        .filter(|case| wanted(case.name) && (options.all || !case.slow))
-        .collect();
+    let cases = cases();
+    let boards = selected(&cases, options);
     if options.list {
         let names = host.iter().map(|check| (check.name, check.about));
-        for (name, about) in names.chain(cases.iter().map(|case| (case.name, case.about))) {
-            println!("{name:<34} {about}");
+        let boards = boards.iter().map(|row| (row.name.as_str(), row.case.about));
+        for (name, about) in names.chain(boards) {
+            println!("{name:<38} {about}");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if host.is_empty() && cases.is_empty() {
-        bail!(
-            "no test's name contains that; --list shows them all, --all --list the slow ones too"
-        );
+    if host.is_empty() && boards.is_empty() {
+        bail!("no test's name contains that; --list shows them, --all --list really all");
     }
     let report = Report::new(options.plain);
     for check in &host {
@@ -121,22 +191,22 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
         let verdict = Verdict::of(check.run());
         report.add(Row::new(check.name, start.elapsed(), verdict));
     }
-    if !cases.is_empty() {
+    if !boards.is_empty() {
         let start = Instant::now();
         let claim = paths::claim("test")?;
-        match prepare(options, &claim.folder) {
-            Ok((emulator, programs)) => {
+        match prepare(options, &boards, &claim.folder) {
+            Ok(programs) => {
                 report.add(Row::new("build", start.elapsed(), Verdict::Passed));
-                let lab = |case: &Case| {
+                let lab = |row: &Boards<'_>| {
                     Lab::new(
-                        case,
-                        emulator,
+                        row.emulator,
                         &programs,
-                        &claim.folder,
+                        &claim.folder.join(&row.name),
+                        row.case.deadline,
                         !options.no_install,
                     )
                 };
-                run_cases(&cases, options.jobs, emulator, &report, lab);
+                run_boards(&boards, options.jobs, &report, lab);
             }
             Err(error) => {
                 let verdict = Verdict::of(Err(error));
@@ -144,7 +214,7 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
             }
         }
     }
-    let good = report.finish();
+    let good = report.finish(start.elapsed());
     if let Some(file) = &options.junit {
         paths::write(file, junit::document(&report.rows()))?;
     }
@@ -156,41 +226,45 @@ pub(crate) fn test(options: &TestOptions) -> Result<ExitCode> {
     })
 }
 
-/// Builds what the boards need.
-fn prepare(options: &TestOptions, folder: &Path) -> Result<(Emulator, compile::Programs)> {
-    let may_install = !options.no_install;
-    let emulator = options.emulator.settle(may_install)?;
+/// Builds what the boards need, and installs their emulators. One that cannot be installed is an error: else half
+/// of the tests would silently not be made.
+fn prepare(
+    options: &TestOptions,
+    boards: &[Boards<'_>],
+    folder: &Path,
+) -> Result<compile::Programs> {
     let build = BuildOptions {
         no_install: options.no_install,
         ..BuildOptions::default()
     };
-    let programs = build::programs(&build, emulator.needs(), &folder.join("programs"))?;
-    Ok((emulator, programs))
+    let needs: Vec<_> = options
+        .emulator
+        .all()
+        .into_iter()
+        .filter(|emulator| boards.iter().any(|row| row.emulator == *emulator))
+        .flat_map(|emulator| emulator.needs().iter().copied())
+        .collect();
+    build::programs(&build, &needs, &folder.join("programs"))
 }
 
-/// Runs the cases, some at a time.
-fn run_cases(
-    cases: &[Case],
+/// Runs the tests, some at a time.
+fn run_boards(
+    boards: &[Boards<'_>],
     jobs: usize,
-    emulator: Emulator,
     report: &Report,
-    lab: impl Fn(&Case) -> Lab + Sync,
+    lab: impl Fn(&Boards<'_>) -> Lab + Sync,
 ) {
     let next = AtomicUsize::new(0);
     let printing = Mutex::new(());
     thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, cases.len()) {
+        for _ in 0..jobs.clamp(1, boards.len()) {
             scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    report.started(case.name);
+                while let Some(row) = boards.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    report.started(&row.name);
                     let start = Instant::now();
-                    let verdict = if case.bochs_only && emulator != Emulator::Bochs {
-                        Verdict::Skipped("it needs Bochs".into())
-                    } else {
-                        Verdict::of((case.run)(&lab(case)))
-                    };
+                    let verdict = Verdict::of((row.case.run)(&lab(row)));
                     let _one_at_a_time = printing.lock();
-                    report.add(Row::new(case.name, start.elapsed(), verdict));
+                    report.add(Row::new(&row.name, start.elapsed(), verdict));
                 }
             });
         }
@@ -200,6 +274,52 @@ fn run_cases(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn options(arguments: &[&str]) -> TestOptions {
+        let words = ["cargo xtask", "test"].iter().chain(arguments);
+        match Cli::parse_from(words).command {
+            Command::Test(options) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn tiers_and_emulators_select_the_rows() {
+        let run: fn(&Lab) -> Result<()> = |_| Ok(());
+        let cases = [
+            Case::new("plain", "", 60, run),
+            Case::new("shell", "", 120, run).on_both(),
+            Case::new("models", "", 60, run).on_bochs(),
+            Case::new("cards", "", 60, run).on_qemu(),
+            Case::new("slow", "", 900, run).only_with_all(),
+        ];
+        let names = |arguments: &[&str]| -> Vec<String> {
+            let rows = selected(&cases, &options(arguments));
+            rows.into_iter().map(|row| row.name).collect()
+        };
+        assert_eq!(
+            names(&[]),
+            [
+                "shell@bochs",
+                "shell@qemu",
+                "models@bochs",
+                "plain@qemu",
+                "cards@qemu"
+            ]
+        );
+        assert_eq!(
+            names(&["--emulator", "bochs"]),
+            ["shell@bochs", "models@bochs"]
+        );
+        assert_eq!(
+            names(&["--all", "--emulator", "qemu"]),
+            ["slow@qemu", "shell@qemu", "plain@qemu", "cards@qemu"]
+        );
+        assert_eq!(names(&["--all", "plain"]), ["plain@bochs", "plain@qemu"]);
+        assert_eq!(names(&["shell@b"]), ["shell@bochs"]);
+    }
 
     #[test]
     fn names_are_unique_and_fit_a_folder() {

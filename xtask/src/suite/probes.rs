@@ -35,25 +35,25 @@ pub(crate) fn cases() -> Vec<Case> {
             "refused",
             "cr",
             "cpuid"
-        ),
+        ).on_both(),
         pass!(
             "exceptions",
             "exceptions, single steps and debug registers are as on a processor, emulated instructions included",
             "exceptions",
             "single-step",
             "debug-registers"
-        ),
+        ).on_both(),
         pass!(
             "msrs",
             "every MSR that is not there raises its exception, read or written",
             "msrs"
-        ),
+        ).on_both(),
         pass!(
             "strings",
             "string I/O stops exactly at page ends and segment limits, and goes on from there",
             "string-pages",
             "string-segments"
-        ),
+        ).on_both(),
         pass!(
             "modes",
             "odd page tables, real mode, 16-bit code and code that changes itself work",
@@ -61,13 +61,13 @@ pub(crate) fn cases() -> Vec<Case> {
             "real-mode",
             "16-bit",
             "self-modifying"
-        ),
+        ).on_both(),
         pass!(
             "tasks",
             "hardware task switches and their faults are as on a processor",
             "task-switch",
             "task-fault"
-        ),
+        ).on_both(),
         pass!(
             "ports",
             "every port can be read; the unclaimed ones answer all ones",
@@ -79,40 +79,40 @@ pub(crate) fn cases() -> Vec<Case> {
             "timer",
             "hlt",
             "storm"
-        ),
+        ).on_both(),
         pass!(
             "fpu",
             "the floating-point registers survive ten thousand exits",
             "fpu"
-        ),
+        ).on_both(),
         crashes!(
             "triple-fault",
             "a triple fault stops the guest and nothing else"
-        ),
+        ).on_both(),
         Case::new(
             "probe-wild",
             "an access of any kind to memory that is not there stops the guest, and its neighbour notices nothing",
             300,
             wild,
-        ),
+        ).on_both(),
         Case::new(
             "probe-apic",
             "every claimed form of an access to a mapped device does as on RAM; NMIs come one at a time",
             240,
             apic,
-        ),
+        ).on_both(),
         Case::new(
             "probe-vectors",
             "two guests on one processor have vector registers of their own",
             240,
             vectors,
-        ),
+        ).on_both(),
         Case::new(
             "probe-storm",
             "a guest in a storm of interrupts does not delay a more urgent one",
             300,
             storm,
-        ),
+        ).on_both(),
         Case::new(
             "probe-console",
             "what is typed reaches a guest that polls its serial port",
@@ -136,7 +136,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a guest that spins with interrupts off does not delay a more urgent one",
             300,
             spin_neighbour,
-        ),
+        ).on_both(),
     ]
 }
 

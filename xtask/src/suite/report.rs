@@ -13,8 +13,6 @@ pub(super) enum Verdict {
     Passed,
     /// Not as it should, for this reason.
     Failed(String),
-    /// It cannot run here, for this reason.
-    Skipped(String),
 }
 
 impl Verdict {
@@ -80,9 +78,9 @@ impl Report {
         self.lock().push(row);
     }
 
-    /// Prints the summary and says whether nothing failed.
-    pub(super) fn finish(&self) -> bool {
-        println!("\nSummary");
+    /// Prints the summary of a run that took so long in all, and says whether nothing failed.
+    pub(super) fn finish(&self, took: Duration) -> bool {
+        println!("\nSummary, after {} in all", progress::seconds(took));
         for row in self.lock().iter() {
             println!("{}", self.line(row));
         }
@@ -106,10 +104,9 @@ impl Report {
     }
 
     fn line(&self, row: &Row) -> String {
-        let (word, colour, why) = match &row.verdict {
-            Verdict::Passed => ("ok  ", "32", String::new()),
-            Verdict::Failed(_) => ("FAIL", "31", String::new()),
-            Verdict::Skipped(why) => ("skip", "33", format!("  ({why})")),
+        let (word, colour) = match &row.verdict {
+            Verdict::Passed => ("ok  ", "32"),
+            Verdict::Failed(_) => ("FAIL", "31"),
         };
         let word = if self.colour {
             format!("\x1b[{colour}m{word}\x1b[0m")
@@ -117,7 +114,7 @@ impl Report {
             word.to_owned()
         };
         format!(
-            "  {word}  {:<34} {:>12}{why}",
+            "  {word}  {:<38} {:>12}",
             row.name,
             progress::seconds(row.time)
         )
@@ -145,7 +142,6 @@ mod tests {
             row(Verdict::Passed),
             row(Verdict::Passed),
             row(Verdict::Failed("no".into())),
-            row(Verdict::Skipped("why".into())),
         ];
         assert_eq!(totals(&rows), "2 passed, 1 failed");
     }
