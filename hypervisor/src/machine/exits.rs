@@ -27,6 +27,9 @@ const PROGRESS: u64 = 256;
 /// TSC ticks that a vCPU spins for a lock before another one gets its processor.
 const PAUSE_WINDOW: u32 = 4096;
 
+/// The guest uses XSAVE.
+const CR4_OSXSAVE: u64 = 1 << 18;
+
 /// How a run ended.
 pub(super) enum End {
     /// Whether an interrupt would wake it.
@@ -424,15 +427,7 @@ impl Context<'_> {
     fn rare(&mut self, active: &mut impl Active, exit: RareExit) -> Result<(), Crash> {
         match exit {
             RareExit::ControlRegister(access) => self.control_register(active, access)?,
-            RareExit::SetXcr => {
-                let gprs = active.gprs();
-                let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
-                if gprs.rcx as u32 == 0 && active.write_xcr0(value) {
-                    active.skip_instruction()?;
-                } else {
-                    active.inject(Event::GENERAL_PROTECTION)?;
-                }
-            }
+            RareExit::SetXcr => self.set_xcr(active)?,
             // The caches are coherent and the host's: nothing to flush for the guest.
             RareExit::CacheFlush => active.skip_instruction()?,
             // What it waits for is perhaps done by a vCPU that waits for this processor.
@@ -458,6 +453,20 @@ impl Context<'_> {
             other => return Err(Crash::Unexpected(other)),
         }
         Ok(())
+    }
+
+    /// XSETBV, which may exit before the processor has looked whether it is allowed at all.
+    fn set_xcr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
+        let gprs = active.gprs();
+        let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
+        let register = gprs.rcx as u32;
+        if active.paging()?.cr4 & CR4_OSXSAVE == 0 {
+            return Ok(active.inject(Event::INVALID_OPCODE)?);
+        }
+        if active.privilege_level()? != 0 || register != 0 || !active.write_xcr0(value) {
+            return Ok(active.inject(Event::GENERAL_PROTECTION)?);
+        }
+        Ok(active.skip_instruction()?)
     }
 
     /// A fetch from a large page makes it executable in small ones; anything else is not the guest's.
@@ -564,7 +573,6 @@ const fn may_take_input(port: u16) -> bool {
 
 #[cold]
 fn live_state(active: &impl Active, index: u32) -> Live {
-    const CR4_OSXSAVE: u64 = 1 << 18;
     let osxsave = active
         .paging()
         .is_ok_and(|paging| paging.cr4 & CR4_OSXSAVE != 0);
