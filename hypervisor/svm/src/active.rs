@@ -15,8 +15,9 @@ use crate::vmcb::{INTERRUPT_SHADOW, TlbControl, Vmcb};
 use alloc::format;
 use iced_x86::Instruction;
 use vcpu::{
-    Active, ControlRegisters, EntryFailure, Event, Exit, Gprs, GuestView, RareExit, RareReason,
-    Registers, Segment, SegmentRegister, ShellError, TaskSwitching, VcpuStateV1, blocking,
+    Active, ControlRegisters, EntryFailure, Event, Exit, Gprs, GuestView, QueuedEvent, RareExit,
+    RareReason, Registers, Segment, SegmentRegister, ShellError, TaskSwitching, VcpuStateV1,
+    blocking,
 };
 use x86_64::registers::control::EferFlags;
 
@@ -128,7 +129,7 @@ impl<'a> SvmActive<'a> {
         vmcb.interrupt_shadow &= !INTERRUPT_SHADOW;
         if vmcb.rflags & RFLAGS_TF != 0 {
             vmcb.dr6 |= DR6_SINGLE_STEP;
-            setup::queue(vmcb, Event::DEBUG);
+            self.vcpu.queue(Event::DEBUG);
         }
     }
 
@@ -145,10 +146,18 @@ impl<'a> SvmActive<'a> {
 impl Active for SvmActive<'_> {
     #[inline(always)]
     fn run(&mut self, now: u64, until: u64) -> Result<Exit, EntryFailure> {
+        let soon = now + TIMER_LEAST;
+        // Behind an interrupt that is delivered first, no exit tells when the next one could be: a look does soon.
+        let until = if self.vcpu.window && self.vcpu.interrupt.is_some() {
+            soon
+        } else {
+            until
+        };
         if self.armed != until {
-            self.cpu.timer.arm(until.max(now + TIMER_LEAST));
+            self.cpu.timer.arm(until.max(soon));
             self.armed = until;
         }
+        self.vcpu.write_virtual_interrupt();
         let flush = core::mem::replace(&mut self.vcpu.flush, false);
         let rax = self.vcpu.gprs.rax;
         let tlb = match (flush, self.cpu.capabilities().flush_by_asid) {
@@ -164,6 +173,7 @@ impl Active for SvmActive<'_> {
         // SAFETY: AMD-V is enabled as long as there is an `SvmCpu`, whose host VMCB was filled on this processor; this VMCB
         // has the controls that `setup` wrote, and the resident state is loaded (`activate`). Interrupts are off.
         unsafe { enter(&raw mut self.vcpu.gprs, guest, host) };
+        self.vcpu.read_virtual_interrupt();
         let vmcb = self.vmcb_mut();
         vmcb.event = 0;
         let rax = vmcb.rax;
@@ -261,6 +271,10 @@ impl Active for SvmActive<'_> {
         self.vcpu.resident.fill(&mut state);
         state.gprs = self.vcpu.gprs;
         setup::read_guest_state(self.vmcb(), self.vcpu.cr4, &mut state);
+        state.event = self.vcpu.queued().map(|event| QueuedEvent {
+            event,
+            instruction_length: 0,
+        });
         if self.vcpu.nmi_blocked {
             state.interruptibility |= blocking::NMI;
         }

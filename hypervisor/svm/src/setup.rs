@@ -7,7 +7,7 @@ use crate::vmcb::{
     Vmcb, VmcbSegment,
 };
 use vcpu::msr::Msr;
-use vcpu::{Event, QueuedEvent, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking};
+use vcpu::{Event, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking};
 use x86_64::registers::control::{Cr4Flags, EferFlags};
 
 /// MSRs that live in the VMCB, so that the guest may use them without an exit.
@@ -97,8 +97,8 @@ pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tabl
     vmcb.clean = 0;
 }
 
-/// The guest's state, whose part in [`vcpu::Resident`] and in the general-purpose registers but RAX and RSP is kept
-/// elsewhere.
+/// The guest's state, but for its part in [`vcpu::Resident`], the general-purpose registers but RAX and RSP, and a queued
+/// event, which are kept elsewhere.
 pub(crate) fn write_guest_state(vmcb: &mut Vmcb, state: &VcpuStateV1) {
     for register in SegmentRegister::ALL {
         *vmcb.segment_mut(register) = state.segment(register).into();
@@ -129,14 +129,10 @@ pub(crate) fn write_guest_state(vmcb: &mut Vmcb, state: &VcpuStateV1) {
     let shadow = state.interruptibility & (blocking::STI | blocking::MOV_SS) != 0;
     vmcb.interrupt_shadow = if shadow { INTERRUPT_SHADOW } else { 0 };
     vmcb.event = 0;
-    match state.event {
-        Some(queued) => queue(vmcb, queued.event),
-        None if state.pending_debug != 0 => {
-            // The VMCB has no pending debug exceptions: this one is delivered at once.
-            vmcb.dr6 |= state.pending_debug & (DR6_SINGLE_STEP | DR6_BREAKPOINTS);
-            queue(vmcb, Event::DEBUG);
-        }
-        None => {}
+    if state.event.is_none() && state.pending_debug != 0 {
+        // The VMCB has no pending debug exceptions: this one is delivered at once.
+        vmcb.dr6 |= state.pending_debug & (DR6_SINGLE_STEP | DR6_BREAKPOINTS);
+        write_event(vmcb, Event::DEBUG);
     }
 }
 
@@ -144,22 +140,15 @@ pub(crate) fn write_guest_state(vmcb: &mut Vmcb, state: &VcpuStateV1) {
 pub(crate) const DR6_SINGLE_STEP: u64 = 1 << 14;
 const DR6_BREAKPOINTS: u64 = 0b1111;
 
-/// Makes the next entry deliver an event. One that an instruction raised is left out: the guest is still at that
-/// instruction, and executes it again.
-pub(crate) fn queue(vmcb: &mut Vmcb, event: Event) {
-    if !event.is_software() {
-        let code = event.error_code.unwrap_or(0);
-        vmcb.event = u64::from(code) << 32 | u64::from(event.info());
-    }
+/// Makes the next entry inject an event.
+pub(crate) fn write_event(vmcb: &mut Vmcb, event: Event) {
+    let code = event.error_code.unwrap_or(0);
+    vmcb.event = u64::from(code) << 32 | u64::from(event.info());
 }
 
-/// The event that the next entry delivers.
-pub(crate) fn queued(vmcb: &Vmcb) -> Option<QueuedEvent> {
-    let event = Event::from_info(vmcb.event as u32, (vmcb.event >> 32) as u32)?;
-    Some(QueuedEvent {
-        event,
-        instruction_length: 0,
-    })
+/// The event that the next entry injects.
+pub(crate) fn event(vmcb: &Vmcb) -> Option<Event> {
+    Event::from_info(vmcb.event as u32, (vmcb.event >> 32) as u32)
 }
 
 /// The part of a state that is in the VMCB.
@@ -197,7 +186,6 @@ pub(crate) fn read_guest_state(vmcb: &Vmcb, cr4: u64, state: &mut VcpuStateV1) {
         (true, false) => blocking::MOV_SS,
     };
     state.pending_debug = 0;
-    state.event = queued(vmcb);
 }
 
 /// The registers, for the log.

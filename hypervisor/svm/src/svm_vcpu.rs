@@ -3,10 +3,10 @@
 use crate::active::SvmActive;
 use crate::cpu::SvmCpu;
 use crate::setup;
-use crate::vmcb::{Intercepts, VmcbFrame};
+use crate::vmcb::{Intercepts, InterruptControl, VmcbFrame};
 use vcpu::{
-    FrameSource, Gprs, GuestView, NestedTables, Resident, RestoreError, ShellError, StartState,
-    Vcpu, VcpuError, VcpuStateV1, blocking,
+    Event, EventKind, FrameSource, Gprs, GuestView, NestedTables, Resident, RestoreError,
+    ShellError, StartState, Vcpu, VcpuError, VcpuStateV1, blocking,
 };
 
 /// A virtual processor. It runs on the processor it was made on.
@@ -19,6 +19,11 @@ pub struct SvmVcpu {
     pub(crate) cr4: u64,
     /// NMIs are blocked until the guest's next IRET, which exits while they are.
     pub(crate) nmi_blocked: bool,
+    /// The interrupt that is to be delivered next, as a virtual interrupt: it may take more than one entry until the
+    /// processor gets to it.
+    pub(crate) interrupt: Option<u8>,
+    /// An exit is wanted as soon as the guest can take an interrupt.
+    pub(crate) window: bool,
     /// The next entry drops the cached translations.
     pub(crate) flush: bool,
     asid: u32,
@@ -56,6 +61,8 @@ impl Vcpu for SvmVcpu {
             resident: Resident::new(&cpu.area, caps.rdtscp),
             cr4: 0,
             nmi_blocked: false,
+            interrupt: None,
+            window: false,
             flush: true,
             asid,
             shares_asid,
@@ -141,6 +148,8 @@ impl SvmVcpu {
         self.gprs = state.gprs;
         self.resident.set(state);
         self.cr4 = state.cr4;
+        self.interrupt = None;
+        self.window = false;
         self.flush = true;
         let tables = setup::Tables {
             nested_cr3: tables.pointer(),
@@ -152,7 +161,51 @@ impl SvmVcpu {
         let vmcb = self.vmcb.get_mut();
         setup::write_controls(vmcb, cpu.capabilities(), &tables);
         setup::write_guest_state(vmcb, state);
+        if let Some(queued) = state.event {
+            self.queue(queued.event);
+        }
         self.block_nmis(state.interruptibility & blocking::NMI != 0);
+    }
+
+    /// Makes the next entry deliver an event. One that an instruction raised is left out: the guest is still at that
+    /// instruction, and executes it again.
+    pub(crate) fn queue(&mut self, event: Event) {
+        if event.kind == EventKind::ExternalInterrupt {
+            self.interrupt = Some(event.vector);
+        } else if !event.is_software() {
+            setup::write_event(self.vmcb.get_mut(), event);
+        }
+    }
+
+    /// The event that the next entry delivers.
+    pub(crate) fn queued(&self) -> Option<Event> {
+        setup::event(self.vmcb.get()).or(self.interrupt.map(Event::interrupt))
+    }
+
+    /// Writes what the next entry is to do about virtual interrupts: deliver the one that there is, or exit as soon as one
+    /// could be delivered.
+    ///
+    /// Interrupts are not injected as events (EVENTINJ), which would do as well: QEMU 10's emulation delivers such a one a
+    /// second time when something of its own interrupts it right after VMRUN, whatever the guest's IF says by then.
+    #[inline(always)]
+    pub(crate) fn write_virtual_interrupt(&mut self) {
+        const PENDING: InterruptControl =
+            InterruptControl::V_IRQ.union(InterruptControl::V_IGN_TPR);
+        let pending = self.interrupt.is_some() || self.window;
+        let vmcb = self.vmcb.get_mut();
+        vmcb.interrupt_control.set(PENDING, pending);
+        vmcb.interrupt_vector = u32::from(self.interrupt.unwrap_or(0));
+        let exits = self.window && self.interrupt.is_none();
+        vmcb.intercepts.set(Intercepts::VINTR, exits);
+    }
+
+    /// Notes, after an exit, whether the interrupt was delivered.
+    #[inline(always)]
+    pub(crate) fn read_virtual_interrupt(&mut self) {
+        let control = self.vmcb.get().interrupt_control;
+        if !control.contains(InterruptControl::V_IRQ) {
+            self.interrupt = None;
+        }
     }
 
     /// Blocks NMIs until the guest's next IRET, or lets them in again.

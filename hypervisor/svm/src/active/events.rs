@@ -1,17 +1,13 @@
 //! Interrupts and exceptions for the guest (APM volume 2, sections 15.20 and 15.21).
 
 use super::{RFLAGS_IF, SvmActive};
-use crate::setup;
-use crate::vmcb::{INTERRUPT_SHADOW, Intercepts, InterruptControl};
+use crate::vmcb::INTERRUPT_SHADOW;
 use vcpu::{Event, EventKind, Events, ShellError};
 use x86_64::registers::control::Cr0Flags;
 
-/// A virtual interrupt that is there only to exit once the guest can take one.
-const WINDOW: InterruptControl = InterruptControl::V_IRQ.union(InterruptControl::V_IGN_TPR);
-
 impl SvmActive<'_> {
     fn event_is_queued(&self) -> bool {
-        setup::queued(self.vmcb()).is_some()
+        self.vcpu.queued().is_some()
     }
 
     fn in_shadow(&self) -> bool {
@@ -24,8 +20,7 @@ impl SvmActive<'_> {
     pub(super) fn resume_interrupted(&mut self) {
         const BREAKPOINT: u8 = 3;
         const OVERFLOW: u8 = 4;
-        let vmcb = self.vmcb_mut();
-        let info = vmcb.exit_event;
+        let info = self.vmcb().exit_event;
         let Some(event) = Event::from_info(info as u32, (info >> 32) as u32) else {
             return;
         };
@@ -33,7 +28,7 @@ impl SvmActive<'_> {
             || (event.kind == EventKind::HardwareException
                 && matches!(event.vector, BREAKPOINT | OVERFLOW));
         if !by_instruction {
-            setup::queue(vmcb, event);
+            self.vcpu.queue(event);
         }
         self.delivering = true;
     }
@@ -58,19 +53,16 @@ impl Events for SvmActive<'_> {
 
     #[inline(always)]
     fn want_interrupt_window(&mut self, wanted: bool) -> Result<(), ShellError> {
-        let vmcb = self.vmcb_mut();
-        vmcb.interrupt_control.set(WINDOW, wanted);
-        vmcb.intercepts.set(Intercepts::VINTR, wanted);
+        self.vcpu.window = wanted;
         Ok(())
     }
 
     fn inject(&mut self, mut event: Event) -> Result<(), ShellError> {
-        let vmcb = self.vmcb_mut();
-        if vmcb.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() == 0 {
+        if self.vmcb().cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() == 0 {
             // In real mode no exception pushes an error code.
             event.error_code = None;
         }
-        setup::queue(vmcb, event);
+        self.vcpu.queue(event);
         Ok(())
     }
 
