@@ -8,6 +8,7 @@ use crate::timer::Timer;
 use crate::{guest, shell};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
 use drivers::local_apic::{Ipi, LocalApic};
 use drivers::tsc;
@@ -199,12 +200,17 @@ pub(crate) unsafe fn run(
     };
     // SAFETY: passed on to the caller.
     unsafe {
-        if SvmCpu::is_reported() {
-            base.run_by::<SvmCpu>(host, guests, modules)
-        } else {
+        if VmxCpu::is_reported() {
             base.run_by::<VmxCpu>(host, guests, modules)
+        } else if SvmCpu::is_reported() {
+            base.run_by::<SvmCpu>(host, guests, modules)
         }
     }
+    no_guests(
+        number,
+        shared,
+        &"this processor has neither Intel VT-x nor AMD-V",
+    )
 }
 
 /// A processor before it is known how it runs guests.
@@ -235,18 +241,7 @@ impl Base {
         let started = unsafe { S::start(host, timer, &mut *shared.memory.lock()) };
         let shell = match started {
             Ok(shell) => shell,
-            Err(reason) => {
-                error!("cpu {number}: cannot run guests: {reason}");
-                for guest in guest::all() {
-                    if guest.cpus.first() == Some(&number) {
-                        guest.machine.call_once(|| None);
-                    }
-                    if guest.cpus.contains(&number) {
-                        guest.set_state(GuestState::Crashed);
-                    }
-                }
-                idle_for_good(shared)
-            }
+            Err(reason) => no_guests(number, shared, &reason),
         };
         if number == 0 {
             info!(
@@ -268,6 +263,20 @@ impl Base {
         cpu.make_vcpus(guests, modules);
         cpu.schedule()
     }
+}
+
+/// A processor that cannot run guests, for this reason: those that are bound to it cannot run at all.
+fn no_guests(number: usize, shared: &'static Shared, reason: &dyn fmt::Display) -> ! {
+    error!("cpu {number}: cannot run guests: {reason}");
+    for guest in guest::all() {
+        if guest.cpus.first() == Some(&number) {
+            guest.machine.call_once(|| None);
+        }
+        if guest.cpus.contains(&number) {
+            guest.set_state(GuestState::Crashed);
+        }
+    }
+    idle_for_good(shared)
 }
 
 /// A processor that cannot run guests still serves the console.
