@@ -441,9 +441,8 @@ impl Context<'_> {
             }
             RareExit::EndOfInterrupt(vector) => self.platform.interrupt_ended(vector.number()),
             // Whatever waited for the window is tried again before the next entry.
-            RareExit::NmiWindow | RareExit::HostNmi => {}
-            // The only exception that exits.
-            RareExit::Exception(_) => cpu::machine_check("while a guest ran"),
+            RareExit::NmiWindow | RareExit::Handled => {}
+            RareExit::MachineCheck => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
             RareExit::Memory(fault) => self.memory_fault(active, fault)?,
             RareExit::TaskSwitch(switch) => match active.task_switching() {

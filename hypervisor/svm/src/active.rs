@@ -9,24 +9,23 @@ use crate::decode::{self, INSTRUCTION_MAX, StringOperand};
 use crate::enter::enter;
 use crate::exit::{self, Rare};
 use crate::segments::{self, BIG, LONG};
-use crate::setup::{self, DR6_SINGLE_STEP, PAUSE_FILTER_NEVER};
+use crate::setup::{self, DR6_SINGLE_STEP, PAUSE_THRESHOLD};
 use crate::svm_vcpu::SvmVcpu;
-use crate::vmcb::{INTERRUPT_SHADOW, TlbControl, Vmcb};
+use crate::vmcb::{INTERRUPT_SHADOW, Intercepts, TlbControl, Vmcb};
 use alloc::format;
 use iced_x86::Instruction;
 use vcpu::{
-    Active, ControlRegisters, EntryFailure, Event, Exit, Gprs, GuestView, QueuedEvent, RareExit,
-    RareReason, Registers, Segment, SegmentRegister, ShellError, TaskSwitching, VcpuStateV1,
-    blocking,
+    Active, ControlRegisters, EntryFailure, Event, EventKind, Events, Exit, Gprs, GuestView,
+    QueuedEvent, RareExit, RareReason, Registers, Segment, SegmentRegister, ShellError,
+    TaskSwitching, VcpuStateV1, blocking, rflags,
 };
 use x86_64::registers::control::EferFlags;
 
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_IF: u64 = 1 << 9;
-
 /// The host's timer is armed no fewer TSC ticks ahead: the way into the guest takes about as long, and a guest that is
-/// always interrupted at once would never get on.
-const TIMER_LEAST: u64 = 1 << 14;
+/// always interrupted at once would never get on. No deadline is seen later than this for that.
+const TIMER_LEAST: u64 = 1 << 12;
+/// TSC ticks that one execution of PAUSE takes with what is around it, about.
+const PAUSE_TICKS: u32 = 64;
 
 /// Access to the vCPU whose state is in this processor.
 pub struct SvmActive<'a> {
@@ -70,7 +69,10 @@ impl<'a> SvmActive<'a> {
         let vmcb = self.vmcb();
         let bits = self.code_width();
         let base = if bits == 64 { 0 } else { vmcb.cs.base };
-        let linear = base.wrapping_add(vmcb.rip);
+        let mut linear = base.wrapping_add(vmcb.rip);
+        if bits != 64 {
+            linear &= 0xffff_ffff;
+        }
         let mut bytes = [0; INSTRUCTION_MAX];
         let paging = self.paging_now();
         let count = self.memory.code(&paging, vmcb.cpl == 3, linear, &mut bytes);
@@ -127,7 +129,7 @@ impl<'a> SvmActive<'a> {
     fn complete(&mut self) {
         let vmcb = self.vmcb_mut();
         vmcb.interrupt_shadow &= !INTERRUPT_SHADOW;
-        if vmcb.rflags & RFLAGS_TF != 0 {
+        if vmcb.rflags & rflags::TF != 0 {
             vmcb.dr6 |= DR6_SINGLE_STEP;
             self.vcpu.queue(Event::DEBUG);
         }
@@ -135,11 +137,8 @@ impl<'a> SvmActive<'a> {
 
     #[cold]
     fn refused(&self) -> EntryFailure {
-        EntryFailure::Refused(format!(
-            "VMEXIT_INVALID\n{}\n{:#x?}",
-            self.registers(),
-            self.vmcb()
-        ))
+        let (registers, vmcb) = (self.registers(), self.vmcb());
+        EntryFailure::Refused(format!("VMEXIT_INVALID\n{registers}\n{vmcb}"))
     }
 }
 
@@ -147,8 +146,10 @@ impl Active for SvmActive<'_> {
     #[inline(always)]
     fn run(&mut self, now: u64, until: u64) -> Result<Exit, EntryFailure> {
         let soon = now + TIMER_LEAST;
-        // Behind an interrupt that is delivered first, no exit tells when the next one could be: a look does soon.
-        let until = if self.vcpu.window && self.vcpu.interrupt.is_some() {
+        // No exit tells when the next interrupt could be delivered behind one that is first, or an NMI behind the instruction
+        // that keeps it out: a look does soon.
+        let behind = self.vcpu.window && self.vcpu.interrupt.is_some();
+        let until = if behind || self.vcpu.nmi_wanted {
             soon
         } else {
             until
@@ -192,11 +193,16 @@ impl Active for SvmActive<'_> {
                 }
                 exit
             }
+            Rare::Exception(event) => {
+                // An event that it came in the delivery of is lost, as it is on a processor.
+                self.inject(event)?;
+                RareExit::Handled
+            }
             Rare::ControlRegister => {
                 let instruction = self.instruction();
                 let access = instruction.as_ref().and_then(decode::control_register);
                 // What cannot be read any more is left to be executed again, and to fault then.
-                access.map_or(RareExit::NmiWindow, RareExit::ControlRegister)
+                access.map_or(RareExit::Handled, RareExit::ControlRegister)
             }
             Rare::EndOfNmi => {
                 self.begin_iret();
@@ -238,9 +244,7 @@ impl Active for SvmActive<'_> {
     }
 
     fn set_rflags(&mut self, value: u64) -> Result<(), ShellError> {
-        const RESERVED_ONE: u64 = 1 << 1;
-        const DEFINED: u64 = 0x3f_7fd7;
-        self.vmcb_mut().rflags = value & DEFINED | RESERVED_ONE;
+        self.vmcb_mut().rflags = value & rflags::DEFINED | rflags::RESERVED_ONE;
         Ok(())
     }
 
@@ -275,7 +279,10 @@ impl Active for SvmActive<'_> {
             event,
             instruction_length: 0,
         });
-        if self.vcpu.nmi_blocked {
+        let queued = state
+            .event
+            .is_some_and(|queued| queued.event.kind == EventKind::Nmi);
+        if self.vcpu.nmi_blocked && !queued {
             state.interruptibility |= blocking::NMI;
         }
         if state.uses_pdptes() {
@@ -289,8 +296,10 @@ impl Active for SvmActive<'_> {
     #[inline(always)]
     fn skip_instruction(&mut self) -> Result<(), ShellError> {
         let next = self.next_rip();
-        self.vmcb_mut().rip = next;
-        self.complete();
+        if next != self.vmcb().rip {
+            self.vmcb_mut().rip = next;
+            self.complete();
+        }
         Ok(())
     }
 
@@ -342,12 +351,13 @@ impl Active for SvmActive<'_> {
         Ok(())
     }
 
-    /// The filter counts executions, which take some 64 ticks each with what is around them.
     fn set_pause_window(&mut self, ticks: u32) -> Result<(), ShellError> {
-        const TICKS_EACH: u32 = 64;
         if self.cpu.capabilities().pause_filter {
-            let count = u16::try_from(ticks / TICKS_EACH).unwrap_or(PAUSE_FILTER_NEVER);
-            self.vmcb_mut().pause_filter_count = count;
+            let count = u16::try_from(ticks / PAUSE_TICKS).unwrap_or(u16::MAX);
+            let vmcb = self.vmcb_mut();
+            vmcb.pause_filter_count = count;
+            vmcb.pause_filter_threshold = PAUSE_THRESHOLD;
+            vmcb.intercepts |= Intercepts::PAUSE;
         }
         Ok(())
     }

@@ -70,6 +70,10 @@ pub(crate) struct Capabilities {
     pub(crate) next_rip: bool,
     /// PAUSE exits after a number of executions in a short time.
     pub(crate) pause_filter: bool,
+    /// INVLPGB and TLBSYNC exist.
+    pub(crate) broadcasts: bool,
+    /// EFER.AIBRSE exists: indirect branches of the host are not steered by its guests.
+    pub(crate) automatic_ibrs: bool,
     pub(crate) rdtscp: bool,
     pub(crate) invpcid: bool,
     /// CR4 bits that guests may set.
@@ -105,6 +109,8 @@ impl Capabilities {
         const PAGES_1G: u32 = 1 << 26;
         const RDTSCP: u32 = 1 << 27;
         const INVPCID: u32 = 1 << 10;
+        const INVLPGB: u32 = 1 << 3;
+        const AUTOMATIC_IBRS: u32 = 1 << 8;
         if !Self::has_svm() {
             return Err(Unsupported::NoSvm);
         }
@@ -123,6 +129,17 @@ impl Capabilities {
             return Err(Unsupported::NoXsave);
         }
         let extended = __cpuid(0x8000_0001).edx;
+        let last = __cpuid(0x8000_0000).eax;
+        let leaf_8 = if last < 0x8000_0008 {
+            0
+        } else {
+            __cpuid(0x8000_0008).ebx
+        };
+        let leaf_21 = if last < 0x8000_0021 {
+            0
+        } else {
+            __cpuid(0x8000_0021).eax
+        };
         let structured = if __cpuid(0).eax < 7 {
             [0; 2]
         } else {
@@ -134,6 +151,8 @@ impl Capabilities {
             flush_by_asid: has(feature::FLUSH_BY_ASID),
             next_rip: has(feature::NEXT_RIP),
             pause_filter: has(feature::PAUSE_FILTER | feature::PAUSE_THRESHOLD),
+            broadcasts: leaf_8 & INVLPGB != 0,
+            automatic_ibrs: leaf_21 & AUTOMATIC_IBRS != 0,
             rdtscp: extended & RDTSCP != 0,
             invpcid: structured[0] & INVPCID != 0,
             guest_cr4: guest_cr4(__cpuid(1).ecx, structured),
@@ -156,6 +175,7 @@ impl Capabilities {
             (self.flush_by_asid, "flush by ASID"),
             (self.next_rip, "next RIP"),
             (self.pause_filter, "PAUSE filter"),
+            (self.automatic_ibrs, "automatic IBRS"),
             (self.rdtscp, "RDTSCP"),
             (self.invpcid, "INVPCID"),
         ]);

@@ -2,7 +2,6 @@
 
 use crate::bitmaps::PermissionMap;
 use crate::caps::{Capabilities, Unsupported};
-use crate::setup::OWN_MSRS;
 use crate::svm_vcpu::SvmVcpu;
 use crate::vmcb::VmcbFrame;
 use alloc::string::String;
@@ -46,6 +45,9 @@ impl From<Unsupported> for StartError {
     }
 }
 
+/// EFER.AIBRSE (APM volume 2, section 3.1.7).
+const EFER_AUTOMATIC_IBRS: u64 = 1 << 21;
+
 /// A processor with AMD-V enabled. Neither `Send` nor `Sync`: it is this processor's own.
 pub struct SvmCpu {
     caps: Capabilities,
@@ -83,7 +85,7 @@ impl Shell for SvmCpu {
         let save_area = frames.frame().ok_or(StartError::OutOfMemory)?;
         let host = VmcbFrame::new(frames.frame().ok_or(StartError::OutOfMemory)?);
         let io = PermissionMap::io(frames).ok_or(StartError::OutOfMemory)?;
-        let mut passed = OWN_MSRS.map(|msr| msr as u32).to_vec();
+        let mut passed = msr::GUEST_OWNED.map(|msr| msr as u32).to_vec();
         if caps.rdtscp {
             passed.push(Msr::TscAux as u32);
         }
@@ -103,11 +105,11 @@ impl Shell for SvmCpu {
         unsafe {
             Cr0::write_raw(cr0);
             Cr4::write_raw(cr4);
-            let efer = msr::read(Msr::Efer);
-            msr::write(
-                Msr::Efer,
-                efer | EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE.bits(),
-            );
+            let mut efer = msr::read(Msr::Efer) | EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE.bits();
+            if caps.automatic_ibrs {
+                efer |= EFER_AUTOMATIC_IBRS;
+            }
+            msr::write(Msr::Efer, efer);
             msr::write(Msr::VmHsavePa, save_area.physical());
             asm!("vmsave rax", in("rax") host.physical(), options(nostack, preserves_flags));
             XCr0::write(XCr0Flags::from_bits_retain(xcr0));

@@ -1,7 +1,7 @@
 //! What exits do not tell on every processor: the length of the instruction that exited, and its operands.
 //!
-//! Processors with NRIP save tell the length; the operands of string I/O and of accesses to control registers are always
-//! read from the instruction, for what decode assists tell of them is not all there is.
+//! Processors with NRIP save tell the length. The operands of string I/O and of accesses to control registers, which decode
+//! assists tell in part, are always read from the instruction: it is one way for all, and they are rare.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 use vcpu::{ControlRegisterAccess, SegmentRegister};

@@ -2,7 +2,8 @@
 
 use crate::vmcb::Vmcb;
 use vcpu::{
-    AccessKind, Direction, Exit, IoAccess, MemoryFault, RareExit, RareReason, Vector, Width,
+    AccessKind, Direction, Event, Exit, IoAccess, MemoryFault, RareExit, RareReason, Width,
+    exception,
 };
 
 /// Exit codes.
@@ -11,7 +12,6 @@ mod code {
     pub(super) const WRITE_CR_FIRST: u32 = 0x10;
     pub(super) const WRITE_CR_LAST: u32 = 0x1f;
     pub(super) const EXCEPTION_FIRST: u32 = 0x40;
-    pub(super) const EXCEPTION_LAST: u32 = 0x5f;
     pub(super) const INTR: u32 = 0x60;
     pub(super) const NMI: u32 = 0x61;
     pub(super) const INIT: u32 = 0x63;
@@ -35,6 +35,9 @@ mod code {
     pub(super) const MWAIT_ARMED: u32 = 0x8c;
     pub(super) const XSETBV: u32 = 0x8d;
     pub(super) const RDPRU: u32 = 0x8e;
+    pub(super) const INVLPGB: u32 = 0xa0;
+    pub(super) const INVLPGB_ILLEGAL: u32 = 0xa1;
+    pub(super) const TLBSYNC: u32 = 0xa4;
     pub(super) const NESTED_PAGE_FAULT: u32 = 0x400;
     /// VMRUN refused the guest state or the controls.
     pub(super) const INVALID: u32 = u32::MAX;
@@ -65,10 +68,16 @@ pub(crate) fn reads_port(vmcb: &Vmcb) -> bool {
     vmcb.exit_info_1 & INFO_IN != 0
 }
 
+const DEBUG: u32 = code::EXCEPTION_FIRST + exception::DEBUG as u32;
+const ALIGNMENT_CHECK: u32 = code::EXCEPTION_FIRST + exception::ALIGNMENT_CHECK as u32;
+const MACHINE_CHECK: u32 = code::EXCEPTION_FIRST + exception::MACHINE_CHECK as u32;
+
 /// A rare exit: what it is, or what must be read from the instruction for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rare {
     Exit(RareExit),
+    /// An exception of the guest's. DR6 and DR7 are as its delivery leaves them.
+    Exception(Event),
     /// An access to a control register.
     ControlRegister,
     /// IRET is about to be executed, which ends the blocking of NMIs.
@@ -83,11 +92,11 @@ pub(crate) fn decode_rare(vmcb: &Vmcb, reason: RareReason) -> Rare {
         0..=code::READ_CR_LAST | code::WRITE_CR_FIRST..=code::WRITE_CR_LAST => {
             return Rare::ControlRegister;
         }
-        exception @ code::EXCEPTION_FIRST..=code::EXCEPTION_LAST => {
-            RareExit::Exception(Vector::new(exception - code::EXCEPTION_FIRST))
-        }
+        MACHINE_CHECK => RareExit::MachineCheck,
+        DEBUG => return Rare::Exception(Event::DEBUG),
+        ALIGNMENT_CHECK => return Rare::Exception(Event::ALIGNMENT_CHECK),
         // STGI has let the host take it.
-        code::NMI => RareExit::HostNmi,
+        code::NMI => RareExit::Handled,
         code::INIT => RareExit::Init,
         code::IRET => return Rare::EndOfNmi,
         code::RDPMC => RareExit::ReadPerformanceCounter,
@@ -95,10 +104,14 @@ pub(crate) fn decode_rare(vmcb: &Vmcb, reason: RareReason) -> Rare {
         code::PAUSE => RareExit::Pause,
         code::SHUTDOWN => RareExit::TripleFault,
         code::VMMCALL => RareExit::Hypercall,
-        // RDPRU is no part of the extension, but as absent as that.
-        code::VMRUN | code::VMLOAD..=code::SKINIT | code::INVLPGA | code::RDPRU => {
-            RareExit::VirtualizationInstruction
-        }
+        // The last ones are no part of the extension, but as absent as that.
+        code::VMRUN
+        | code::VMLOAD..=code::SKINIT
+        | code::INVLPGA
+        | code::RDPRU
+        | code::INVLPGB
+        | code::INVLPGB_ILLEGAL
+        | code::TLBSYNC => RareExit::VirtualizationInstruction,
         code::MONITOR..=code::MWAIT_ARMED => RareExit::MonitorWait,
         code::XSETBV => RareExit::SetXcr,
         code::NESTED_PAGE_FAULT => RareExit::Memory(memory_fault(vmcb)),

@@ -78,10 +78,27 @@ impl Vmcb {
     }
 }
 
-/// A segment register as saved states and the layers above have it: SS tells the current privilege level.
+/// A segment register as saved states and the layers above have it. SS tells the current privilege level. What processors
+/// do not keep in the VMCB is what it must have been: granularity, that a TSS in use is busy, and that a descriptor in use
+/// was accessed.
 pub(crate) fn seen(vmcb: &Vmcb, register: SegmentRegister) -> Segment {
     const DPL: u32 = 0b11 << 5;
+    const ACCESSED: u32 = 1 << 0;
+    const BUSY: u32 = 1 << 1;
+    const GRANULAR: u32 = 1 << 15;
+    const LARGEST_IN_BYTES: u32 = 0xf_ffff;
     let mut segment = Segment::from(*vmcb.segment(register));
+    if segment.access & access::UNUSABLE == 0 {
+        segment.access &= !GRANULAR;
+        if segment.limit > LARGEST_IN_BYTES {
+            segment.access |= GRANULAR;
+        }
+        segment.access |= match register {
+            SegmentRegister::Tr => BUSY,
+            SegmentRegister::Ldtr => 0,
+            _ => ACCESSED,
+        };
+    }
     if register == SegmentRegister::Ss {
         segment.access = segment.access & !DPL | u32::from(vmcb.cpl & 3) << 5;
     }
@@ -91,7 +108,10 @@ pub(crate) fn seen(vmcb: &Vmcb, register: SegmentRegister) -> Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmcb::VmcbFrame;
     use proptest::prelude::*;
+    use vcpu::FrameSource;
+    use vcpu::fake::Heap;
 
     #[test]
     fn rights_are_packed_as_the_manual_has_them() {
@@ -104,6 +124,35 @@ mod tests {
         };
         assert_eq!(VmcbSegment::from(unusable).attributes, 0);
         assert_eq!(Segment::from(VmcbSegment::from(unusable)), unusable);
+    }
+
+    /// What a processor leaves there of a flat 64-bit guest in user mode, and what is saved of it.
+    #[test]
+    fn what_processors_do_not_keep_is_filled_in() {
+        let mut frame = VmcbFrame::new(Heap { left: 1 }.frame().unwrap());
+        let vmcb = frame.get_mut();
+        vmcb.cs = VmcbSegment {
+            attributes: 0x2fb,
+            limit: !0,
+            ..VmcbSegment::default()
+        };
+        vmcb.tr = VmcbSegment {
+            attributes: 0x89,
+            limit: 0x2087,
+            ..VmcbSegment::default()
+        };
+        vmcb.ds = VmcbSegment {
+            attributes: 0xcf2,
+            limit: !0,
+            ..VmcbSegment::default()
+        };
+        vmcb.cpl = 3;
+        let access = |register| seen(vmcb, register).access;
+        assert_eq!(access(SegmentRegister::Cs), 0xa0fb);
+        assert_eq!(access(SegmentRegister::Tr), 0x8b);
+        assert_eq!(access(SegmentRegister::Ds), 0xc0f3);
+        assert_eq!(access(SegmentRegister::Ss), 0x1_0060);
+        assert_eq!(access(SegmentRegister::Es), 0x1_0000);
     }
 
     proptest! {

@@ -3,35 +3,16 @@
 use crate::caps::Capabilities;
 use crate::segments;
 use crate::vmcb::{
-    CrIntercepts, INTERRUPT_SHADOW, Intercepts, InterruptControl, MoreIntercepts, NESTED_PAGING,
-    Vmcb, VmcbSegment,
+    BroadcastIntercepts, CrIntercepts, INTERRUPT_SHADOW, Intercepts, InterruptControl,
+    MoreIntercepts, NESTED_PAGING, Vmcb, VmcbSegment,
 };
-use vcpu::msr::Msr;
-use vcpu::{Event, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking};
+use vcpu::{
+    Event, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking, exception, rflags,
+};
 use x86_64::registers::control::{Cr4Flags, EferFlags};
 
-/// MSRs that live in the VMCB, so that the guest may use them without an exit.
-pub(crate) const OWN_MSRS: [Msr; 11] = [
-    Msr::SysenterCs,
-    Msr::SysenterEsp,
-    Msr::SysenterEip,
-    Msr::Pat,
-    Msr::Star,
-    Msr::Lstar,
-    Msr::Cstar,
-    Msr::Fmask,
-    Msr::FsBase,
-    Msr::GsBase,
-    Msr::KernelGsBase,
-];
-
-/// The vector of #MC, the one exception that exits.
-const MACHINE_CHECK: u32 = 18;
-
-/// How many executions of PAUSE in a short time it takes for one to exit: as many as there are, practically never.
-pub(crate) const PAUSE_FILTER_NEVER: u16 = u16::MAX;
 /// TSC ticks between two executions of PAUSE that are still of one loop.
-const PAUSE_THRESHOLD: u16 = 128;
+pub(crate) const PAUSE_THRESHOLD: u16 = 128;
 
 /// CR4 bits that stay set in the processor, whatever the guest sees: a machine check in a guest without MCE would shut
 /// the board down.
@@ -48,7 +29,7 @@ pub(crate) struct Tables {
 
 /// What exits, and where the tables are.
 ///
-/// Guests own CR0 and CR3 alone: CR0.CD and NW slow down nobody else. CR8 is the task priority of a local APIC that the
+/// Guests own CR0 and CR3 alone: the processor switches them whole. CR8 is the task priority of a local APIC that the
 /// layers above keep. Task switches are done by the processor.
 pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tables) {
     let registers = CrIntercepts::CR4 | CrIntercepts::CR8;
@@ -56,7 +37,7 @@ pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tabl
     vmcb.cr_writes = registers;
     vmcb.dr_reads = 0;
     vmcb.dr_writes = 0;
-    vmcb.exceptions = 1 << MACHINE_CHECK;
+    vmcb.exceptions = exception::EXITING;
     vmcb.intercepts = Intercepts::INTR
         | Intercepts::NMI
         | Intercepts::INIT
@@ -68,11 +49,6 @@ pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tabl
         | Intercepts::IOIO
         | Intercepts::MSR
         | Intercepts::SHUTDOWN;
-    if caps.pause_filter {
-        vmcb.intercepts |= Intercepts::PAUSE;
-        vmcb.pause_filter_count = PAUSE_FILTER_NEVER;
-        vmcb.pause_filter_threshold = PAUSE_THRESHOLD;
-    }
     vmcb.more_intercepts = MoreIntercepts::VMRUN
         | MoreIntercepts::VMMCALL
         | MoreIntercepts::VMLOAD
@@ -86,6 +62,11 @@ pub(crate) fn write_controls(vmcb: &mut Vmcb, caps: &Capabilities, tables: &Tabl
         | MoreIntercepts::MWAIT_ARMED
         | MoreIntercepts::XSETBV
         | MoreIntercepts::RDPRU;
+    vmcb.broadcast_intercepts = if caps.broadcasts {
+        BroadcastIntercepts::INVLPGB | BroadcastIntercepts::TLBSYNC
+    } else {
+        BroadcastIntercepts::empty()
+    };
     vmcb.io_map = tables.io_map;
     vmcb.msr_map = tables.msr_map;
     vmcb.tsc_offset = tables.tsc_offset;
@@ -153,7 +134,6 @@ pub(crate) fn event(vmcb: &Vmcb) -> Option<Event> {
 
 /// The part of a state that is in the VMCB.
 pub(crate) fn read_guest_state(vmcb: &Vmcb, cr4: u64, state: &mut VcpuStateV1) {
-    const IF: u64 = 1 << 9;
     state.segments = SegmentRegister::ALL.map(|register| segments::seen(vmcb, register));
     state.gdtr = table_register(&vmcb.gdtr);
     state.idtr = table_register(&vmcb.idtr);
@@ -176,14 +156,15 @@ pub(crate) fn read_guest_state(vmcb: &Vmcb, cr4: u64, state: &mut VcpuStateV1) {
     state.sysenter_esp = vmcb.sysenter_esp;
     state.sysenter_eip = vmcb.sysenter_eip;
     state.pat = vmcb.pat;
-    state.interruptibility = match (
-        vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0,
-        vmcb.rflags & IF != 0,
-    ) {
-        (false, _) => 0,
-        // Which of the two it was is not told, and makes no difference while it lasts. STI sets IF.
-        (true, true) => blocking::STI,
-        (true, false) => blocking::MOV_SS,
+    let shadow = vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0;
+    // Which of the two it was is not told, and makes no difference while it lasts. STI sets IF. Where single steps trap,
+    // the shadow is left out: saved states want the trap to be pending in one, and it is not yet.
+    state.interruptibility = if !shadow || vmcb.rflags & rflags::TF != 0 {
+        0
+    } else if vmcb.rflags & rflags::IF != 0 {
+        blocking::STI
+    } else {
+        blocking::MOV_SS
     };
     state.pending_debug = 0;
 }

@@ -24,6 +24,8 @@ pub struct SvmVcpu {
     pub(crate) interrupt: Option<u8>,
     /// An exit is wanted as soon as the guest can take an interrupt.
     pub(crate) window: bool,
+    /// An exit is wanted as soon as the guest can take an NMI, which waits for the end of an instruction.
+    pub(crate) nmi_wanted: bool,
     /// The next entry drops the cached translations.
     pub(crate) flush: bool,
     asid: u32,
@@ -63,6 +65,7 @@ impl Vcpu for SvmVcpu {
             nmi_blocked: false,
             interrupt: None,
             window: false,
+            nmi_wanted: false,
             flush: true,
             asid,
             shares_asid,
@@ -150,6 +153,7 @@ impl SvmVcpu {
         self.cr4 = state.cr4;
         self.interrupt = None;
         self.window = false;
+        self.nmi_wanted = false;
         self.flush = true;
         let tables = setup::Tables {
             nested_cr3: tables.pointer(),
@@ -164,7 +168,11 @@ impl SvmVcpu {
         if let Some(queued) = state.event {
             self.queue(queued.event);
         }
-        self.block_nmis(state.interruptibility & blocking::NMI != 0);
+        // An NMI that is yet to be delivered blocks the next from then on.
+        let queued = state
+            .event
+            .is_some_and(|queued| queued.event.kind == EventKind::Nmi);
+        self.block_nmis(queued || state.interruptibility & blocking::NMI != 0);
     }
 
     /// Makes the next entry deliver an event. One that an instruction raised is left out: the guest is still at that
@@ -172,6 +180,7 @@ impl SvmVcpu {
     pub(crate) fn queue(&mut self, event: Event) {
         if event.kind == EventKind::ExternalInterrupt {
             self.interrupt = Some(event.vector);
+            self.window = false;
         } else if !event.is_software() {
             setup::write_event(self.vmcb.get_mut(), event);
         }

@@ -1,6 +1,7 @@
 //! The virtual machine control block (APM volume 2, appendix B).
 
 use bitflags::bitflags;
+use core::fmt;
 use core::mem::{offset_of, size_of};
 use core::ptr::NonNull;
 use vcpu::{FRAME_SIZE, Frame};
@@ -10,7 +11,6 @@ bitflags! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(transparent)]
     pub(crate) struct CrIntercepts: u16 {
-        const CR0 = 1 << 0;
         const CR4 = 1 << 4;
         const CR8 = 1 << 8;
         const _ = !0;
@@ -26,8 +26,6 @@ bitflags! {
         const INIT = 1 << 3;
         /// The guest can take a virtual interrupt.
         const VINTR = 1 << 4;
-        /// Writes of CR0 that change other bits than TS and MP.
-        const CR0_SELECTIVE = 1 << 5;
         const RDPMC = 1 << 15;
         const CPUID = 1 << 18;
         const IRET = 1 << 20;
@@ -62,6 +60,16 @@ bitflags! {
         const MWAIT_ARMED = 1 << 12;
         const XSETBV = 1 << 13;
         const RDPRU = 1 << 14;
+        const _ = !0;
+    }
+
+    /// What exits: the word at offset 0x14.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(transparent)]
+    pub(crate) struct BroadcastIntercepts: u32 {
+        /// The guest would make other processors drop translations.
+        const INVLPGB = 1 << 0;
+        const TLBSYNC = 1 << 4;
         const _ = !0;
     }
 
@@ -105,7 +113,6 @@ pub(crate) struct VmcbSegment {
 }
 
 /// The control block. Reserved ranges are zero.
-#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Vmcb {
     pub(crate) cr_reads: CrIntercepts,
@@ -115,7 +122,8 @@ pub(crate) struct Vmcb {
     pub(crate) exceptions: u32,
     pub(crate) intercepts: Intercepts,
     pub(crate) more_intercepts: MoreIntercepts,
-    _reserved_14: [u8; 0x28],
+    pub(crate) broadcast_intercepts: BroadcastIntercepts,
+    _reserved_18: [u8; 0x24],
     pub(crate) pause_filter_threshold: u16,
     pub(crate) pause_filter_count: u16,
     pub(crate) io_map: u64,
@@ -188,13 +196,16 @@ pub(crate) struct Vmcb {
 const _: () = {
     assert!(size_of::<Vmcb>() == FRAME_SIZE);
     assert!(size_of::<VmcbSegment>() == 16);
+    assert!(offset_of!(Vmcb, broadcast_intercepts) == 0x14);
     assert!(offset_of!(Vmcb, pause_filter_threshold) == 0x3c);
     assert!(offset_of!(Vmcb, io_map) == 0x40);
     assert!(offset_of!(Vmcb, asid) == 0x58);
     assert!(offset_of!(Vmcb, interrupt_control) == 0x60);
     assert!(offset_of!(Vmcb, exit_code) == 0x70);
+    assert!(offset_of!(Vmcb, exit_event) == 0x88);
     assert!(offset_of!(Vmcb, nested_control) == 0x90);
     assert!(offset_of!(Vmcb, event) == 0xa8);
+    assert!(offset_of!(Vmcb, nested_cr3) == 0xb0);
     assert!(offset_of!(Vmcb, clean) == 0xc0);
     assert!(offset_of!(Vmcb, next_rip) == 0xc8);
     assert!(offset_of!(Vmcb, es) == 0x400);
@@ -205,9 +216,48 @@ const _: () = {
     assert!(offset_of!(Vmcb, rip) == 0x578);
     assert!(offset_of!(Vmcb, rsp) == 0x5d8);
     assert!(offset_of!(Vmcb, rax) == 0x5f8);
+    assert!(offset_of!(Vmcb, star) == 0x600);
     assert!(offset_of!(Vmcb, cr2) == 0x640);
     assert!(offset_of!(Vmcb, pat) == 0x668);
 };
+
+/// The controls, for the report of a refused entry.
+impl fmt::Display for Vmcb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  cr reads {:?}  cr writes {:?}  exceptions {:08x}",
+            self.cr_reads, self.cr_writes, self.exceptions
+        )?;
+        writeln!(f, "  {:?}  {:?}", self.intercepts, self.more_intercepts)?;
+        writeln!(
+            f,
+            "  asid {}  tlb {}  {:?}  vector {:x}  shadow {:x}",
+            self.asid,
+            self.tlb_control,
+            self.interrupt_control,
+            self.interrupt_vector,
+            self.interrupt_shadow
+        )?;
+        writeln!(
+            f,
+            "  event {:x}  exit event {:x}  exit info {:x} {:x}",
+            self.event, self.exit_event, self.exit_info_1, self.exit_info_2
+        )?;
+        write!(
+            f,
+            "  nested {:x} cr3 {:x}  io {:x}  msrs {:x}  efer {:x}  cr4 {:x}  dr6 {:x}  cpl {}",
+            self.nested_control,
+            self.nested_cr3,
+            self.io_map,
+            self.msr_map,
+            self.efer,
+            self.cr4,
+            self.dr6,
+            self.cpl
+        )
+    }
+}
 
 /// A control block in a frame of its own.
 #[derive(Debug)]
@@ -227,7 +277,8 @@ impl VmcbFrame {
 
     pub(crate) fn get(&self) -> &Vmcb {
         // SAFETY: the frame is as large and aligned as a control block, and every byte pattern is one: all fields are
-        // numbers, and the flags know every bit. The processor changes it only while `enter` borrows it.
+        // numbers, and the flags know every bit. The processor changes it only inside `enter`, whose callers
+        // hold the vCPU mutably.
         unsafe { NonNull::from(self.frame.bytes()).cast::<Vmcb>().as_ref() }
     }
 

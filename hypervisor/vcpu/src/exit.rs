@@ -145,7 +145,7 @@ pub enum ControlRegisterAccess {
     },
     /// MOV from CR`register` to a general-purpose register.
     Read {
-        /// 3 or 8.
+        /// 4 or 8.
         register: u8,
         /// Encoding of the destination.
         gpr: u8,
@@ -243,8 +243,8 @@ impl RareReason {
 /// Why the guest stopped running: the rarer reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RareExit {
-    /// A host NMI came, and has been handled.
-    HostNmi,
+    /// Nothing is left to do: the shell has done it, or the guest tries again.
+    Handled,
     /// The guest can take an NMI now.
     NmiWindow,
     /// Memory that is not there.
@@ -268,8 +268,8 @@ pub enum RareExit {
     /// A hardware task switch. The processor has checked the new TSS's descriptor and, where a gate led
     /// to it, the gate; it has changed nothing.
     TaskSwitch(TaskSwitch),
-    /// An exception that was asked for, with its vector.
-    Exception(Vector),
+    /// A machine check of the host's.
+    MachineCheck,
     /// A fault while delivering a double fault: the processor shut down.
     TripleFault,
     /// INIT.

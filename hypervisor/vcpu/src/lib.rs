@@ -40,5 +40,7 @@ pub use shell::{
     Active, ApicLending, ApicState, ControlRegisters, DeadlineTimer, Events, Facts, GuestView,
     Shell, TaskSwitching, Vcpu, listed,
 };
-pub use state::{Event, EventKind, Gprs, HostState, Segment, SegmentRegister, StartState};
+pub use state::{
+    Event, EventKind, Gprs, HostState, Segment, SegmentRegister, StartState, exception, rflags,
+};
 pub use xsave::{AreaLayout, ComponentV1, ExtendedStateV1, supported_xcr0, xcr0_is_valid};

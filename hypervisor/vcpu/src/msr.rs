@@ -80,6 +80,22 @@ pub enum Msr {
     VmHsavePa = 0xc001_0117,
 }
 
+/// Registers that either extension switches with the guest, or whose values mean nothing to the host and stay in the
+/// processor: guests may use them without an exit.
+pub const GUEST_OWNED: [Msr; 11] = [
+    Msr::SysenterCs,
+    Msr::SysenterEsp,
+    Msr::SysenterEip,
+    Msr::Pat,
+    Msr::Star,
+    Msr::Lstar,
+    Msr::Cstar,
+    Msr::Fmask,
+    Msr::FsBase,
+    Msr::GsBase,
+    Msr::KernelGsBase,
+];
+
 /// Reads a model-specific register.
 ///
 /// # Safety

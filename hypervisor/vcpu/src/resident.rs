@@ -124,7 +124,7 @@ pub struct Barriers {
 }
 
 impl Barriers {
-    /// What this processor has (CPUID leaf 7, EDX; on AMD's, leaf 0x8000_0008, EBX).
+    /// What this processor has (CPUID leaf 7, EDX; on AMD's, leaves 0x8000_0008, EBX, and 0x8000_0021, EAX).
     #[must_use]
     pub fn probe() -> Self {
         let features = if __cpuid(0).eax < 7 {
@@ -132,20 +132,19 @@ impl Barriers {
         } else {
             __cpuid_count(7, 0).edx
         };
-        let amd = if __cpuid(0x8000_0000).eax < 0x8000_0008 {
-            0
-        } else {
-            __cpuid(0x8000_0008).ebx
-        };
+        let last = __cpuid(0x8000_0000).eax;
+        let amd = |leaf| (last >= leaf).then(|| __cpuid(leaf));
+        let prediction = amd(0x8000_0008).map_or(0, |found| found.ebx);
+        let more = amd(0x8000_0021).map_or(0, |found| found.eax);
         Self {
-            branch_predictors: features & (1 << 26) != 0 || amd & (1 << 12) != 0,
+            branch_predictors: features & (1 << 26) != 0 || prediction & (1 << 12) != 0,
             l1_data: features & (1 << 28) != 0,
-            buffers: features & (1 << 10) != 0,
+            buffers: features & (1 << 10) != 0 || more & (1 << 5) != 0,
         }
     }
 
     /// Removes what the vCPU before left in predictors, cache and buffers: the next may be another
-    /// guest's, which could read it (Spectre variant 2, L1TF, MDS).
+    /// guest's, which could read it (Spectre variant 2, L1TF, MDS, TSA).
     fn raise(self) {
         const COMMAND: u64 = 1;
         // SAFETY: the commands exist where CPUID says so, and change nothing that code can see but time.

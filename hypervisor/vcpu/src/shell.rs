@@ -95,7 +95,7 @@ pub trait Vcpu: Sized {
         Self: 'a;
 
     /// A virtual processor that is about to start as `start` says. `tag` marks its cached translations: it must be
-    /// unique on this processor and not zero. `tsc_offset` is added to what RDTSC reads.
+    /// unique on this processor and not zero; the shell sees to it when the processor has too few tags. `tsc_offset` is added to what RDTSC reads.
     ///
     /// # Errors
     ///
@@ -206,7 +206,8 @@ pub trait Active: Events + ControlRegisters + ApicLending {
     fn run(&mut self, now: u64, until: u64) -> Result<Exit, EntryFailure>;
 
     /// Decodes a rare exit, right after it. An event whose delivery to the guest it interrupted is
-    /// queued again for the next entry; a host NMI has been handled.
+    /// queued again for the next entry. A host NMI has been taken; an exception that exits without being the
+    /// hypervisor's business has been queued for the guest.
     ///
     /// # Errors
     ///
@@ -276,7 +277,7 @@ pub trait Active: Events + ControlRegisters + ApicLending {
     /// Sets what is added to the TSC that the guest reads.
     fn set_tsc_offset(&mut self, offset: u64) -> Result<(), ShellError>;
 
-    /// Makes a loop around PAUSE in the guest's kernel exit after so many TSC ticks, where the processor can.
+    /// Makes a loop around PAUSE exit after about so many TSC ticks, where the processor can; until then none does.
     fn set_pause_window(&mut self, ticks: u32) -> Result<(), ShellError>;
 
     /// What a hardware task switch needs, where the processor leaves those to the hypervisor.
@@ -298,7 +299,8 @@ pub trait Events {
     /// Asks for an exit as soon as the guest can take an interrupt, or no longer.
     fn want_interrupt_window(&mut self, wanted: bool) -> Result<(), ShellError>;
 
-    /// Delivers `event` at the next entry. One event at a time: a second one replaces the first.
+    /// Delivers `event` at the next entry. One event at a time: a second one replaces the first, unless the processor can
+    /// keep an interrupt behind it.
     fn inject(&mut self, event: Event) -> Result<(), ShellError>;
 
     /// Delivers an NMI at the next entry if the guest can take one; else asks for an exit when it can

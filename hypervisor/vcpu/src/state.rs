@@ -155,6 +155,33 @@ impl Segment {
     }
 }
 
+/// Bits of the flags register (Intel SDM volume 1, section 3.4.3).
+pub mod rflags {
+    /// Single steps trap.
+    pub const TF: u64 = 1 << 8;
+    /// Interrupts are taken.
+    pub const IF: u64 = 1 << 9;
+    /// Virtual-8086 mode.
+    pub const VM: u64 = 1 << 17;
+    /// Always one.
+    pub const RESERVED_ONE: u64 = 1 << 1;
+    /// Those that can be set.
+    pub const DEFINED: u64 = 0x3f_7fd7;
+}
+
+/// Vectors of the exceptions that exit (Intel SDM volume 3, table 6-1). A guest could make the delivery of #DB or #AC raise
+/// the same exception without end, inside the processor, where no interrupt reaches it (CVE-2015-8104, CVE-2015-5307).
+pub mod exception {
+    /// #DB, debug.
+    pub const DEBUG: u8 = 1;
+    /// #AC, alignment check.
+    pub const ALIGNMENT_CHECK: u8 = 17;
+    /// #MC, machine check.
+    pub const MACHINE_CHECK: u8 = 18;
+    /// All of them, as a bitmap of vectors.
+    pub const EXITING: u32 = 1 << DEBUG | 1 << ALIGNMENT_CHECK | 1 << MACHINE_CHECK;
+}
+
 /// Where VM exits land: the descriptor tables of this processor's host context.
 #[derive(Clone, Copy, Debug)]
 pub struct HostState {
@@ -310,6 +337,9 @@ impl Event {
         vector: 1,
         error_code: None,
     };
+
+    /// #AC(0), alignment check.
+    pub const ALIGNMENT_CHECK: Self = Self::exception(exception::ALIGNMENT_CHECK, 0);
 
     /// An exception that pushes this error code.
     #[must_use]

@@ -10,19 +10,16 @@ use crate::controls::SecondaryControls;
 use crate::cpu::VmxCpu;
 use crate::dump::VmcsDump;
 use crate::enter::enter;
-use crate::exit;
+use crate::exit::{self, Rare};
 use crate::fields::{self, Field32, Field64, FieldNatural};
 use crate::vmcs::Current;
 use crate::vmx_vcpu::{Refusal, VmxVcpu};
 use alloc::format;
 use vcpu::{
     Active, EntryFailure, Exit, Gprs, GuestView, RareExit, RareReason, Registers, Segment,
-    SegmentRegister, ShellError, TaskSwitching, VcpuStateV1, blocking,
+    SegmentRegister, ShellError, TaskSwitching, VcpuStateV1, blocking, rflags,
 };
 use x86_64::registers::control::EferFlags;
-
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_IF: u64 = 1 << 9;
 
 /// Access to the vCPU whose VMCS is current and whose state is in this processor.
 pub struct VmxActive<'a> {
@@ -169,12 +166,12 @@ impl Active for VmxActive<'_> {
     }
 
     fn set_rflags(&mut self, value: u64) -> Result<(), ShellError> {
-        const RESERVED_ONE: u64 = 1 << 1;
-        const DEFINED: u64 = 0x3f_7fd7;
         // SAFETY: guest state only.
         unsafe {
-            self.vmcs
-                .write_natural(FieldNatural::GuestRflags, value & DEFINED | RESERVED_ONE)
+            self.vmcs.write_natural(
+                FieldNatural::GuestRflags,
+                value & rflags::DEFINED | rflags::RESERVED_ONE,
+            )
         }
     }
 
@@ -203,7 +200,7 @@ impl Active for VmxActive<'_> {
     #[inline(always)]
     fn complete_iteration(&mut self) -> Result<(), ShellError> {
         self.end_interrupt_shadow()?;
-        if self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_TF != 0 {
+        if self.vmcs.read_natural(FieldNatural::GuestRflags)? & rflags::TF != 0 {
             self.trap_single_step()?;
         }
         Ok(())
@@ -273,13 +270,22 @@ impl Active for VmxActive<'_> {
         if let Some(reason) = exit::entry_failure(reason) {
             return Err(self.refused(Refusal::GuestState(reason)));
         }
-        let exit = exit::decode_rare(&self.vmcs, reason)?;
-        match exit {
-            RareExit::Memory(_) => self.resume_interrupted()?,
-            RareExit::HostNmi => VmxCpu::deliver_host_nmi(),
-            _ => {}
-        }
-        Ok(exit)
+        Ok(match exit::decode_rare(&self.vmcs, reason)? {
+            Rare::Exit(exit) => {
+                if let RareExit::Memory(_) = exit {
+                    self.resume_interrupted()?;
+                }
+                exit
+            }
+            Rare::HostNmi => {
+                VmxCpu::deliver_host_nmi();
+                RareExit::Handled
+            }
+            Rare::Exception(event) => {
+                self.reflect(event)?;
+                RareExit::Handled
+            }
+        })
     }
 
     fn registers(&self) -> Registers {

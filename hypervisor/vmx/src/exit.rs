@@ -3,8 +3,8 @@
 use crate::fields::{Field32, Field64, FieldNatural};
 use crate::vmcs::Current;
 use vcpu::{
-    AccessKind, ControlRegisterAccess, Exit, IoAccess, MemoryFault, RareExit, RareReason,
-    ShellError, SwitchSource, TaskSwitch, Vector,
+    AccessKind, ControlRegisterAccess, Event, EventKind, Exit, IoAccess, MemoryFault, RareExit,
+    RareReason, ShellError, SwitchSource, TaskSwitch, Vector, exception,
 };
 
 /// Basic exit reasons (Intel SDM volume 3, appendix C).
@@ -78,17 +78,28 @@ pub(crate) const fn entry_failure(reason: RareReason) -> Option<u32> {
     }
 }
 
+/// A rare exit: what it is, or what the shell sees to by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rare {
+    Exit(RareExit),
+    HostNmi,
+    /// An exception of the guest's.
+    Exception(Event),
+}
+
 /// Decodes a rare exit, right after it.
-pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit, ShellError> {
+pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<Rare, ShellError> {
     let qualification = || vmcs.read_natural(FieldNatural::ExitQualification);
-    Ok(match reason.code() & BASIC_REASON {
+    Ok(Rare::Exit(match reason.code() & BASIC_REASON {
         reason::EXCEPTION_OR_NMI => {
-            const KIND_NMI: u32 = 2;
             let info = vmcs.read32(Field32::ExitInterruptionInfo)?;
-            if (info >> 8) & 7 == KIND_NMI {
-                RareExit::HostNmi
-            } else {
-                RareExit::Exception(Vector::new(info))
+            let code = vmcs.read32(Field32::ExitInterruptionErrorCode)?;
+            match Event::from_info(info, code) {
+                Some(event) if event.kind == EventKind::Nmi => return Ok(Rare::HostNmi),
+                Some(event) if event.vector != exception::MACHINE_CHECK => {
+                    return Ok(Rare::Exception(event));
+                }
+                _ => RareExit::MachineCheck,
             }
         }
         reason::TRIPLE_FAULT => RareExit::TripleFault,
@@ -118,7 +129,7 @@ pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<RareExit
         reason::XSETBV => RareExit::SetXcr,
         reason::VIRTUALIZED_EOI => RareExit::EndOfInterrupt(Vector::new(qualification()? as u32)),
         other => RareExit::Unexpected(other),
-    })
+    }))
 }
 
 /// Table 28-2.

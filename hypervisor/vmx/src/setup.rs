@@ -7,7 +7,7 @@ use crate::enter::exit_rip;
 use crate::fields::{self, Field16, Field32, Field64, FieldNatural};
 use crate::vmcs::{Current, failed, vmx_instruction};
 use core::arch::asm;
-use vcpu::{Event, Segment, SegmentRegister, ShellError, VcpuStateV1};
+use vcpu::{Event, Segment, SegmentRegister, ShellError, VcpuStateV1, exception};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 
 /// CR0 bits that the guest sees but does not set: VMX demands NE, and CD and NW are not switched
@@ -45,9 +45,6 @@ pub(crate) const fn guest_cr4(caps: &Capabilities) -> u64 {
 pub(crate) const CR4_ALWAYS: u64 =
     Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits() | Cr4Flags::MACHINE_CHECK_EXCEPTION.bits();
 
-/// The vector of #MC, the one exception that exits.
-const MACHINE_CHECK: u32 = 18;
-
 /// TSC ticks between two executions of PAUSE that are still of one loop (Intel SDM volume 3, section 26.1.3).
 const PAUSE_LOOP_GAP: u32 = 128;
 /// TSC ticks in such a loop after which it exits: practically never.
@@ -77,7 +74,7 @@ pub(crate) unsafe fn write_controls(
         vmcs.write32(Field32::SecondaryControls, caps.secondary.bits())?;
         vmcs.write32(Field32::ExitControls, caps.exit.bits())?;
         vmcs.write32(Field32::EntryControls, caps.entry.bits())?;
-        vmcs.write32(Field32::ExceptionBitmap, 1 << MACHINE_CHECK)?;
+        vmcs.write32(Field32::ExceptionBitmap, exception::EXITING)?;
         for field in [
             Field32::PageFaultErrorCodeMask,
             Field32::PageFaultErrorCodeMatch,

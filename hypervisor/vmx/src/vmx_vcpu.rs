@@ -11,7 +11,7 @@ use crate::virtual_apic::VirtualApic;
 use crate::vmcs::{Current, Region};
 use alloc::boxed::Box;
 use core::fmt;
-use vcpu::msr::Msr;
+use vcpu::msr::{self, Msr};
 use vcpu::{
     FrameSource, GuestView, NestedTables, RestoreError, ShellError, StartState, Vcpu, VcpuError,
     VcpuStateV1,
@@ -42,22 +42,6 @@ impl fmt::Display for Refusal {
         })
     }
 }
-
-/// MSRs that live in the VMCS guest state or in the resident state, so that the guest may use them
-/// without an exit.
-const OWN_MSRS: [Msr; 11] = [
-    Msr::SysenterCs,
-    Msr::SysenterEsp,
-    Msr::SysenterEip,
-    Msr::Pat,
-    Msr::Star,
-    Msr::Lstar,
-    Msr::Cstar,
-    Msr::Fmask,
-    Msr::FsBase,
-    Msr::GsBase,
-    Msr::KernelGsBase,
-];
 
 /// A virtual processor. It runs on the processor it was made on.
 pub struct VmxVcpu {
@@ -104,7 +88,7 @@ impl Vcpu for VmxVcpu {
             primary: caps.primary,
             _not_send: core::marker::PhantomData,
         };
-        for msr in OWN_MSRS {
+        for msr in msr::GUEST_OWNED {
             vcpu.msrs.pass_through(msr as u32);
         }
         if caps.secondary.contains(SecondaryControls::RDTSCP) {

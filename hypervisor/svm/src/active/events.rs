@@ -1,8 +1,8 @@
 //! Interrupts and exceptions for the guest (APM volume 2, sections 15.20 and 15.21).
 
-use super::{RFLAGS_IF, SvmActive};
+use super::SvmActive;
 use crate::vmcb::INTERRUPT_SHADOW;
-use vcpu::{Event, EventKind, Events, ShellError};
+use vcpu::{Event, EventKind, Events, ShellError, rflags};
 use x86_64::registers::control::Cr0Flags;
 
 impl SvmActive<'_> {
@@ -44,11 +44,11 @@ impl SvmActive<'_> {
 impl Events for SvmActive<'_> {
     #[inline(always)]
     fn can_take_interrupt(&self) -> Result<bool, ShellError> {
-        Ok(self.vmcb().rflags & RFLAGS_IF != 0 && !self.in_shadow() && !self.event_is_queued())
+        Ok(self.vmcb().rflags & rflags::IF != 0 && !self.in_shadow() && !self.event_is_queued())
     }
 
     fn interrupts_enabled(&self) -> Result<bool, ShellError> {
-        Ok(self.vmcb().rflags & RFLAGS_IF != 0)
+        Ok(self.vmcb().rflags & rflags::IF != 0)
     }
 
     #[inline(always)]
@@ -67,14 +67,14 @@ impl Events for SvmActive<'_> {
     }
 
     /// There is no exit for when an NMI can be taken: but IRET exits while they are blocked, and all else that keeps one
-    /// out lasts for an instruction, behind which the window for interrupts or the next exit brings it in.
+    /// out lasts for an instruction, behind which a look at the clock brings it in.
     fn inject_nmi(&mut self) -> Result<bool, ShellError> {
         const VECTOR: u8 = 2;
         if self.vcpu.nmi_blocked {
             return Ok(false);
         }
-        if self.in_shadow() || self.event_is_queued() {
-            self.want_interrupt_window(true)?;
+        self.vcpu.nmi_wanted = self.in_shadow() || self.event_is_queued();
+        if self.vcpu.nmi_wanted {
             return Ok(false);
         }
         self.inject(Event {

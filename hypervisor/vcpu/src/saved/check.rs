@@ -3,13 +3,9 @@
 
 use super::{Limits, QueuedEvent, VcpuStateV1, blocking};
 use crate::error::RestoreError;
-use crate::state::{EventKind, Segment, SegmentRegister};
+use crate::state::{EventKind, Segment, SegmentRegister, rflags};
 use crate::xsave::xcr0_is_valid;
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
-
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_IF: u64 = 1 << 9;
-const RFLAGS_VM: u64 = 1 << 17;
 
 /// Access rights of a segment (table 25-2).
 mod access {
@@ -202,7 +198,7 @@ impl VcpuStateV1 {
         if canonical && !is_canonical(segment.base, limits.linear_bits) {
             return Err("base");
         }
-        if self.rflags & RFLAGS_VM != 0 && !matches!(register, Register::Ldtr | Register::Tr) {
+        if self.rflags & rflags::VM != 0 && !matches!(register, Register::Ldtr | Register::Tr) {
             return check_virtual_8086(segment);
         }
         // SS has the current privilege level even when it is unusable.
@@ -282,8 +278,6 @@ impl VcpuStateV1 {
     }
 
     fn check_instruction_pointer_and_flags(&self, limits: &Limits) -> Result<(), RestoreError> {
-        const RESERVED_ONE: u64 = 1 << 1;
-        const DEFINED: u64 = 0x3f_7fd7;
         let is_64_bit = self.is_long() && self.segment(SegmentRegister::Cs).has(access::LONG);
         let upper = if is_64_bit {
             // All alike, though not necessarily like the highest bit of the address.
@@ -294,11 +288,11 @@ impl VcpuStateV1 {
         };
         ensure(upper, "RIP")?;
         ensure(
-            self.rflags & !DEFINED == 0 && self.rflags & RESERVED_ONE != 0,
+            self.rflags & !rflags::DEFINED == 0 && self.rflags & rflags::RESERVED_ONE != 0,
             "RFLAGS",
         )?;
         ensure(
-            self.rflags & RFLAGS_VM == 0 || (self.is_protected() && !self.is_long()),
+            self.rflags & rflags::VM == 0 || (self.is_protected() && !self.is_long()),
             "RFLAGS.VM",
         )
     }
@@ -313,10 +307,10 @@ impl VcpuStateV1 {
         ensure(
             state & !DEFINED == 0
                 && state & both != both
-                && (state & blocking::STI == 0 || self.rflags & RFLAGS_IF != 0),
+                && (state & blocking::STI == 0 || self.rflags & rflags::IF != 0),
             "interruptibility",
         )?;
-        let stepping = self.rflags & RFLAGS_TF != 0;
+        let stepping = self.rflags & rflags::TF != 0;
         let step_pending = self.pending_debug & SINGLE_STEP != 0;
         ensure(
             self.pending_debug & !(BREAKPOINTS | SINGLE_STEP) == 0
@@ -332,12 +326,14 @@ impl VcpuStateV1 {
         let event = &queued.event;
         let shadow = self.interruptibility & (blocking::STI | blocking::MOV_SS);
         let (possible, length) = match event.kind {
-            EventKind::ExternalInterrupt => (self.rflags & RFLAGS_IF != 0 && shadow == 0, 0..=0),
+            EventKind::ExternalInterrupt => (self.rflags & rflags::IF != 0 && shadow == 0, 0..=0),
             EventKind::Nmi => {
                 let blocked = shadow != 0 || self.interruptibility & blocking::NMI != 0;
                 (event.vector == NMI && !blocked, 0..=0)
             }
-            EventKind::HardwareException => (event.vector <= LAST_EXCEPTION, 0..=0),
+            EventKind::HardwareException => {
+                (event.vector <= LAST_EXCEPTION && event.vector != NMI, 0..=0)
+            }
             EventKind::SoftwareInterrupt
             | EventKind::SoftwareException
             | EventKind::PrivilegedSoftwareException => (true, 1..=15),

@@ -1,17 +1,19 @@
 //! Interrupts and exceptions for the guest (Intel SDM volume 3, section 27.6).
 
-use super::{RFLAGS_IF, VmxActive};
+use super::VmxActive;
 use crate::controls::PrimaryControls;
 use crate::fields::{Field32, FieldNatural};
-use crate::residency::set_cr2;
+use crate::residency::{dr6, set_cr2, set_dr6};
 use crate::setup;
-use vcpu::{Event, EventKind, Events, QueuedEvent, ShellError, TaskSwitching, blocking};
+use vcpu::{
+    Event, EventKind, Events, QueuedEvent, ShellError, TaskSwitching, blocking, exception, rflags,
+};
 use x86_64::registers::control::Cr0Flags;
 
 impl Events for VmxActive<'_> {
     #[inline(always)]
     fn can_take_interrupt(&self) -> Result<bool, ShellError> {
-        if self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_IF == 0 {
+        if self.vmcs.read_natural(FieldNatural::GuestRflags)? & rflags::IF == 0 {
             return Ok(false);
         }
         let shadow = self.vmcs.read32(Field32::GuestInterruptibility)?;
@@ -22,7 +24,7 @@ impl Events for VmxActive<'_> {
     }
 
     fn interrupts_enabled(&self) -> Result<bool, ShellError> {
-        Ok(self.vmcs.read_natural(FieldNatural::GuestRflags)? & RFLAGS_IF != 0)
+        Ok(self.vmcs.read_natural(FieldNatural::GuestRflags)? & rflags::IF != 0)
     }
 
     fn inject(&mut self, mut event: Event) -> Result<(), ShellError> {
@@ -98,6 +100,35 @@ impl Events for VmxActive<'_> {
 }
 
 impl VmxActive<'_> {
+    /// Delivers an exception of the guest's that exited. An event that it came in the delivery of is lost, as it is on a
+    /// processor. The exit of a debug exception has changed no debug register (section 28.1): that is done here. One that
+    /// comes between STI or MOV SS and the next instruction leaves the single step pending that the entry wants to see.
+    #[cold]
+    pub(super) fn reflect(&mut self, event: Event) -> Result<(), ShellError> {
+        const CONDITIONS: u64 = 0b1111 | DR6_GENERAL_DETECT | SINGLE_STEP;
+        const DR6_BREAKPOINTS: u64 = 0b1111;
+        const DR6_GENERAL_DETECT: u64 = 1 << 13;
+        const DR7_GENERAL_DETECT: u64 = 1 << 13;
+        const SINGLE_STEP: u64 = 1 << 14;
+        if event.vector == exception::DEBUG && event.kind == EventKind::HardwareException {
+            let met = self.vmcs.read_natural(FieldNatural::ExitQualification)? & CONDITIONS;
+            set_dr6(dr6() & !DR6_BREAKPOINTS | met);
+            let dr7 = self.vmcs.read_natural(FieldNatural::GuestDr7)? & !DR7_GENERAL_DETECT;
+            let shadow = self.vmcs.read32(Field32::GuestInterruptibility)?
+                & (blocking::STI | blocking::MOV_SS);
+            let stepping = self.vmcs.read_natural(FieldNatural::GuestRflags)? & rflags::TF != 0;
+            // SAFETY: guest state only.
+            unsafe {
+                self.vmcs.write_natural(FieldNatural::GuestDr7, dr7)?;
+                if shadow != 0 && stepping {
+                    self.vmcs
+                        .write_natural(FieldNatural::GuestPendingDebug, SINGLE_STEP)?;
+                }
+            }
+        }
+        self.inject(event)
+    }
+
     /// The event that the next entry delivers.
     pub(super) fn queued_event(&self) -> Result<Option<QueuedEvent>, ShellError> {
         let info = self.vmcs.read32(Field32::EntryInterruptionInfo)?;
