@@ -86,7 +86,7 @@ impl LocalApic {
     /// Physical address of this processor's APIC page.
     #[must_use]
     pub fn physical_base() -> u64 {
-        // SAFETY: every processor with VT-x has an APIC and this MSR.
+        // SAFETY: every 64-bit processor has an APIC and this MSR.
         unsafe { Msr::new(APIC_BASE).read() & 0x000f_ffff_ffff_f000 }
     }
 

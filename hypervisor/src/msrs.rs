@@ -1,4 +1,4 @@
-//! What RDMSR and WRMSR do in a guest: one readable table. MSRs that the guest owns in the VMCS or
+//! What RDMSR and WRMSR do in a guest: one readable table. MSRs that the guest owns in the VMCS or VMCB or
 //! in the processor (SYSENTER, SYSCALL, FS and GS bases, PAT, TSC_AUX) never get here.
 
 use crate::machine::pvclock;

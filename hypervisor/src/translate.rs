@@ -112,7 +112,7 @@ impl Mode {
 }
 
 /// Bits that must be zero in a present entry (tables 4-4 to 4-20). PAE's page-directory pointers were checked
-/// when they were loaded.
+/// when they were loaded, or, by AMD-V, as they were used.
 fn reserved_bits(paging: &Paging, mode: &Mode, level: &Level, last: bool, leaf: bool) -> u64 {
     const HIGH: u64 = 0x7ff << 52;
     const NO_EXECUTE: u64 = 1 << 63;
