@@ -1,6 +1,6 @@
 //! Bochs: how it is configured and called, and what its log says about an end.
 
-use super::{Chipset, End, Pace, Setup, Watch, process};
+use super::{CardModel, Chipset, End, Pace, Setup, Watch, process};
 use crate::paths;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -10,6 +10,8 @@ use std::process::Command;
 pub(crate) const IPS: u64 = 50_000_000;
 /// The processor model unless another is named: the one that has all that the hypervisor can use.
 const CPU_MODEL: &str = "corei7_skylake_x";
+/// Network cards that Bochs has at most.
+const CARDS_MAX: usize = 4;
 /// The board's clock at power-on, in seconds of the Unix era: 9 September 2001, 01:46:40 UTC.
 pub(crate) const TIME0: u64 = 1_000_000_000;
 
@@ -19,6 +21,9 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
         Pace::Fast => "none",
         Pace::RealTime => "slowdown",
     };
+    let slots: String = (1..=setup.cards.len())
+        .map(|slot| format!(", slot{slot}=e1000"))
+        .collect();
     let mut text = format!(
         "config_interface: textconfig\n\
          display_library: {display}\n\
@@ -29,7 +34,7 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path=\"{iso}\", status=inserted\n\
          boot: cdrom\n\
-         pci: enabled=1, chipset=i440fx\n\
+         pci: enabled=1, chipset=i440fx{slots}\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{com1_port}\n\
          log: \"{log}\"\n\
          panic: action=fatal\n\
@@ -48,6 +53,15 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
         iso = setup.iso.display(),
         log = folder.join("bochs.log").display(),
     );
+    if !setup.cards.is_empty() {
+        text.push_str("plugin_ctrl: e1000=true\n");
+    }
+    for (number, card) in setup.cards.iter().enumerate() {
+        let (address, port) = (card.address_text(), card.plug.0);
+        text += &format!(
+            "e1000: card={number}, enabled=1, mac={address}, ethmod=socket, ethdev={port}, script=none\n"
+        );
+    }
     if matches!(setup.watch, Watch::Traces(_) | Watch::Marks(_)) {
         text.push_str("magic_break: enabled=1\n");
     }
@@ -82,6 +96,14 @@ pub(crate) fn stops(output: &str) -> Vec<u64> {
 pub(crate) fn command(setup: &Setup, folder: &Path, com1_port: u16) -> Result<Command> {
     if setup.chipset == Some(Chipset::Q35) {
         bail!("Bochs has no Q35 chipset, only the older pc (--machine pc); QEMU has both");
+    }
+    if setup.cards.len() > CARDS_MAX
+        || setup
+            .cards
+            .iter()
+            .any(|card| card.model != CardModel::E1000)
+    {
+        bail!("Bochs has up to {CARDS_MAX} cards of the kind 82540EM and no others; QEMU has more");
     }
     let file = folder.join("bochsrc");
     paths::write(&file, configuration(setup, folder, com1_port))?;
@@ -121,6 +143,8 @@ pub(crate) fn end(log: &str) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::NetworkCard;
+    use crate::emulator::wire::Plug;
     use std::path::PathBuf;
 
     fn setup() -> Setup {
@@ -141,13 +165,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("magic_break"));
+        assert!(!text.contains("magic_break") && !text.contains("e1000"));
         let real = Setup {
             pace: Pace::RealTime,
             watch: Watch::Marks(2),
+            cards: vec![NetworkCard {
+                model: CardModel::E1000,
+                address: [0x52, 0x54, 0, 0, 0, 10],
+                plug: Plug(20_000),
+            }],
             ..setup()
         };
         let text = configuration(&real, Path::new("/out/run"), 1);
+        assert!(text.contains("chipset=i440fx, slot1=e1000\n"), "{text}");
+        assert!(
+            text.contains("mac=52:54:00:00:00:0a, ethmod=socket, ethdev=20000,"),
+            "{text}"
+        );
         assert!(text.contains("sync=slowdown") && text.contains("magic_break: enabled=1"));
     }
 

@@ -8,13 +8,15 @@ mod choice;
 pub(crate) mod console;
 pub(crate) mod process;
 mod qemu;
+mod setup;
+pub(crate) mod wire;
 
 pub(crate) use choice::{Choice, Emulator};
+pub(crate) use setup::{CardModel, Chipset, NetworkCard, Pace, Setup, Watch};
 
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use console::{Console, Echo, Wait};
 use process::Guarded;
 use std::fmt;
@@ -31,74 +33,6 @@ const OUTPUT: &str = "emulator.out";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an emulator may take to end once its serial port is closed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How board time passes in Bochs, and in QEMU with TCG; KVM knows real time only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// Counted in instructions, as fast as it goes; idle time is skipped. Two such runs are identical in Bochs.
-    Fast,
-    /// No faster than the clock on the wall.
-    RealTime,
-}
-
-/// What Bochs's debugger does while the board runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watch {
-    /// Nothing.
-    Nothing,
-    /// Traces the instructions between two magic breakpoints (`xchg bx,bx`), so many times.
-    Traces(u32),
-    /// Tells the tick of so many magic breakpoints; see [`Machine::stops`].
-    Marks(u32),
-    /// Tells the tick at which the instruction at this physical address is first come to.
-    Address(u64),
-}
-
-/// The chipset around the processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Chipset {
-    /// Intel's 440FX of 1996: PCI. Bochs has this one alone.
-    Pc,
-    /// Intel's Q35 of 2007: PCI Express.
-    Q35,
-}
-
-/// What a board is made of.
-#[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    /// The CD image.
-    pub iso: PathBuf,
-    /// The emulator's name of the processor model; none for the one that has all that the hypervisor can use.
-    pub cpu_model: Option<String>,
-    /// The chipset; none for the emulator's usual one.
-    pub chipset: Option<Chipset>,
-    /// Processors.
-    pub cpus: u32,
-    /// RAM in MiB.
-    pub megabytes: u32,
-    /// How time passes.
-    pub pace: Pace,
-    /// Bochs's debugger gets this terminal.
-    pub debugger: bool,
-    /// What Bochs's debugger does, where the terminal is not its own.
-    pub watch: Watch,
-}
-
-impl Setup {
-    /// A board that runs as fast as it goes.
-    pub(crate) fn new(iso: PathBuf, cpus: u32, megabytes: u32) -> Self {
-        Self {
-            iso,
-            cpu_model: None,
-            chipset: None,
-            cpus,
-            megabytes,
-            pace: Pace::Fast,
-            debugger: false,
-            watch: Watch::Nothing,
-        }
-    }
-}
 
 /// Why a board is no longer running.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! QEMU: how it is called on hosts with nested virtualization and on any other, and what its exit says.
 
 use super::choice::Virtualization;
-use super::{Chipset, End, Pace, Setup, process};
+use super::{CardModel, Chipset, End, Pace, Setup, process};
 use std::fs::{self, OpenOptions};
 use std::process::{Command, ExitStatus};
 
@@ -116,6 +116,27 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
     };
     // The date of Bochs's boards, so that tests can know it.
     option("-rtc", format!("base=2001-09-09T01:46:40,clock={clock}"));
+    for (number, card) in setup.cards.iter().enumerate() {
+        let (local, remote) = (card.plug.0, card.plug.remote());
+        option(
+            "-netdev",
+            format!(
+                "dgram,id=net{number},local.type=inet,local.host=127.0.0.1,local.port={local},\
+                 remote.type=inet,remote.host=127.0.0.1,remote.port={remote}"
+            ),
+        );
+        let model = match card.model {
+            CardModel::E1000 => "e1000",
+            CardModel::E1000e => "e1000e",
+            CardModel::Igb => "igb",
+        };
+        // Without the ROM of a boot from the network, which would only take time.
+        let address = card.address_text();
+        option(
+            "-device",
+            format!("{model},netdev=net{number},mac={address},romfile="),
+        );
+    }
     list.push("-no-reboot".into());
     list
 }
@@ -139,6 +160,8 @@ pub(crate) fn end(status: ExitStatus) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::NetworkCard;
+    use crate::emulator::wire::Plug;
     use std::path::PathBuf;
 
     #[test]
@@ -160,6 +183,19 @@ mod tests {
             "-serial tcp:127.0.0.1:4711 ",
             "-icount shift=3,sleep=off ",
             "-rtc base=2001-09-09T01:46:40,clock=vm ",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        setup.cards = vec![NetworkCard {
+            model: CardModel::Igb,
+            address: [0x52, 0x54, 0, 0, 0, 10],
+            plug: Plug(20_000),
+        }];
+        let text = arguments(Accelerator::Tcg, &setup, 4711).join(" ");
+        for part in [
+            "local.port=20000,",
+            "remote.port=20001 ",
+            "-device igb,netdev=net0,mac=52:54:00:00:00:0a,",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

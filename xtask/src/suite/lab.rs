@@ -65,19 +65,26 @@ impl Lab {
         board: &str,
         change: impl FnOnce(&mut Setup),
     ) -> Result<Session> {
-        let number = self.boots.get() + 1;
-        self.boots.set(number);
-        let folder = self.folder.join(format!("boot-{number}"));
-        paths::make_folder(&folder)?;
+        let image = self.folder(&format!("image-{}", self.boots.get() + 1))?;
         let root = paths::root();
         let loaded = LoadedBoard::parse(board, "the test's board", &root, &self.programs)
             .context("the test's board is wrong")?;
-        let image = self.folder.join(format!("image-{number}"));
-        paths::make_folder(&image)?;
         let iso = loaded.make_image(&image, &self.programs, "")?;
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
         change(&mut setup);
-        let machine = Machine::start(self.emulator, &setup, &folder, Echo::Off)
+        self.start(&setup)
+    }
+
+    /// Powers a board on that has its own CD.
+    ///
+    /// # Errors
+    ///
+    /// Where the emulator does not start.
+    pub(crate) fn start(&self, setup: &Setup) -> Result<Session> {
+        let number = self.boots.get() + 1;
+        self.boots.set(number);
+        let folder = self.folder(&format!("boot-{number}"))?;
+        let machine = Machine::start(self.emulator, setup, &folder, Echo::Off)
             .with_context(|| format!("in {}", paths::shown(&folder)))?;
         Ok(Session {
             machine,
@@ -85,6 +92,22 @@ impl Lab {
             folder,
             hypervisor: self.programs.hypervisor.clone(),
         })
+    }
+
+    /// A folder of the test's own.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        paths::make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// What is left of the test's time.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }
 

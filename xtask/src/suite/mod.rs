@@ -9,6 +9,7 @@ mod mach;
 mod probes;
 mod report;
 mod rtos;
+mod wire;
 
 use crate::build;
 use crate::cli::{BuildOptions, TestOptions};
@@ -156,6 +157,7 @@ fn cases() -> Vec<Case> {
         mach::cases(),
         linux::cases(),
         probes::cases(),
+        wire::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

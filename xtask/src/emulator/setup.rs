@@ -1,0 +1,105 @@
+//! What a board is made of.
+
+use super::wire::Plug;
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+/// How board time passes in Bochs, and in QEMU with TCG; KVM knows real time only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Counted in instructions, as fast as it goes; idle time is skipped. Two such runs are identical in Bochs.
+    Fast,
+    /// No faster than the clock on the wall.
+    RealTime,
+}
+
+/// What Bochs's debugger does while the board runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Nothing.
+    Nothing,
+    /// Traces the instructions between two magic breakpoints (`xchg bx,bx`), so many times.
+    Traces(u32),
+    /// Tells the tick of so many magic breakpoints; see [`Machine::stops`](super::Machine::stops).
+    Marks(u32),
+    /// Tells the tick at which the instruction at this physical address is first come to.
+    Address(u64),
+}
+
+/// The chipset around the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Chipset {
+    /// Intel's 440FX of 1996: PCI. Bochs has this one alone.
+    Pc,
+    /// Intel's Q35 of 2007: PCI Express.
+    Q35,
+}
+
+/// Intel's gigabit network cards. Bochs has the first alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CardModel {
+    /// 82540EM: PCI.
+    E1000,
+    /// 82574L: PCI Express.
+    E1000e,
+    /// 82576: PCI Express, several queues.
+    Igb,
+}
+
+/// A network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkCard {
+    /// Its model.
+    pub model: CardModel,
+    /// Its MAC address.
+    pub address: [u8; 6],
+    /// The end of the wire that it is put on.
+    pub plug: Plug,
+}
+
+/// What a board is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// The CD image.
+    pub iso: PathBuf,
+    /// The emulator's name of the processor model; none for the one that has all that the hypervisor can use.
+    pub cpu_model: Option<String>,
+    /// The chipset; none for the emulator's usual one.
+    pub chipset: Option<Chipset>,
+    /// Processors.
+    pub cpus: u32,
+    /// RAM in MiB.
+    pub megabytes: u32,
+    /// Network cards; Bochs has room for four.
+    pub cards: Vec<NetworkCard>,
+    /// How time passes.
+    pub pace: Pace,
+    /// Bochs's debugger gets this terminal.
+    pub debugger: bool,
+    /// What Bochs's debugger does, where the terminal is not its own.
+    pub watch: Watch,
+}
+
+impl Setup {
+    /// A board that runs as fast as it goes.
+    pub(crate) fn new(iso: PathBuf, cpus: u32, megabytes: u32) -> Self {
+        Self {
+            iso,
+            cpu_model: None,
+            chipset: None,
+            cpus,
+            megabytes,
+            cards: Vec::new(),
+            pace: Pace::Fast,
+            debugger: false,
+            watch: Watch::Nothing,
+        }
+    }
+}
+
+impl NetworkCard {
+    /// The MAC address as both emulators write it.
+    pub(crate) fn address_text(&self) -> String {
+        self.address.map(|byte| format!("{byte:02x}")).join(":")
+    }
+}
