@@ -114,7 +114,7 @@ fn beside_rtos(lab: &Lab) -> Result<()> {
     ask(&mut session, "disktest /dev/vda 2", "disktest: ok")?;
     session.send("\u{f}hshow rtos\r")?;
     session
-        .expect("17 passed, 0 failed")
+        .expect_unless("17 passed, 0 failed", "FAILED")
         .context("the RTOS's self-test")?;
     if session.text().contains(APIC_VIRTUALIZATION) {
         check_interrupts(&mut session)?;
