@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Build, run, test and measure Understudy.
 ///
 /// Everything that this tool makes goes into target/understudy. What it needs from the
-/// distribution (GRUB, a linker, the Bochs emulator) it installs with apt-get after saying so;
+/// distribution (GRUB, a linker, the emulators QEMU and Bochs) it installs with apt-get after saying so;
 /// --no-install makes it name the packages instead.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
@@ -38,12 +38,12 @@ pub(crate) enum Command {
     /// off; otherwise it is 1. Logs lie in target/understudy/run. If the hypervisor panicked, the
     /// backtrace is shown with function names and lines.
     Run(RunOptions),
-    /// Run the checks and tests: on the host, then of whole boards in an emulator.
+    /// Run the checks and tests: on the host, then of whole boards in emulators.
     ///
-    /// Host rows are the formatting, the lints and all tests of all crates. Then boards boot in an
-    /// emulator, two at a time, each test with a deadline; their transcripts lie in
-    /// target/understudy/test/NAME. A summary follows, and the last line is `N passed, M failed`.
-    /// The exit code is 0 only if nothing failed.
+    /// Host rows are the formatting, the lints and all tests of all crates. Then boards boot, some at a time, each test with a
+    /// deadline: all in QEMU, and in Bochs those whose outcome depends on VT-x, on how guests boot or on the devices' timing.
+    /// Rows are named TEST@EMULATOR; their transcripts lie in target/understudy/test/NAME. A summary follows, and the last
+    /// line is `N passed, M failed`. The exit code is 0 only if nothing failed.
     Test(TestOptions),
     /// Measure what the hypervisor costs.
     #[command(subcommand)]
@@ -197,7 +197,7 @@ pub(crate) struct TestOptions {
     /// Name the tests that would run, and run none.
     #[arg(long)]
     pub(crate) list: bool,
-    /// Run the slow tests, too.
+    /// Run every test in every emulator that it can run in, the slow ones, too.
     #[arg(long)]
     pub(crate) all: bool,
     /// Write the results as JUnit XML.
@@ -206,15 +206,20 @@ pub(crate) struct TestOptions {
     /// Use no colours.
     #[arg(long)]
     pub(crate) plain: bool,
-    /// How many boards run at a time.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// How many tests run at a time; as many as this host has processors if not given, for an emulated board keeps one busy.
+    #[arg(long, value_name = "N", default_value_t = processors())]
     pub(crate) jobs: usize,
-    /// The emulator.
+    /// The emulator; auto is both.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) emulator: Choice,
     /// Install nothing: name the missing packages and stop.
     #[arg(long)]
     pub(crate) no_install: bool,
+}
+
+/// Processors of this host.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl RunOptions {

@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// The file with what the emulator prints.
 const OUTPUT: &str = "emulator.out";
+/// The file with what it complains of.
+const ERRORS: &str = "emulator.err";
 /// How long an emulator may take to connect the serial port.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an emulator may take to end once its serial port is closed.
@@ -93,7 +95,7 @@ impl Machine {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
         } else {
             command.stdin(Stdio::null());
-            command.stderr(log("emulator.err")?);
+            command.stderr(log(ERRORS)?);
             if matches!(setup.watch, Watch::Traces(_)) {
                 command.stdout(Stdio::piped());
             } else {
@@ -101,12 +103,8 @@ impl Machine {
             }
         }
         let mut child = Guarded::spawn(command)?;
-        let serial = accept(&listener, &mut child).with_context(|| {
-            format!(
-                "the emulator did not start; see {}",
-                paths::shown(&folder.join("emulator.err"))
-            )
-        })?;
+        let serial = accept(&listener, &mut child)
+            .with_context(|| format!("the emulator did not start: {}", complaint(folder)))?;
         let console = Console::start(serial, &folder.join("console.log"), echo)?;
         Ok(Self {
             emulator,
@@ -200,13 +198,22 @@ impl Machine {
             bail!("the emulator closed the serial port but does not end");
         };
         Ok(match self.emulator {
-            Emulator::Qemu(_) => qemu::end(status),
+            Emulator::Qemu(_) => qemu::end(status, &complaint(&self.folder)),
             Emulator::Bochs => {
                 let log = fs::read(self.folder.join("bochs.log")).unwrap_or_default();
                 bochs::end(&String::from_utf8_lossy(&log))
             }
         })
     }
+}
+
+/// The last of what the emulator complained of, and where all of it is.
+fn complaint(folder: &Path) -> String {
+    let file = folder.join(ERRORS);
+    let said = fs::read(&file).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().last().unwrap_or_default();
+    format!("{last} (see {})", paths::shown(&file))
 }
 
 /// Waits for the emulator to connect the serial port.

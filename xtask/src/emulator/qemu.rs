@@ -158,11 +158,11 @@ const fn name_of(chipset: Chipset) -> &'static str {
 }
 
 /// Tells from its exit status why QEMU ended: a power-off and a reset both give 0.
-pub(crate) fn end(status: ExitStatus) -> End {
+pub(crate) fn end(status: ExitStatus, complaint: &str) -> End {
     if status.success() {
         End::PowerOff
     } else {
-        End::Fault(format!("QEMU ended with {status}"))
+        End::Fault(format!("QEMU ended with {status}: {complaint}"))
     }
 }
 
