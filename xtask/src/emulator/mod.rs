@@ -9,7 +9,7 @@ pub(crate) mod console;
 pub(crate) mod process;
 mod qemu;
 
-pub(crate) use choice::{Choice, Emulator};
+pub(crate) use choice::{Choice, Emulator, Virtualization};
 
 use crate::paths;
 use crate::progress;

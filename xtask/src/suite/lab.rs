@@ -2,11 +2,12 @@
 
 use crate::compile::Programs;
 use crate::emulator::console::{Echo, Wait};
-use crate::emulator::{Emulator, Machine, Setup};
-use crate::image::LoadedBoard;
+use crate::emulator::{Emulator, Machine, Setup, Virtualization};
+use crate::image::{self, LoadedBoard};
 use crate::paths;
 use crate::symbolize;
 use anyhow::{Context, Result, anyhow, bail};
+use config::toml::BuiltImage;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,6 +47,16 @@ impl Lab {
         self.emulator == Emulator::Bochs
     }
 
+    /// Whether the processor is QEMU's translator, which lacks what [`super::natively`] lists.
+    pub(crate) fn is_tcg(&self) -> bool {
+        self.emulator.is_tcg()
+    }
+
+    /// Whether boards of the usual processor model run on AMD-V.
+    pub(crate) fn has_svm(&self) -> bool {
+        self.emulator.virtualization() == Virtualization::AmdV
+    }
+
     /// Boots a board that is given as the text of a board file.
     ///
     /// # Errors
@@ -65,10 +76,7 @@ impl Lab {
         board: &str,
         change: impl FnOnce(&mut Setup),
     ) -> Result<Session> {
-        let number = self.boots.get() + 1;
-        self.boots.set(number);
-        let folder = self.folder.join(format!("boot-{number}"));
-        paths::make_folder(&folder)?;
+        let number = self.next();
         let root = paths::root();
         let loaded = LoadedBoard::parse(board, "the test's board", &root, &self.programs)
             .context("the test's board is wrong")?;
@@ -77,7 +85,39 @@ impl Lab {
         let iso = loaded.make_image(&image, &self.programs, "")?;
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
         change(&mut setup);
-        let machine = Machine::start(self.emulator, &setup, &folder, Echo::Off)
+        self.start(number, &setup)
+    }
+
+    /// Boots a multiboot program of ours on a machine with one processor and no hypervisor.
+    ///
+    /// # Errors
+    ///
+    /// Where its CD cannot be made or the emulator does not start.
+    pub(crate) fn boot_natively(&self, program: BuiltImage, command_line: &str) -> Result<Session> {
+        const MEGABYTES: u32 = 128;
+        let number = self.next();
+        let cd = self.folder.join(format!("image-{number}"));
+        paths::fresh_folder(&cd.join("boot/grub"))?;
+        let bytes = paths::read(self.programs.guest(program))?;
+        paths::write(&cd.join("boot/program.elf"), bytes)?;
+        let menu = format!("set timeout=0\nmultiboot /boot/program.elf {command_line}\nboot\n");
+        paths::write(&cd.join("boot/grub/grub.cfg"), menu)?;
+        let iso = self.folder.join(format!("native-{number}.iso"));
+        image::mkrescue(&cd, &iso)?;
+        self.start(number, &Setup::new(iso, 1, MEGABYTES))
+    }
+
+    /// The number of the next boot.
+    fn next(&self) -> u32 {
+        let number = self.boots.get() + 1;
+        self.boots.set(number);
+        number
+    }
+
+    fn start(&self, number: u32, setup: &Setup) -> Result<Session> {
+        let folder = self.folder.join(format!("boot-{number}"));
+        paths::make_folder(&folder)?;
+        let machine = Machine::start(self.emulator, setup, &folder, Echo::Off)
             .with_context(|| format!("in {}", paths::shown(&folder)))?;
         Ok(Session {
             machine,
