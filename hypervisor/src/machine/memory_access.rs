@@ -51,7 +51,11 @@ fn fetch(
     bytes: &mut [u8; INSTRUCTION_MAX],
 ) -> Result<usize, Crash> {
     let rip = active.rip()?;
-    let linear = rip.wrapping_add(active.segment(SegmentRegister::Cs)?.base);
+    let linear = if active.is_64_bit()? {
+        rip
+    } else {
+        rip.wrapping_add(active.segment(SegmentRegister::Cs)?.base) & 0xffff_ffff
+    };
     let user = active.privilege_level()? == 3;
     match memory.code(&active.paging()?, user, linear, bytes) {
         0 => Err(Crash::CodeOutside(linear)),

@@ -69,8 +69,11 @@ impl<'a> SvmActive<'a> {
     fn instruction(&self) -> Option<Instruction> {
         let vmcb = self.vmcb();
         let bits = self.code_width();
-        let base = if bits == 64 { 0 } else { vmcb.cs.base };
-        let linear = base.wrapping_add(vmcb.rip);
+        let linear = if bits == 64 {
+            vmcb.rip
+        } else {
+            vmcb.cs.base.wrapping_add(vmcb.rip) & 0xffff_ffff
+        };
         let mut bytes = [0; INSTRUCTION_MAX];
         let paging = self.paging_now();
         let count = self.memory.code(&paging, vmcb.cpl == 3, linear, &mut bytes);
@@ -147,8 +150,10 @@ impl Active for SvmActive<'_> {
     #[inline(always)]
     fn run(&mut self, now: u64, until: u64) -> Result<Exit, EntryFailure> {
         let soon = now + TIMER_LEAST;
-        // Behind an interrupt that is delivered first, no exit tells when the next one could be: a look does soon.
-        let until = if self.vcpu.window && self.vcpu.interrupt.is_some() {
+        // Behind an interrupt that is delivered first, no exit tells when the next one could be, and none ever tells when an
+        // NMI could be: a look does soon.
+        let blind = self.vcpu.window && self.vcpu.interrupt.is_some();
+        let until = if blind || self.vcpu.nmi_waits {
             soon
         } else {
             until

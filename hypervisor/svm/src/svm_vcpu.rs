@@ -24,6 +24,8 @@ pub struct SvmVcpu {
     pub(crate) interrupt: Option<u8>,
     /// An exit is wanted as soon as the guest can take an interrupt.
     pub(crate) window: bool,
+    /// An NMI waits for an instruction or an event that keeps it out.
+    pub(crate) nmi_waits: bool,
     /// The next entry drops the cached translations.
     pub(crate) flush: bool,
     asid: u32,
@@ -63,6 +65,7 @@ impl Vcpu for SvmVcpu {
             nmi_blocked: false,
             interrupt: None,
             window: false,
+            nmi_waits: false,
             flush: true,
             asid,
             shares_asid,
@@ -150,6 +153,7 @@ impl SvmVcpu {
         self.cr4 = state.cr4;
         self.interrupt = None;
         self.window = false;
+        self.nmi_waits = false;
         self.flush = true;
         let tables = setup::Tables {
             nested_cr3: tables.pointer(),

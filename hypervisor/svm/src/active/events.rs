@@ -67,13 +67,15 @@ impl Events for SvmActive<'_> {
     }
 
     /// There is no exit for when an NMI can be taken: but IRET exits while they are blocked, and all else that keeps one
-    /// out lasts for an instruction, behind which the window for interrupts or the next exit brings it in.
+    /// out lasts for an instruction, behind which the window for interrupts brings it in, or, where the guest has them off,
+    /// a look that `run` provides for.
     fn inject_nmi(&mut self) -> Result<bool, ShellError> {
         const VECTOR: u8 = 2;
         if self.vcpu.nmi_blocked {
             return Ok(false);
         }
-        if self.in_shadow() || self.event_is_queued() {
+        self.vcpu.nmi_waits = self.in_shadow() || self.event_is_queued();
+        if self.vcpu.nmi_waits {
             self.want_interrupt_window(true)?;
             return Ok(false);
         }
