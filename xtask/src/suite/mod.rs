@@ -6,6 +6,7 @@ mod junit;
 pub(crate) mod lab;
 mod linux;
 mod mach;
+mod natively;
 mod probes;
 mod report;
 mod rtos;
@@ -158,6 +159,7 @@ fn cases() -> Vec<Case> {
         linux::cases(),
         probes::cases(),
         wire::cases(),
+        natively::cases(),
     ];
     groups.into_iter().flatten().collect()
 }
