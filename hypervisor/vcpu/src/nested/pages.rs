@@ -35,7 +35,7 @@ impl PageSet {
     }
 
     /// The numbers of its pages in the region, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = u64> {
+    pub fn iter(self) -> impl Iterator<Item = u64> {
         (0..).step_by(64).zip(self.0).flat_map(|(first, word)| {
             let rest = |bits: &u64| Some(bits & (bits - 1)).filter(|bits| *bits != 0);
             core::iter::successors(Some(word).filter(|bits| *bits != 0), rest)
