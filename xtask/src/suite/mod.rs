@@ -1,6 +1,7 @@
 //! `cargo xtask test`: checks and tests on the host, then whole boards in an emulator.
 
 mod boards;
+mod dirty;
 mod host;
 mod junit;
 pub(crate) mod lab;
@@ -156,6 +157,7 @@ fn cases() -> Vec<Case> {
         mach::cases(),
         linux::cases(),
         probes::cases(),
+        dirty::cases(),
     ];
     groups.into_iter().flatten().collect()
 }
