@@ -3,6 +3,7 @@
 use super::Case;
 use super::boards::{self, command};
 use super::lab::{Lab, Session};
+use super::linux;
 use super::rtos;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -14,6 +15,9 @@ const OWN_PAGES: usize = 16;
 
 /// The probe's page tables.
 const TABLES: [u64; 2] = [0x900, 0x901];
+
+/// So many pages Linux may write while nobody wants anything of it.
+const IDLE_PAGES: usize = 200;
 
 /// The tests.
 pub(super) fn cases() -> Vec<Case> {
@@ -39,6 +43,19 @@ pub(super) fn cases() -> Vec<Case> {
             |lab| probe(lab, &SANDY_BRIDGE),
         )
         .on_bochs(),
+        Case::new(
+            "dirty-linux",
+            "what Linux writes from two processors and from a disk is found, and an idle Linux writes little",
+            900,
+            |lab| linux(lab, false),
+        )
+        .on_both(),
+        Case::new(
+            "dirty-linux-protect",
+            "the same by write protection, and Linux works as before",
+            900,
+            |lab| linux(lab, true),
+        ),
     ]
 }
 
@@ -149,6 +166,51 @@ fn probe(lab: &Lab, processor: &Processor) -> Result<()> {
     boards::shell(&mut session)?;
     session.send("poweroff\r")?;
     session.wait_power_off()
+}
+
+/// Rounds of Linux's program, each of which writes the same pages again or other ones.
+const ROUNDS: u32 = 4;
+
+fn linux(lab: &Lab, protect: bool) -> Result<()> {
+    let mut session = lab.boot(&linux::board(2, "[0, 1]", 1, ""))?;
+    linux::userland(&mut session)?;
+    boards::shell(&mut session)?;
+    begin(&mut session, "linux", protect)?;
+    session.send("\x0f1writes /dev/vda\n")?;
+    session.expect_unless("writes: ready, 2 processors", "FAILED")?;
+    for _ in 0..ROUNDS {
+        session.send("\x0f1go\n")?;
+        session.expect_unless("writes: pages", "FAILED")?;
+        let said = session.expect(" written\n")?;
+        let wrote = pages(said.trim_end_matches(" written\n"))?;
+        boards::shell(&mut session)?;
+        let found = written(&mut session, "linux")?;
+        let missed: BTreeSet<_> = wrote.difference(&found).collect();
+        ensure!(
+            missed.is_empty(),
+            "Linux wrote {wrote:#x?}, missed were {missed:#x?}"
+        );
+    }
+    // Nobody types, and nothing is to be done.
+    let idle = written(&mut session, "linux")?.len();
+    ensure!(idle <= IDLE_PAGES, "an idle Linux wrote {idle} pages");
+    session.send("\x0f1quit\n")?;
+    session.expect_unless("writes: ok", "FAILED")?;
+    linux::ask(
+        &mut session,
+        "(tlb 4; load 4; disktest /dev/vda 1; echo all do''ne) &",
+        "#",
+    )?;
+    boards::shell(&mut session)?;
+    for _ in 0..2 * ROUNDS {
+        command(&mut session, "dirty linux")?;
+        session.expect(" pages written, by ")?;
+    }
+    command(&mut session, "dirty linux off")?;
+    session.expect("linux: is tracked no more")?;
+    session.send("\x0f1\n")?;
+    session.expect_unless("all done", "FAILED")?;
+    linux::power_off(&mut session)
 }
 
 #[cfg(test)]
