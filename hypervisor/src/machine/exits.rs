@@ -17,8 +17,8 @@ use devices::lapic::Fault;
 use drivers::tsc;
 use log::{debug, error, info};
 use vcpu::{
-    AccessKind, Active, ControlRegisterAccess, ControlRegisters, Direction, Event, Exit, IoAccess,
-    MemoryFault, RareExit, ShellError, Vcpu,
+    Active, ControlRegisterAccess, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault,
+    RareExit, ShellError, Vcpu,
 };
 
 /// TSC ticks that a guest gets between two looks at its timers although one is due: timers that are faster
@@ -450,7 +450,7 @@ impl Context<'_> {
             RareExit::MachineCheck => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
             RareExit::Memory(fault) => {
-                if self.permit(active, fault)? {
+                if memory_access::permit(active, self.machine, self.frames, fault)? {
                     return Ok(Kind::Page);
                 }
                 self.memory_fault(active, fault)?;
@@ -476,27 +476,6 @@ impl Context<'_> {
             return Ok(active.inject(Event::GENERAL_PROTECTION)?);
         }
         Ok(active.skip_instruction()?)
-    }
-
-    /// An access to the guest's own memory that was only not yet allowed is allowed now: a fetch from a large page makes
-    /// it executable in small ones, and the first write to a page whose writes are tracked is noted. Returns whether it
-    /// was such a one.
-    fn permit(&mut self, active: &mut impl Active, fault: MemoryFault) -> Result<bool, Crash> {
-        if !self.machine.memory.contains(fault.physical, 1) {
-            return Ok(false);
-        }
-        let mut tables = self.machine.tables.lock();
-        match fault.kind {
-            AccessKind::Read => Ok(false),
-            AccessKind::Write => Ok(tables.note_write(fault.physical)),
-            AccessKind::Fetch => {
-                let allowed = tables.make_executable(fault.physical, &mut *self.frames.lock())?;
-                if allowed {
-                    active.flush()?;
-                }
-                Ok(allowed)
-            }
-        }
     }
 
     /// An access to memory that is not the guest's: to a mapped device, perhaps.
