@@ -9,18 +9,23 @@ use core::fmt;
 use core::ops::Range;
 use drivers::tsc;
 use log::{error, info};
-use vcpu::{Method, NestedTables, PageSet, REGION_SIZE};
+use vcpu::{PageSet, REGION_SIZE};
 
 const PAGE: u64 = 4096;
 /// So many ranges of pages are listed.
 const RANGES_MAX: usize = 256;
 
-/// What a pass does to each region.
+/// What a pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
-    Begin(Method),
-    /// Whether the pages are listed.
-    Collect(Method, bool),
+    /// To begin, by write protection in any case or only where there is nothing better.
+    Begin {
+        protect: bool,
+    },
+    /// To find what was written, and perhaps list it.
+    Collect {
+        list: bool,
+    },
     End,
 }
 
@@ -42,24 +47,19 @@ pub(super) struct Pass {
 impl Pass {
     /// What the operator wants; `None` if there is nothing to do, which is said.
     pub(super) fn new(machine: &Machine, wanted: Tracking) -> Option<Self> {
-        let tables = &mut *machine.tables.lock();
-        let task = match (wanted, tables.tracking()) {
-            (Tracking::Report | Tracking::Protect, None) => {
-                if let Err(failure) = machine.memory.begin_marking() {
-                    error!("{}: cannot be tracked: {failure}", machine.handle.name);
-                    return None;
-                }
-                Task::Begin(tables.begin_tracking(wanted == Tracking::Protect))
-            }
-            (Tracking::Report, Some(method)) => Task::Collect(method, false),
-            (Tracking::List, Some(method)) => Task::Collect(method, true),
+        let name = &machine.handle.name;
+        let task = match (wanted, machine.tables.lock().tracking()) {
+            (Tracking::Report, None) => Task::Begin { protect: false },
+            (Tracking::Protect, None) => Task::Begin { protect: true },
+            (Tracking::Report, Some(_)) => Task::Collect { list: false },
+            (Tracking::List, Some(_)) => Task::Collect { list: true },
+            (Tracking::Off, Some(_)) => Task::End,
             (Tracking::Protect, Some(method)) => {
-                info!("{}: is tracked by {method} already", machine.handle.name);
+                info!("{name}: is tracked by {method} already");
                 return None;
             }
-            (Tracking::Off, Some(_)) => Task::end(machine, tables),
             (Tracking::List | Tracking::Off, None) => {
-                info!("{}: is not tracked", machine.handle.name);
+                info!("{name}: is not tracked");
                 return None;
             }
         };
@@ -76,9 +76,6 @@ impl Pass {
     /// Does the next piece; whether that was the last. All vCPUs are parked.
     pub(super) fn step(&mut self, machine: &Machine, frames: &spin::Mutex<PhysicalMemory>) -> bool {
         let begin = tsc::read();
-        if self.at == 0 {
-            machine.forget_translations();
-        }
         let result = self.visit(machine, frames);
         let now = tsc::read();
         self.ticks += now - begin;
@@ -86,32 +83,46 @@ impl Pass {
         if let Err(failure) = result {
             error!("{}: cannot be tracked: {failure}", machine.handle.name);
             // What was begun is undone.
-            self.task = Task::end(machine, &mut machine.tables.lock());
-            self.at = 0;
+            (self.task, self.at) = (Task::End, 0);
             return false;
         }
         self.at += REGION_SIZE;
         self.at >= machine.memory.size()
     }
 
+    /// Does what is to be done to the next region.
     fn visit(
         &mut self,
         machine: &Machine,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
-        let mut tables = machine.tables.lock();
+        let (memory, mut tables) = (&machine.memory, machine.tables.lock());
+        let first = self.at == 0;
+        if first {
+            machine.forget_translations();
+        }
         match self.task {
-            Task::Begin(_) => {
+            Task::Begin { protect } => {
+                if first {
+                    memory.begin_marking()?;
+                    tables.begin_tracking(protect);
+                }
                 tables.track(self.at, &mut *frames.lock())?;
                 // Marks of an earlier time.
-                machine.memory.take_marked(self.at);
+                memory.take_marked(self.at);
             }
-            Task::Collect(..) => {
+            Task::Collect { .. } => {
                 let mut pages = tables.take_written(self.at);
-                pages |= machine.memory.take_marked(self.at);
+                pages |= memory.take_marked(self.at);
                 self.found.add(self.at / PAGE, pages);
             }
-            Task::End => tables.untrack(self.at),
+            Task::End => {
+                if first {
+                    memory.end_marking();
+                    tables.end_tracking();
+                }
+                tables.untrack(self.at);
+            }
         }
         Ok(())
     }
@@ -121,25 +132,17 @@ impl Pass {
         let name = &machine.handle.name;
         let Self { ticks, pause, .. } = self;
         let times = format_args!("{ticks} ticks in a pause of {pause}");
-        match self.task {
-            Task::Begin(method) => info!("{name}: is tracked by {method} from now on ({times})"),
-            Task::End => info!("{name}: is tracked no more ({times})"),
-            Task::Collect(method, list) => {
-                let count = self.found.count;
-                info!("{name}: {count} pages written, by {method} ({times})");
-                if list {
-                    info!("{name}: pages{}", self.found);
-                }
-            }
+        let Some(method) = machine.tables.lock().tracking() else {
+            return info!("{name}: is tracked no more ({times})");
+        };
+        let Task::Collect { list } = self.task else {
+            return info!("{name}: is tracked by {method} from now on ({times})");
+        };
+        let count = self.found.count;
+        info!("{name}: {count} pages written, by {method} ({times})");
+        if list {
+            info!("{name}: pages{}", self.found);
         }
-    }
-}
-
-impl Task {
-    fn end(machine: &Machine, tables: &mut NestedTables) -> Self {
-        tables.end_tracking();
-        machine.memory.end_marking();
-        Self::End
     }
 }
 

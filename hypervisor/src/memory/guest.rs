@@ -204,8 +204,8 @@ impl GuestMemory {
         }
     }
 
-    /// Begins to mark the pages that are written from here: the guest's own writes are not seen. No vCPU of the guest
-    /// may run meanwhile.
+    /// Begins to mark the pages that are written from here: the guest's own writes are not seen. A write that is under
+    /// way on another processor is perhaps not marked.
     ///
     /// # Errors
     ///

@@ -72,7 +72,7 @@ impl NestedTables {
     }
 
     /// Begins to track writes: by dirty bits where the processor sets such, unless `protect` says otherwise.
-    /// [`Self::track`] must follow for every region.
+    /// [`Self::track`] must follow for every region before a vCPU of the guest runs.
     pub const fn begin_tracking(&mut self, protect: bool) -> Method {
         let method = if self.format.accessed_dirty && !protect {
             Method::DirtyBits
@@ -150,7 +150,7 @@ impl NestedTables {
         pages
     }
 
-    /// Ends the tracking of writes. [`Self::untrack`] must follow for every region.
+    /// Ends the tracking of writes. [`Self::untrack`] must follow for every region before a vCPU of the guest runs.
     pub const fn end_tracking(&mut self) {
         self.tracking = None;
     }
