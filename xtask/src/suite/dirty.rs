@@ -172,7 +172,7 @@ fn probe(lab: &Lab, processor: &Processor) -> Result<()> {
 const ROUNDS: u32 = 4;
 
 fn linux(lab: &Lab, protect: bool) -> Result<()> {
-    let mut session = lab.boot(&linux::board(2, "[0, 1]", 1, ""))?;
+    let mut session = lab.boot(&linux::board(2, "[0, 1]", 1, "run=selftest;halt"))?;
     linux::userland(&mut session)?;
     boards::shell(&mut session)?;
     begin(&mut session, "linux", protect)?;
