@@ -66,9 +66,22 @@ pub(crate) enum Command {
     Freeze,
     /// Let the guest go on from there.
     Thaw,
+    Track(Tracking),
     Dump,
     Statistics,
     Trace,
+}
+
+/// What is wanted of the tracking of a guest's writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    /// To tell how many pages were written since the last time; or to begin.
+    Report,
+    /// The same, with a list of the pages.
+    List,
+    /// To begin, by write protection even where the processor notes writes itself.
+    Protect,
+    Off,
 }
 
 impl Command {

@@ -19,6 +19,7 @@ mod statistics;
 mod string_io;
 mod task_switch;
 mod trace;
+mod tracking;
 mod virtual_cpu;
 
 pub(crate) use virtual_cpu::{VirtualCpu, Want, Yield};
@@ -96,6 +97,8 @@ struct Run {
     number: AtomicU64,
     /// Whether the owners are to leave their vCPUs' states when it is over.
     freezes: AtomicBool,
+    /// Whether it is over only for a while: the vCPUs stay as they are.
+    pauses: AtomicBool,
     /// Why it is over, if the guest ended it.
     ending: Mutex<Option<Ending>>,
     /// The board's TSC at guest time zero: guest time = TSC - base.
@@ -143,6 +146,8 @@ pub(crate) struct Machine {
     glance: Glance,
     vcpus: Vec<VcpuPort>,
     run: Run,
+    /// Grows when vCPUs must drop the translations that their processors cached, before they run on.
+    translations: AtomicU64,
 }
 
 impl Machine {
@@ -213,6 +218,7 @@ impl Machine {
                 interrupt: AtomicBool::new(false),
             },
             run: Run::default(),
+            translations: AtomicU64::new(0),
             config,
         })
     }
@@ -263,6 +269,25 @@ impl Machine {
     fn freeze_run(&self) {
         self.run.freezes.store(true, Ordering::Relaxed);
         self.end_run(None);
+    }
+
+    /// Interrupts the run: the owners of the vCPUs park them soon, as they are.
+    fn pause_run(&self) {
+        self.run.pauses.store(true, Ordering::Relaxed);
+        self.end_run(None);
+    }
+
+    /// Lets run `number`, which was interrupted, go on.
+    fn resume_run(&self, number: u64) {
+        self.run.number.store(number, Ordering::SeqCst);
+        for vcpu in &self.vcpus {
+            cpu::attend(vcpu.cpu);
+        }
+    }
+
+    /// Makes every vCPU drop the translations that its processor cached, before it runs on. All are parked.
+    fn forget_translations(&self) {
+        self.translations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the run: the owners of the vCPUs park them soon. The first cause counts.

@@ -2,6 +2,7 @@
 
 mod guest;
 mod physical;
+mod written;
 
 pub use guest::{GuestMemory, OutOfBounds};
 pub use physical::{FreeRanges, OutOfMemory, PhysicalMemory};

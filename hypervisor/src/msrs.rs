@@ -48,6 +48,8 @@ const BIOS_SIGN_ID: u32 = 0x8b;
 const MISC_ENABLE: u32 = 0x1a0;
 const XSS: u32 = 0xda0;
 const EFER: u32 = 0xc000_0080;
+/// AMD's northbridge configuration.
+const NB_CFG: u32 = 0xc001_001f;
 
 /// IA32_MISC_ENABLE: fast strings, and branch trace and PEBS unavailable.
 const MISC_ENABLE_VALUE: u64 = 1 | (1 << 11) | (1 << 12);
@@ -57,7 +59,7 @@ pub(crate) fn read(msr: u32) -> Read {
     match msr {
         TSC => Read::Tsc,
         // A PC's kernel reads these without asking CPUID; zero says "nothing special".
-        PLATFORM_ID | BIOS_SIGN_ID => Read::Value(0),
+        PLATFORM_ID | BIOS_SIGN_ID | NB_CFG => Read::Value(0),
         MISC_ENABLE => Read::Value(MISC_ENABLE_VALUE),
         XSS => Read::Value(0),
         EFER => Read::Efer,
@@ -73,6 +75,8 @@ pub(crate) fn write(msr: u32, value: u64) -> Write {
         // Written with zero before CPUID to make the processor report its microcode revision.
         BIOS_SIGN_ID => Write::Ignore,
         MISC_ENABLE => Write::Ignore,
+        // Linux asks AMD's northbridge for ports that reach all of PCI's configuration space.
+        NB_CFG => Write::Ignore,
         // No supervisor state components are offered.
         XSS if value == 0 => Write::Ignore,
         EFER => Write::Efer,

@@ -1,7 +1,7 @@
 //! The operator's shell.
 
 use crate::console;
-use crate::guest::{self, Command, GuestHandle};
+use crate::guest::{self, Command, GuestHandle, Tracking};
 use core::fmt;
 use log::LevelFilter;
 use spin::Mutex;
@@ -28,6 +28,9 @@ freeze GUEST    keep a guest's whole state aside, and erase the guest
 thaw GUEST      let a frozen guest go on
 dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
+dirty GUEST     how many pages a guest wrote since the last time; the first time, begin
+                to track that. A third word: list (which pages), off (track no more),
+                protect (begin, by write protection though the processor has dirty bits)
 stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
 cpus            the processors
@@ -89,6 +92,7 @@ fn execute(line: &str) {
         ("freeze", name) => ask(name, Command::Freeze),
         ("thaw", name) => ask(name, Command::Thaw),
         ("dump", name) => ask(name, Command::Dump),
+        ("dirty", name) => dirty(name, words.next()),
         ("show", name) => with_guest(name, console::show_history),
         ("stat", None) => guest::all()
             .iter()
@@ -137,6 +141,17 @@ impl fmt::Display for Mib {
 
 fn ask(name: Option<&str>, command: Command) {
     with_guest(name, |guest| send(guest, command));
+}
+
+fn dirty(name: Option<&str>, what: Option<&str>) {
+    let tracking = match what {
+        None => Tracking::Report,
+        Some("list") => Tracking::List,
+        Some("protect") => Tracking::Protect,
+        Some("off") => Tracking::Off,
+        Some(other) => return say!("{other}: neither list nor off nor protect\n"),
+    };
+    ask(name, Command::Track(tracking));
 }
 
 fn with_guest(name: Option<&str>, act: impl FnOnce(&GuestHandle)) {

@@ -23,6 +23,8 @@ mod region;
 mod tlb;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vectors;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod writes;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {

@@ -1,6 +1,6 @@
 //! Which program it is, and what all of them have in common.
 
-use crate::{bootmark, clockcheck, disktest, idlecheck, load, tlb, vectors};
+use crate::{bootmark, clockcheck, disktest, idlecheck, load, tlb, vectors, writes};
 use std::env;
 use std::error::Error;
 use std::path::Path;
@@ -20,6 +20,7 @@ const PROGRAMS: &[Program] = &[
     ("load", "[SECONDS]", load::run),
     ("tlb", "[SECONDS]", tlb::run),
     ("vectors", "[ROUNDS]", vectors::run),
+    ("writes", "DEVICE", writes::run),
 ];
 
 /// Runs the program that the first word of the call names.

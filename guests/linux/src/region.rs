@@ -51,6 +51,14 @@ impl Pages {
         self.start
     }
 
+    /// Some of these pages. They must be among them.
+    pub(crate) const fn part(self, first: usize, count: usize) -> Self {
+        Self {
+            start: self.start.wrapping_byte_add(first * PAGE),
+            length: count * PAGE,
+        }
+    }
+
     /// Writes the first word.
     pub(crate) fn write_first(self, value: u64) {
         // SAFETY: the pages are mapped by `map`, and whole words of them are accessed only here and in

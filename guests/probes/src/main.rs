@@ -52,6 +52,8 @@ mod time;
 #[cfg(target_arch = "x86")]
 mod vectors;
 #[cfg(target_arch = "x86")]
+mod writes;
+#[cfg(target_arch = "x86")]
 mod writing;
 
 #[cfg(target_arch = "x86")]

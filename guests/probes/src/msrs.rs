@@ -15,7 +15,7 @@ const LSTAR: u32 = 0xc000_0082;
 const TSC_AUX: u32 = 0xc000_0103;
 
 /// What a guest without APICs has.
-const THERE: [u32; 18] = [
+const THERE: [u32; 19] = [
     TSC,
     0x17,
     0x8b,
@@ -34,6 +34,7 @@ const THERE: [u32; 18] = [
     0xc000_0101,
     0xc000_0102,
     TSC_AUX,
+    0xc001_001f,
 ];
 
 fn read(msr: u32) -> Result<Registers, Fault> {

@@ -4,7 +4,7 @@ use pc::{handover::Boot, idt, power, println};
 
 use crate::{
     apic, bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs,
-    ports, spaces, storm, strings, tables, tasks, time, vectors, writing,
+    ports, spaces, storm, strings, tables, tasks, time, vectors, writes, writing,
 };
 
 /// Why a probe failed, and the number that shows it.
@@ -83,6 +83,7 @@ const PROBES: &[(&str, Probe)] = &[
     ("hlt", time::halts),
     ("fpu", fpu::state),
     ("console", console::echo),
+    ("writes", writes::writes),
 ];
 
 /// Runs the probes that the command line names, one after the other.

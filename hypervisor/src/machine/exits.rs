@@ -12,11 +12,12 @@ use crate::cpuid::Live;
 use crate::memory::PhysicalMemory;
 use crate::msrs;
 use core::fmt;
+use core::sync::atomic::Ordering;
 use devices::lapic::Fault;
 use drivers::tsc;
 use log::{debug, error, info};
 use vcpu::{
-    AccessKind, Active, ControlRegisterAccess, Direction, Event, Exit, IoAccess, MemoryFault,
+    Active, ControlRegisterAccess, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault,
     RareExit, ShellError, Vcpu,
 };
 
@@ -115,6 +116,11 @@ impl<V: Vcpu> VirtualCpu<V> {
             return Ok(End::Interrupted);
         };
         let mut active = vcpu.activate(cpu, &self.machine.memory)?;
+        let translations = self.machine.translations.load(Ordering::Relaxed);
+        if self.translations != translations {
+            active.flush()?;
+            self.translations = translations;
+        }
         let mut context = Context {
             machine: self.machine,
             platform: Platform::new(self.machine, self.index, &mut self.local),
@@ -221,8 +227,7 @@ impl Context<'_> {
                 }
                 Exit::Rare(reason) => {
                     let exit = active.rare_exit(reason)?;
-                    kind = rare_kind(exit);
-                    self.rare(active, exit)?;
+                    kind = self.rare(active, exit)?;
                     event = self.next_event(until);
                     kind
                 }
@@ -424,7 +429,7 @@ impl Context<'_> {
     }
 
     #[cold]
-    fn rare(&mut self, active: &mut impl Active, exit: RareExit) -> Result<(), Crash> {
+    fn rare(&mut self, active: &mut impl Active, exit: RareExit) -> Result<Kind, Crash> {
         match exit {
             RareExit::ControlRegister(access) => self.control_register(active, access)?,
             RareExit::SetXcr => self.set_xcr(active)?,
@@ -444,14 +449,19 @@ impl Context<'_> {
             RareExit::NmiWindow | RareExit::Handled => {}
             RareExit::MachineCheck => cpu::machine_check("while a guest ran"),
             RareExit::TripleFault => return Err(Crash::TripleFault),
-            RareExit::Memory(fault) => self.memory_fault(active, fault)?,
+            RareExit::Memory(fault) => {
+                if memory_access::permit(active, self.machine, self.frames, fault)? {
+                    return Ok(Kind::Page);
+                }
+                self.memory_fault(active, fault)?;
+            }
             RareExit::TaskSwitch(switch) => match active.task_switching() {
                 Some(vcpu) => task_switch::perform(vcpu, &self.machine.memory, switch)?,
                 None => return Err(Crash::Unexpected(exit)),
             },
             other => return Err(Crash::Unexpected(other)),
         }
-        Ok(())
+        Ok(rare_kind(exit))
     }
 
     /// XSETBV, which may exit before the processor has looked whether it is allowed at all.
@@ -468,18 +478,8 @@ impl Context<'_> {
         Ok(active.skip_instruction()?)
     }
 
-    /// A fetch from a large page makes it executable in small ones; anything else is not the guest's.
+    /// An access to memory that is not the guest's: to a mapped device, perhaps.
     fn memory_fault(&mut self, active: &mut impl Active, fault: MemoryFault) -> Result<(), Crash> {
-        let fetch = fault.kind == AccessKind::Fetch;
-        if fetch
-            && self
-                .machine
-                .tables
-                .lock()
-                .make_executable(fault.physical, &mut *self.frames.lock())?
-        {
-            return Ok(active.flush()?);
-        }
         let Some(device) = self.platform.mapped(fault.physical) else {
             return Err(Crash::Memory(fault));
         };

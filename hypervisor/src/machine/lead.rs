@@ -1,12 +1,15 @@
 //! The life of a guest: start, end, and start again. One processor leads it, the owner of vCPU 0; the others let go of
 //! the guest when its run is over, and this one waits for that before it touches what they share.
 
+use super::tracking::Pass;
 use super::{ACPI_TABLES, Ending, Machine, StartFailure, frozen};
-use crate::guest::{Command, GuestState};
+use crate::cpu;
+use crate::guest::{Command, GuestState, Tracking};
 use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
 use config::{ImageFormat, OnCrash};
+use core::sync::atomic::Ordering;
 use devices::Pc;
 use drivers::tsc;
 use log::{error, info};
@@ -42,6 +45,8 @@ enum Stage {
     Erasing(u64),
     /// Memory that was kept is being put back, up to this address.
     PuttingBack(u64),
+    /// A look is taken at the pages that the guest writes, while the run is interrupted, if there is one.
+    Tracking(Pass),
 }
 
 /// What comes after the end of a run.
@@ -122,6 +127,26 @@ impl Lead {
         machine.handle.set_state(GuestState::Running);
     }
 
+    /// Goes through the guest's memory for the tracking of its writes.
+    fn track(&mut self, machine: &Machine, wanted: Tracking) {
+        match self.stage {
+            Stage::Running | Stage::Idle => {
+                if let Some(pass) = Pass::new(machine, wanted) {
+                    if matches!(self.stage, Stage::Running) {
+                        machine.pause_run();
+                    }
+                    self.stage = Stage::Tracking(pass);
+                }
+            }
+            _ => info!("{}: is being made ready", machine.handle.name),
+        }
+    }
+
+    /// Whether the next order must wait.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self.stage, Stage::Tracking(_))
+    }
+
     /// Does what the operator wants of the guest as a whole.
     pub(super) fn command(
         &mut self,
@@ -142,6 +167,7 @@ impl Lead {
             Command::Stop => self.stop(machine),
             Command::Freeze => self.freeze(machine, frames),
             Command::Thaw => self.thaw(machine),
+            Command::Track(wanted) => self.track(machine, wanted),
             // For each vCPU.
             Command::Dump | Command::Statistics | Command::Trace => {}
         }
@@ -157,15 +183,25 @@ impl Lead {
 
     /// Does what is to be done now, in a step of some microseconds at most.
     #[inline(always)]
-    pub(super) fn step(&mut self, machine: &'static Machine, now: u64) -> Step {
+    pub(super) fn step(
+        &mut self,
+        machine: &'static Machine,
+        now: u64,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Step {
         match self.stage {
             Stage::Running if machine.is_running() => Step::Nothing,
-            _ => self.change(machine, now),
+            _ => self.change(machine, now, frames),
         }
     }
 
     #[cold]
-    fn change(&mut self, machine: &'static Machine, now: u64) -> Step {
+    fn change(
+        &mut self,
+        machine: &'static Machine,
+        now: u64,
+        frames: &spin::Mutex<PhysicalMemory>,
+    ) -> Step {
         match &mut self.stage {
             Stage::Idle => Step::Nothing,
             Stage::Running => {
@@ -195,6 +231,15 @@ impl Lead {
                 }
                 info!("{}: restarting", machine.handle.name);
                 self.start(machine);
+                Step::More
+            }
+            Stage::Tracking(pass) => {
+                if !machine.is_quiet() {
+                    return Step::Nothing;
+                }
+                if pass.step(machine, frames) {
+                    self.tracked(machine);
+                }
                 Step::More
             }
             Stage::Scrubbing(_)
@@ -280,6 +325,24 @@ impl Lead {
         self.stage = Stage::Running;
         machine.begin_run(self.runs, devices, base);
         Step::Begin(start)
+    }
+
+    /// A pass for the tracking of writes is done.
+    fn tracked(&mut self, machine: &Machine) {
+        let ending = machine.run.ending.lock().take();
+        let paused = machine.run.pauses.swap(false, Ordering::Relaxed);
+        let stage = core::mem::take(&mut self.stage);
+        if let Some(ending) = ending {
+            self.ended(machine, ending);
+        } else if paused {
+            self.stage = Stage::Running;
+            machine.resume_run(self.runs);
+        }
+        if let Stage::Tracking(pass) = stage {
+            pass.report(machine);
+        }
+        // For the orders that have waited.
+        cpu::attend(machine.vcpus[0].cpu);
     }
 
     /// Fills a piece of a disk; whether there was something to fill.

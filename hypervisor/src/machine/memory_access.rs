@@ -1,14 +1,41 @@
-//! A guest's access to a device that is mapped into its memory.
+//! A guest's accesses to memory that exit: those that were not yet allowed, and those to a device that is mapped there.
 
+use super::Machine;
 use super::crash::Crash;
 use super::platform::{Mapped, Platform};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, PhysicalMemory};
 use crate::mmio::{self, Registers, Target};
 use drivers::tsc;
-use vcpu::{Active, GuestView, MemoryFault, SegmentRegister, ShellError};
+use vcpu::{AccessKind, Active, GuestView, MemoryFault, SegmentRegister, ShellError};
 
 /// The longest instruction in bytes.
 pub(super) const INSTRUCTION_MAX: usize = 15;
+
+/// An access to the guest's own memory that was only not yet allowed is allowed now: a fetch from a large page makes
+/// it executable in small ones, and the first write to a page whose writes are tracked is noted. Returns whether it
+/// was such a one.
+pub(super) fn permit(
+    active: &mut impl Active,
+    machine: &Machine,
+    frames: &spin::Mutex<PhysicalMemory>,
+    fault: MemoryFault,
+) -> Result<bool, Crash> {
+    if !machine.memory.contains(fault.physical, 1) {
+        return Ok(false);
+    }
+    let mut tables = machine.tables.lock();
+    match fault.kind {
+        AccessKind::Read => Ok(false),
+        AccessKind::Write => Ok(tables.note_write(fault.physical)),
+        AccessKind::Fetch => {
+            let allowed = tables.make_executable(fault.physical, &mut *frames.lock())?;
+            if allowed {
+                active.flush()?;
+            }
+            Ok(allowed)
+        }
+    }
+}
 
 /// Executes the instruction that touched the device.
 pub(super) fn perform(

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     ControlRegister,
     /// An access to a device that is mapped into memory.
     Mapped,
+    /// An access to memory that was not yet allowed.
+    Page,
     Pause,
     TaskSwitch,
     /// The end of an interrupt whose local APIC the processor keeps.
@@ -28,7 +30,7 @@ pub(super) enum Kind {
     Other,
 }
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "schedule",
     "cpuid",
     "in",
@@ -42,6 +44,7 @@ const NAMES: [&str; 17] = [
     "window",
     "cr",
     "mmio",
+    "page",
     "pause",
     "task-switch",
     "eoi",

@@ -69,6 +69,8 @@ pub(crate) struct VirtualCpu<V> {
     pub(super) told_dead: bool,
     /// The run that it was last made ready for.
     pub(super) run_number: u64,
+    /// The machine's number as its processor last dropped cached translations.
+    pub(super) translations: u64,
     pub(super) statistics: Statistics,
     pub(super) trace: Trace,
     /// That of vCPU 0 leads the guest's life.
@@ -86,6 +88,7 @@ impl<V: Vcpu> VirtualCpu<V> {
             turn_ends: 0,
             told_dead: false,
             run_number: 0,
+            translations: 0,
             statistics: Statistics::default(),
             trace: Trace::new(),
             lead: (index == 0).then(Lead::default),
@@ -98,6 +101,9 @@ impl<V: Vcpu> VirtualCpu<V> {
 
     /// The next order of the operator's for this vCPU.
     pub(crate) fn next_command(&self) -> Option<Command> {
+        if self.lead.as_ref().is_some_and(Lead::is_busy) {
+            return None;
+        }
         self.machine.handle.next_command(self.index)
     }
 
@@ -141,6 +147,9 @@ impl<V: Vcpu> VirtualCpu<V> {
         if let Some(at) = self.lead.as_ref().and_then(Lead::next_event) {
             return Some(at);
         }
+        if self.machine.is_parked(self.index) {
+            return None;
+        }
         match self.activity {
             Activity::Parked | Activity::WaitForStartUp => None,
             // Nothing that a timer brings would wake it, or another vCPU.
@@ -160,7 +169,7 @@ impl<V: Vcpu> VirtualCpu<V> {
     ) -> Want {
         let mut start = None;
         if let Some(lead) = &mut self.lead {
-            match lead.step(self.machine, now) {
+            match lead.step(self.machine, now, frames) {
                 Step::Nothing => {}
                 Step::More => return Want::Attention,
                 Step::Begin(state) => start = state,
@@ -209,6 +218,10 @@ impl<V: Vcpu> VirtualCpu<V> {
     /// Lets go of a run that is over. No other vCPU may be in the processor.
     #[cold]
     pub(crate) fn leave(&mut self, cpu: &mut V::Shell) {
+        if self.machine.run.pauses.load(Ordering::Relaxed) {
+            self.park(cpu);
+            return self.machine.leave_run(self.index);
+        }
         if self.machine.run.freezes.load(Ordering::Relaxed) {
             self.save(cpu);
         }

@@ -1,8 +1,10 @@
 //! The memory of a guest, as the hypervisor reaches it.
 
+use super::written::Written;
+use alloc::collections::TryReserveError;
 use core::fmt;
 use core::ops::Range;
-use vcpu::DirectMap;
+use vcpu::{DirectMap, PageSet};
 
 /// An access outside the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +28,13 @@ impl fmt::Display for OutOfBounds {
 impl core::error::Error for OutOfBounds {}
 
 /// A guest's RAM, guest-physical 0 to its size. All host accesses to it go through here: they are
-/// bounds-checked, they copy (so a guest that changes memory meanwhile is seen once), and no
-/// reference into guest memory ever exists.
+/// bounds-checked, they copy (so a guest that changes memory meanwhile is seen once), no
+/// reference into guest memory ever exists, and the pages that they write are marked while that is wanted.
 #[derive(Debug)]
 pub struct GuestMemory {
     base: *mut u8,
     size: u64,
+    written: Written,
 }
 
 // SAFETY: the memory belongs to this value and the guest; the pointer is valid on every processor.
@@ -51,6 +54,7 @@ impl GuestMemory {
         Self {
             base: map.pointer(host_physical),
             size,
+            written: Written::default(),
         }
     }
 
@@ -81,6 +85,7 @@ impl GuestMemory {
         let at = self.locate(address, from.len())?;
         // SAFETY: as in `read`.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
+        self.written.mark(address, from.len() as u64);
         Ok(())
     }
 
@@ -100,6 +105,7 @@ impl GuestMemory {
         let to = self.locate(address, length)?;
         // SAFETY: both are in bounds; `copy` does not mind if they are the same memory.
         unsafe { core::ptr::copy(from, to, length) };
+        self.written.mark(address, length as u64);
         Ok(())
     }
 
@@ -146,6 +152,7 @@ impl GuestMemory {
         let at = self.locate_u16(address)?;
         // SAFETY: as in `load_u16`.
         unsafe { at.write_volatile(value.to_le()) };
+        self.written.mark(address, 2);
         Ok(())
     }
 
@@ -176,6 +183,7 @@ impl GuestMemory {
                     .wrapping_add(range.start as usize)
                     .write_bytes(0, length as usize)
             };
+            self.written.mark(range.start, length);
         }
     }
 
@@ -192,7 +200,28 @@ impl GuestMemory {
                     length as usize,
                 );
             };
+            self.written.mark(range.start, length);
         }
+    }
+
+    /// Begins to mark the pages that are written from here: the guest's own writes are not seen. A write that is under
+    /// way on another processor is perhaps not marked.
+    ///
+    /// # Errors
+    ///
+    /// [`TryReserveError`] where there is no memory for the marks.
+    pub fn begin_marking(&self) -> Result<(), TryReserveError> {
+        self.written.begin(self.size)
+    }
+
+    /// Marks pages no more.
+    pub fn end_marking(&self) {
+        self.written.end();
+    }
+
+    /// The pages of the region around an address that are marked; they are marked no more.
+    pub fn take_marked(&self, address: u64) -> PageSet {
+        self.written.take(address)
     }
 
     fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
@@ -220,6 +249,7 @@ pub(crate) mod fake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vcpu::REGION_SIZE;
 
     #[test]
     fn accesses_stay_inside() {
@@ -248,6 +278,47 @@ mod tests {
         assert!(memory.write(u64::MAX, &[0]).is_err());
         assert!(memory.write(0x1000, &[]).is_ok());
         assert!(memory.write(0x1001, &[]).is_err());
+    }
+
+    /// The numbers of the marked pages.
+    fn marked(memory: &GuestMemory) -> Vec<u64> {
+        (0..memory.size())
+            .step_by(REGION_SIZE as usize)
+            .flat_map(|at| {
+                memory
+                    .take_marked(at)
+                    .iter()
+                    .map(move |page| at / 0x1000 + page)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_write_marks_its_pages() {
+        let (memory, other) = (fake::memory(0x20_3000), fake::memory(0x20_3000));
+        memory.write(0x5000, &[1]).unwrap();
+        assert_eq!(marked(&memory), []);
+        memory.begin_marking().unwrap();
+        other.transfer(0, &memory, 0x5000, 0x2000).unwrap();
+        assert_eq!(marked(&memory), []);
+        memory.write(0x5fff, &[1, 2]).unwrap();
+        memory.write(0x9000, &[]).unwrap();
+        memory.write(0x20_2fff, &[1]).unwrap();
+        assert!(memory.write(0x20_2fff, &[1, 2]).is_err());
+        assert_eq!(marked(&memory), [5, 6, 0x202]);
+        assert_eq!(marked(&memory), []);
+        memory.transfer(0x1f_ffff, &other, 0, 0x1002).unwrap();
+        assert_eq!(marked(&memory), [0x1ff, 0x200, 0x201]);
+        memory.store_u16(0x7ffe, 1).unwrap();
+        memory.scrub(0x20_1fff..0x30_0000);
+        assert_eq!(marked(&memory), [7, 0x201, 0x202]);
+        memory.copy_from(&other, 0x10_0000..0x10_1000);
+        memory.read_u64(0).unwrap();
+        assert_eq!(marked(&memory), [0x100]);
+        memory.end_marking();
+        memory.write(0x5000, &[1]).unwrap();
+        assert_eq!(marked(&memory), []);
+        assert_eq!(marked(&other), []);
     }
 
     #[test]

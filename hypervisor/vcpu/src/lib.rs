@@ -31,7 +31,9 @@ pub use exit::{
 #[cfg(any(test, feature = "fake-frames"))]
 pub use memory::fake;
 pub use memory::{DirectMap, FRAME_SIZE, Frame, FrameSource};
-pub use nested::{Encoding, Format, NestedTables, Permissions, TablesError};
+pub use nested::{
+    Encoding, Format, Method, NestedTables, PageSet, Permissions, REGION_SIZE, TablesError,
+};
 pub use paging::{CodeAndTask, Paging};
 pub use registers::Registers;
 pub use resident::{AddressWidths, Barriers, Resident};

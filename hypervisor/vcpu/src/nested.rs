@@ -2,10 +2,19 @@
 //! 3, section 29.3) and AMD's nested page tables (APM volume 2, section 15.25) have the same shape and differ in
 //! the bits of their entries.
 
+mod encoding;
+mod pages;
+mod tracking;
+
+pub use encoding::{Encoding, Format, Permissions};
+pub use pages::{PageSet, REGION_SIZE};
+pub use tracking::Method;
+
 use crate::memory::{DirectMap, Frame, FrameSource};
 use alloc::vec::Vec;
-use bitflags::bitflags;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use encoding::{EXECUTABLE_WHEN_SMALL, LARGE, WRITABLE_WHEN_NOTED};
 
 const PAGE_4K: u64 = 1 << 12;
 const PAGE_2M: u64 = 1 << 21;
@@ -14,127 +23,6 @@ const PAGE_1G: u64 = 1 << 30;
 const ADDRESS_BITS: u32 = 48;
 const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
 const ENTRIES: usize = 512;
-
-bitflags! {
-    /// What a guest may do with a page.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Permissions: u64 {
-        /// Read.
-        const READ = 1 << 0;
-        /// Write.
-        const WRITE = 1 << 1;
-        /// Fetch instructions.
-        const EXECUTE = 1 << 2;
-        /// All of these.
-        const ALL = 0b111;
-    }
-}
-
-/// The entry maps a large page, in either encoding.
-const LARGE: u64 = 1 << 7;
-/// Ours (processors ignore it): the page may be executed once it is made of 4 KiB pages.
-const EXECUTABLE_WHEN_SMALL: u64 = 1 << 52;
-
-/// Whose entries they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// Intel's: permissions as in [`Permissions`], the memory type in each leaf.
-    Extended,
-    /// AMD's: entries of ordinary page tables, walked as for user accesses.
-    Nested,
-}
-
-/// Bits of AMD's entries (APM volume 2, section 5.3).
-mod page {
-    pub(super) const PRESENT: u64 = 1 << 0;
-    pub(super) const WRITABLE: u64 = 1 << 1;
-    pub(super) const USER: u64 = 1 << 2;
-    pub(super) const NO_EXECUTE: u64 = 1 << 63;
-}
-
-impl Encoding {
-    /// A table that everything may be reached through.
-    const fn table(self, address: u64) -> u64 {
-        // READ, WRITE and EXECUTE here, PRESENT, WRITABLE and USER there.
-        address | 0b111
-    }
-
-    /// A leaf for a page of ordinary memory (write-back).
-    const fn leaf(self, address: u64, permissions: Permissions) -> u64 {
-        const WRITE_BACK: u64 = 6 << 3;
-        let bits = self.permission_bits(permissions);
-        match self {
-            Self::Extended => address | bits | WRITE_BACK,
-            // The host's PAT has write-back as its first type.
-            Self::Nested => address | bits,
-        }
-    }
-
-    const fn permission_bits(self, permissions: Permissions) -> u64 {
-        match self {
-            Self::Extended => permissions.bits(),
-            Self::Nested => {
-                let mut bits = 0;
-                if permissions.contains(Permissions::READ) {
-                    bits |= page::PRESENT | page::USER;
-                }
-                if permissions.contains(Permissions::WRITE) {
-                    bits |= page::WRITABLE;
-                }
-                if !permissions.contains(Permissions::EXECUTE) {
-                    bits |= page::NO_EXECUTE;
-                }
-                bits
-            }
-        }
-    }
-
-    const fn is_present(self, entry: u64) -> bool {
-        match self {
-            Self::Extended => entry & Permissions::ALL.bits() != 0,
-            Self::Nested => entry & page::PRESENT != 0,
-        }
-    }
-
-    const fn permissions(self, entry: u64) -> Permissions {
-        match self {
-            Self::Extended => Permissions::from_bits_truncate(entry),
-            Self::Nested => {
-                let mut found = Permissions::READ;
-                if entry & page::WRITABLE != 0 {
-                    found = found.union(Permissions::WRITE);
-                }
-                if entry & page::NO_EXECUTE == 0 {
-                    found = found.union(Permissions::EXECUTE);
-                }
-                found
-            }
-        }
-    }
-
-    /// The entry with execution allowed.
-    const fn executable(self, entry: u64) -> u64 {
-        match self {
-            Self::Extended => entry | Permissions::EXECUTE.bits(),
-            Self::Nested => entry & !page::NO_EXECUTE,
-        }
-    }
-}
-
-/// How tables are written for a processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format {
-    /// Whose entries they are.
-    pub encoding: Encoding,
-    /// There are leaves of 2 MiB.
-    pub pages_2m: bool,
-    /// There are leaves of 1 GiB.
-    pub pages_1g: bool,
-    /// The processor sets the accessed and dirty bits of leaves.
-    pub accessed_dirty: bool,
-    /// Large pages may be executable (see [`NestedTables::make_executable`]).
-    pub large_executable: bool,
-}
 
 /// Why a mapping was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +57,18 @@ pub struct NestedTables {
     map: DirectMap,
     /// Every table, root included; owned here, linked by physical address.
     tables: Vec<Frame>,
+    /// Tables that are linked no more: for the next pages that are made small.
+    spare: Vec<Frame>,
     format: Format,
+    tracking: Option<Method>,
+}
+
+/// An entry, and where it is.
+struct Link {
+    table: u64,
+    slot: usize,
+    entry: u64,
+    level: u32,
 }
 
 impl NestedTables {
@@ -185,7 +84,9 @@ impl NestedTables {
             root: root.physical(),
             map,
             tables: alloc::vec![root],
+            spare: Vec::new(),
             format,
+            tracking: None,
         })
     }
 
@@ -243,52 +144,48 @@ impl NestedTables {
         guest: u64,
         frames: &mut impl FrameSource,
     ) -> Result<bool, TablesError> {
-        if guest >> ADDRESS_BITS != 0 {
+        let Some((leaf, size)) = self.walk(guest) else {
             return Ok(false);
+        };
+        if leaf & EXECUTABLE_WHEN_SMALL != 0 {
+            self.make_small(guest, frames)?;
+            return Ok(true);
         }
-        let mut table = self.root;
-        for level in (1..4).rev() {
-            let slot = index(guest, level);
-            let mut entry = self.entry(table, slot);
-            if !self.encoding().is_present(entry) {
-                return Ok(false);
-            }
-            if entry & LARGE != 0 {
-                if entry & EXECUTABLE_WHEN_SMALL == 0 {
-                    return Ok(false);
-                }
-                entry = self.split(entry, level, frames)?;
-                self.set_entry(table, slot, entry);
-            }
-            table = entry & ADDRESS_MASK;
+        Ok(size == PAGE_4K && self.permissions(leaf).contains(Permissions::EXECUTE))
+    }
+
+    /// Makes the page around `guest`, if there is one, of 4 KiB pages.
+    fn make_small(&mut self, guest: u64, frames: &mut impl FrameSource) -> Result<(), TablesError> {
+        while let Some(link) = self.descend(guest, 1)
+            && link.entry & LARGE != 0
+        {
+            let entry = self.split(link.entry, link.level, frames)?;
+            self.set_entry(link.table, link.slot, entry);
         }
-        let leaf = self.entry(table, index(guest, 0));
-        Ok(self.encoding().is_present(leaf)
-            && self.permissions(leaf).contains(Permissions::EXECUTE))
+        Ok(())
     }
 
     /// A table that maps what the large page `entry` of `level` maps, in pages one size smaller;
-    /// returns the entry that points to it.
+    /// returns the entry that points to it. What the processor noted in `entry` is dropped.
     fn split(
         &mut self,
         entry: u64,
         level: u32,
         frames: &mut impl FrameSource,
     ) -> Result<u64, TablesError> {
-        let size = page_size(level - 1);
-        let mut part = entry;
-        if level == 1 {
-            part = self
-                .encoding()
-                .executable(part & !(LARGE | EXECUTABLE_WHEN_SMALL));
-        }
-        let frame = frames.frame().ok_or(TablesError::OutOfMemory)?;
+        let encoding = self.encoding();
+        let (size, granted) = (page_size(level - 1), self.granted(entry));
+        let frame = match self.spare.pop() {
+            Some(frame) => frame,
+            None => frames.frame().ok_or(TablesError::OutOfMemory)?,
+        };
         let address = frame.physical();
         self.tables.push(frame);
+        let part = self.leaf(entry & ADDRESS_MASK, granted, level - 1);
         for slot in 0..ENTRIES {
             self.set_entry(address, slot, part + slot as u64 * size);
         }
-        Ok(self.encoding().table(address))
+        Ok(encoding.table(address))
     }
 
     /// The host-physical address and the permissions of a guest-physical one.
@@ -302,7 +199,7 @@ impl NestedTables {
     /// Bytes that the tables take.
     #[must_use]
     pub fn table_bytes(&self) -> u64 {
-        self.tables.len() as u64 * PAGE_4K
+        (self.tables.len() + self.spare.len()) as u64 * PAGE_4K
     }
 
     /// What leads the processor to the tables: the EPT pointer of a VMCS (Intel SDM volume 3, section 25.6.11:
@@ -339,35 +236,74 @@ impl NestedTables {
         .map_or(PAGE_4K, |(size, _)| size)
     }
 
-    fn entry_pointer(&self, table: u64, index: usize) -> *mut u64 {
-        self.map.pointer(table).cast::<u64>().wrapping_add(index)
+    /// What a leaf of `level` grants once it is made of 4 KiB pages, and its first write was noticed.
+    const fn granted(&self, entry: u64) -> Permissions {
+        let mut granted = self.permissions(entry);
+        if entry & EXECUTABLE_WHEN_SMALL != 0 {
+            granted = granted.union(Permissions::EXECUTE);
+        }
+        if entry & WRITABLE_WHEN_NOTED != 0 {
+            granted = granted.union(Permissions::WRITE);
+        }
+        granted
+    }
+
+    /// A leaf of `level` that grants this, as far as that is wise at its size.
+    fn leaf(&self, host: u64, granted: Permissions, level: u32) -> u64 {
+        let (mut allowed, mut more) = (granted, 0);
+        if level > 0 {
+            more = LARGE;
+            if !self.format.large_executable && granted.contains(Permissions::EXECUTE) {
+                allowed.remove(Permissions::EXECUTE);
+                more |= EXECUTABLE_WHEN_SMALL;
+            }
+        }
+        self.encoding().leaf(host, allowed) | more
+    }
+
+    /// An entry. The processor sets bits in it at any time: what is there already is changed by atomic operations.
+    fn slot(&self, table: u64, index: usize) -> &AtomicU64 {
+        let entry = self.map.pointer(table).cast::<u64>().wrapping_add(index);
+        // SAFETY: `table` is the address of one of our tables, which live as long as `self`, and `index` is below 512.
+        // Every access from here is atomic, as the processor's are.
+        unsafe { AtomicU64::from_ptr(entry) }
     }
 
     fn entry(&self, table: u64, index: usize) -> u64 {
-        // SAFETY: `table` is the address of one of our tables and `index` is below 512. The
-        // processor may set accessed and dirty bits meanwhile, hence volatile.
-        unsafe { self.entry_pointer(table, index).read_volatile() }
+        self.slot(table, index).load(Ordering::Relaxed)
     }
 
+    /// Writes an entry that was not present, or one that is replaced as a whole: by one that maps the same memory. A
+    /// table that it links is written before.
     fn set_entry(&mut self, table: u64, index: usize, value: u64) {
-        // SAFETY: as in `entry`. Entries written here were not present, or are replaced by ones that map
-        // the same memory with more rights.
-        unsafe { self.entry_pointer(table, index).write_volatile(value) }
+        self.slot(table, index).store(value, Ordering::Release);
     }
 
     /// The leaf entry for an address, and the size of its page.
     fn walk(&self, guest: u64) -> Option<(u64, u64)> {
+        let leaf = self.descend(guest, 0)?;
+        Some((leaf.entry, page_size(leaf.level)))
+    }
+
+    /// The entry of level `to` that an address leads to, or the leaf above; `None` where nothing is mapped.
+    fn descend(&self, guest: u64, to: u32) -> Option<Link> {
         if guest >> ADDRESS_BITS != 0 {
             return None;
         }
         let mut table = self.root;
         for level in (0..4).rev() {
-            let entry = self.entry(table, index(guest, level));
+            let slot = index(guest, level);
+            let entry = self.entry(table, slot);
             if !self.encoding().is_present(entry) {
                 return None;
             }
-            if level == 0 || entry & LARGE != 0 {
-                return Some((entry, page_size(level)));
+            if level == to || entry & LARGE != 0 {
+                return Some(Link {
+                    table,
+                    slot,
+                    entry,
+                    level,
+                });
             }
             table = entry & ADDRESS_MASK;
         }
@@ -419,16 +355,7 @@ impl NestedTables {
                 entry & ADDRESS_MASK
             };
         }
-        let mut allowed = permissions;
-        let mut large = 0;
-        if leaf_level > 0 {
-            large = LARGE;
-            if !self.format.large_executable && permissions.contains(Permissions::EXECUTE) {
-                allowed.remove(Permissions::EXECUTE);
-                large |= EXECUTABLE_WHEN_SMALL;
-            }
-        }
-        let value = self.encoding().leaf(host, allowed) | large;
+        let value = self.leaf(host, permissions, leaf_level);
         self.set_entry(table, index(guest, leaf_level), value);
         Ok(())
     }
@@ -445,178 +372,4 @@ const fn index(guest: u64, level: u32) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::fake::Heap;
-    use proptest::prelude::*;
-
-    fn map_all(
-        tables: &mut NestedTables,
-        guest: u64,
-        host: u64,
-        length: u64,
-    ) -> Result<(), TablesError> {
-        let mut heap = Heap { left: 4096 };
-        // SAFETY: no processor uses these tables.
-        unsafe { tables.map(guest, host, length, Permissions::ALL, &mut heap) }
-    }
-
-    fn format(encoding: Encoding, largest: u64) -> Format {
-        Format {
-            encoding,
-            pages_2m: largest >= PAGE_2M,
-            pages_1g: largest >= PAGE_1G,
-            accessed_dirty: true,
-            large_executable: true,
-        }
-    }
-
-    fn empty(largest: u64) -> NestedTables {
-        let format = format(Encoding::Extended, largest);
-        NestedTables::new(format, &mut Heap { left: 1 }).unwrap()
-    }
-
-    #[test]
-    fn aligned_ranges_use_large_pages() {
-        let mut tables = empty(PAGE_1G);
-        map_all(&mut tables, 0, PAGE_1G, 2 * PAGE_1G).unwrap();
-        assert_eq!(tables.table_bytes(), 2 * PAGE_4K);
-        let mut tables = empty(PAGE_2M);
-        map_all(&mut tables, 0, PAGE_1G, PAGE_1G).unwrap();
-        assert_eq!(tables.table_bytes(), 3 * PAGE_4K);
-        assert_eq!(
-            tables.translate(PAGE_1G - 1),
-            Some((2 * PAGE_1G - 1, Permissions::ALL))
-        );
-        assert_eq!(tables.translate(PAGE_1G), None);
-    }
-
-    #[test]
-    fn bad_ranges_are_refused() {
-        let mut tables = empty(PAGE_1G);
-        assert_eq!(
-            map_all(&mut tables, 1, 0, PAGE_4K),
-            Err(TablesError::Unaligned)
-        );
-        assert_eq!(map_all(&mut tables, 0, 0, 0), Err(TablesError::Unaligned));
-        assert_eq!(
-            map_all(&mut tables, 1 << 48, 0, PAGE_4K),
-            Err(TablesError::OutOfRange)
-        );
-        assert_eq!(
-            map_all(&mut tables, 0, !0xfff, PAGE_2M),
-            Err(TablesError::OutOfRange)
-        );
-        map_all(&mut tables, PAGE_2M, 0, PAGE_4K).unwrap();
-        assert_eq!(
-            map_all(&mut tables, 0, 0, PAGE_1G),
-            Err(TablesError::Overlap)
-        );
-        assert_eq!(tables.translate(0), None);
-    }
-
-    #[test]
-    fn code_in_large_pages_is_split_at_its_first_execution() {
-        code_is_split(Encoding::Extended);
-        code_is_split(Encoding::Nested);
-    }
-
-    fn code_is_split(encoding: Encoding) {
-        let format = Format {
-            large_executable: false,
-            ..format(encoding, PAGE_1G)
-        };
-        let mut tables = NestedTables::new(format, &mut Heap { left: 1 }).unwrap();
-        map_all(&mut tables, 0, 4 * PAGE_1G, 2 * PAGE_1G).unwrap();
-        let before = tables.table_bytes();
-        let data = Permissions::READ | Permissions::WRITE;
-        let at = PAGE_1G + 3 * PAGE_2M + 0x5123;
-        assert_eq!(tables.translate(at), Some((at + 4 * PAGE_1G, data)));
-        let mut heap = Heap { left: 8 };
-        assert_eq!(tables.make_executable(at, &mut heap), Ok(true));
-        assert_eq!(tables.table_bytes(), before + 2 * PAGE_4K);
-        assert_eq!(
-            tables.translate(at),
-            Some((at + 4 * PAGE_1G, Permissions::ALL))
-        );
-        // The neighbourhood in the same 2 MiB follows, the rest does not, and every address stays.
-        for (address, permissions) in [
-            (at - 0x5123, Permissions::ALL),
-            (PAGE_1G + 4 * PAGE_2M - 1, Permissions::ALL),
-            (PAGE_1G + 4 * PAGE_2M, data),
-            (PAGE_1G + 3 * PAGE_2M - 1, data),
-            (0, data),
-            (2 * PAGE_1G - 1, data),
-        ] {
-            assert_eq!(
-                tables.translate(address),
-                Some((address + 4 * PAGE_1G, permissions))
-            );
-        }
-        assert_eq!(tables.make_executable(at, &mut heap), Ok(true));
-        assert_eq!(tables.make_executable(2 * PAGE_1G, &mut heap), Ok(false));
-        assert_eq!(tables.make_executable(1 << 48, &mut heap), Ok(false));
-        heap.left = 0;
-        assert_eq!(
-            tables.make_executable(0, &mut heap),
-            Err(TablesError::OutOfMemory)
-        );
-    }
-
-    #[test]
-    fn exhausted_memory_is_reported() {
-        let mut tables = empty(PAGE_4K);
-        let mut heap = Heap { left: 2 };
-        // SAFETY: no processor uses these tables.
-        let result = unsafe { tables.map(0, 0, PAGE_4K, Permissions::ALL, &mut heap) };
-        assert_eq!(result, Err(TablesError::OutOfMemory));
-    }
-
-    #[test]
-    fn leaf_bits_are_the_manuals() {
-        let mut tables = empty(PAGE_1G);
-        let mut heap = Heap { left: 16 };
-        // SAFETY: no processor uses these tables.
-        unsafe { tables.map(0, 0, PAGE_2M, Permissions::READ, &mut heap) }.unwrap();
-        let (entry, size) = tables.walk(0).unwrap();
-        assert_eq!((entry, size), (0b1011_0001, PAGE_2M));
-        assert_eq!(tables.pointer() & 0xfff, 0b101_1110);
-        let format = format(Encoding::Nested, PAGE_1G);
-        let mut npt = NestedTables::new(format, &mut heap).unwrap();
-        assert_eq!(npt.pointer() & 0xfff, 0);
-        let code = Permissions::READ | Permissions::EXECUTE;
-        for (at, permissions, entry) in [
-            (0, Permissions::READ, 0x8000_0000_0000_0085),
-            (PAGE_2M, Permissions::ALL, 0x20_0087),
-            (2 * PAGE_2M, code, 0x40_0085),
-        ] {
-            // SAFETY: no processor uses these tables.
-            unsafe { npt.map(at, at, PAGE_2M, permissions, &mut heap) }.unwrap();
-            assert_eq!(npt.walk(at), Some((entry, PAGE_2M)));
-            assert_eq!(npt.translate(at), Some((at, permissions)));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn translation_is_linear_inside_and_absent_outside(
-            guest_page in 0u64..(1 << 21), offset_pages in 0u64..1024, pages in 1u64..2000, largest in 0u32..3,
-            amd: bool
-        ) {
-            let encoding = if amd { Encoding::Nested } else { Encoding::Extended };
-            let format = format(encoding, page_size(largest));
-            let mut tables = NestedTables::new(format, &mut Heap { left: 1 }).unwrap();
-            let (guest, length) = (guest_page * PAGE_4K, pages * PAGE_4K);
-            let host = guest + offset_pages * PAGE_2M;
-            map_all(&mut tables, guest, host, length).unwrap();
-            for at in [guest, guest + length / 2, guest + length - 1] {
-                prop_assert_eq!(tables.translate(at), Some((at - guest + host, Permissions::ALL)));
-            }
-            prop_assert_eq!(tables.translate(guest + length), None);
-            if let Some(before) = guest.checked_sub(1) {
-                prop_assert_eq!(tables.translate(before), None);
-            }
-            prop_assert_eq!(map_all(&mut tables, guest, host, PAGE_4K), Err(TablesError::Overlap));
-        }
-    }
-}
+mod tests;

@@ -125,7 +125,7 @@ pub(super) fn shell(session: &mut Session) -> Result<()> {
 }
 
 /// Gives the shell a command and returns its answer.
-fn command(session: &mut Session, line: &str) -> Result<String> {
+pub(super) fn command(session: &mut Session, line: &str) -> Result<String> {
     session.send(&format!("{line}\r"))?;
     session.expect(&format!("{line}\n"))?;
     session.expect(PROMPT)

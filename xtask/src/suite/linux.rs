@@ -83,7 +83,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// A board with Linux on these processors, and the RTOS on one of them or on its own.
-fn board(cpus: u32, linux: &str, rtos: u32, rtos_line: &str) -> String {
+pub(super) fn board(cpus: u32, linux: &str, rtos: u32, rtos_line: &str) -> String {
     format!(
         "[board]\nname = \"linux\"\ncpus = {cpus}\nwhen_all_off = \"power-off\"\n\n\
          [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = {linux}\n\
@@ -324,13 +324,13 @@ fn virtio(lab: &Lab) -> Result<()> {
 }
 
 /// Waits for Linux's first shell.
-fn userland(session: &mut Session) -> Result<()> {
+pub(super) fn userland(session: &mut Session) -> Result<()> {
     session.expect_unless(USERLAND, "linux: crashed")?;
     session.expect(PROMPT).map(drop)
 }
 
 /// Runs a command in Linux's shell, which must answer so.
-fn ask(session: &mut Session, command: &str, answer: &str) -> Result<String> {
+pub(super) fn ask(session: &mut Session, command: &str, answer: &str) -> Result<String> {
     session.send(&format!("{command}\n"))?;
     let said = session
         .expect_unless(answer, "FAILED")
@@ -367,7 +367,7 @@ fn check_clock(lab: &Lab, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-fn power_off(session: &mut Session) -> Result<()> {
+pub(super) fn power_off(session: &mut Session) -> Result<()> {
     session.send("poweroff -f\n")?;
     session.expect("linux: powered off")?;
     session.wait_power_off()?;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: checks and tests on the host, then whole boards in an emulator.
 
 mod boards;
+mod dirty;
 mod host;
 mod junit;
 pub(crate) mod lab;
@@ -160,6 +161,7 @@ fn cases() -> Vec<Case> {
         probes::cases(),
         wire::cases(),
         natively::cases(),
+        dirty::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -20,10 +20,15 @@ impl SvmActive<'_> {
     pub(super) fn resume_interrupted(&mut self) {
         const BREAKPOINT: u8 = 3;
         const OVERFLOW: u8 = 4;
+        const EXCEPTIONS: u8 = 32;
         let info = self.vmcb().exit_event;
-        let Some(event) = Event::from_info(info as u32, (info >> 32) as u32) else {
+        let Some(mut event) = Event::from_info(info as u32, (info >> 32) as u32) else {
             return;
         };
+        if event.kind == EventKind::HardwareException && event.vector >= EXCEPTIONS {
+            // QEMU 10's emulation calls a virtual interrupt so, which VMRUN would refuse.
+            event = Event::interrupt(event.vector);
+        }
         let by_instruction = event.is_software()
             || (event.kind == EventKind::HardwareException
                 && matches!(event.vector, BREAKPOINT | OVERFLOW));
