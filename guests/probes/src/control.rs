@@ -6,6 +6,7 @@ use pc::{cpu, handover::Boot, println};
 
 use crate::{
     code::{self, Fault, PROTECTION, Registers},
+    paging,
     probe::{Failure, Verdict, ensure},
 };
 
@@ -35,7 +36,7 @@ const LMSW: [u8; 3] = [0x0f, 0x01, 0xf0];
 #[repr(align(4096))]
 struct Directory(UnsafeCell<[u32; 1024]>);
 
-// SAFETY: there is one processor, and `paging` alone uses it.
+// SAFETY: there is one processor, and `translation` alone uses it.
 unsafe impl Sync for Directory {}
 
 static DIRECTORY: Directory = Directory(UnsafeCell::new([0; 1024]));
@@ -67,9 +68,12 @@ fn refused(what: &'static str, code: &[u8], value: u32, read: fn() -> u32) -> Ve
             });
         }
         Ok(()) => {
+            let found = read();
+            // Whatever that has made of the processor, the next probe wants it as it was.
+            let _ = execute(code, before);
             return Err(Failure {
                 what: "taken",
-                found: read(),
+                found,
             });
         }
     }
@@ -98,9 +102,6 @@ pub(crate) fn registers(_: &Boot) -> Verdict {
         taken("cr4", &SET_CR4, value, cpu::cr4)?;
     }
     let cr0 = cpu::cr0() & !(CD | NW | TS);
-    for value in [cr0 & !PE | PG, (cr0 | NW) & !CD] {
-        refused("cr0", &SET_CR0, value, cpu::cr0)?;
-    }
     for value in [
         cr0 | NE,
         cr0 & !NE,
@@ -124,11 +125,28 @@ pub(crate) fn registers(_: &Boot) -> Verdict {
     set(cr0 & 0xf & !PE | TS)?;
     ensure(cpu::cr0() == cr0 | TS, "lmsw, cr0", cpu::cr0())?;
     taken("clts, cr0", &CLTS, cr0, cpu::cr0)?;
-    paging(cr0, cr4)
+    translation(cr0, cr4)
+}
+
+/// Paging without protected mode.
+pub(crate) fn paging_alone(_: &Boot) -> Verdict {
+    // A processor that takes it goes on, to say so.
+    let directory = paging::page(0);
+    paging::fill_directory(directory);
+    paging::on(directory);
+    paging::off();
+    let value = cpu::cr0() & !PE | PG;
+    refused("cr0", &SET_CR0, value, cpu::cr0)
+}
+
+/// Write-through off while the cache is on.
+pub(crate) fn cache_mode(_: &Boot) -> Verdict {
+    let value = (cpu::cr0() | NW) & !CD;
+    refused("cr0", &SET_CR0, value, cpu::cr0)
 }
 
 /// Paging goes on and off again, and translates meanwhile.
-fn paging(cr0: u32, cr4: u32) -> Verdict {
+fn translation(cr0: u32, cr4: u32) -> Verdict {
     const PAGE: u32 = 4 << 20;
     const PRESENT_WRITABLE_LARGE: u32 = 0x83;
     /// Linear address of a second view of the first pages: far above all RAM of a probe.

@@ -41,31 +41,69 @@ const VMX: &[(&str, &[u8])] = &[
     ("vmresume", &[0x0f, 0x01, 0xc3]),
     ("vmxoff", &[0x0f, 0x01, 0xc4]),
     ("vmfunc", &[0x0f, 0x01, 0xd4]),
-    ("vmxon", &[0xf3, 0x0f, 0xc7, 0x30]),
-    ("vmclear", &[0x66, 0x0f, 0xc7, 0x30]),
-    ("vmptrld", &[0x0f, 0xc7, 0x30]),
-    ("vmptrst", &[0x0f, 0xc7, 0x38]),
     ("vmread", &[0x0f, 0x78, 0xc1]),
     ("vmwrite", &[0x0f, 0x79, 0xc1]),
     ("invept", &[0x66, 0x0f, 0x38, 0x80, 0x08]),
     ("invvpid", &[0x66, 0x0f, 0x38, 0x81, 0x08]),
-    ("vmmcall", &[0x0f, 0x01, 0xd9]),
-    ("vmrun", &[0x0f, 0x01, 0xd8]),
 ];
 
-/// A guest is shown no virtualization, and has none.
-pub(crate) fn vmx(_: &Boot) -> Verdict {
+const SVM: &[(&str, &[u8])] = &[
+    ("vmrun", &[0x0f, 0x01, 0xd8]),
+    ("vmmcall", &[0x0f, 0x01, 0xd9]),
+    ("vmload", &[0x0f, 0x01, 0xda]),
+    ("vmsave", &[0x0f, 0x01, 0xdb]),
+    ("stgi", &[0x0f, 0x01, 0xdc]),
+    ("clgi", &[0x0f, 0x01, 0xdd]),
+    ("skinit", &[0x0f, 0x01, 0xde]),
+    ("invlpga", &[0x0f, 0x01, 0xdf]),
+    // No part of the extension, but a guest is not shown it.
+    ("rdpru", &[0x0f, 0x01, 0xfd]),
+];
+
+/// An instruction of virtualization, with an operand in memory at EAX, is none.
+fn absent(code: &[u8]) -> Verdict {
     let registers = Registers {
         eax: OPERAND,
         ..Registers::default()
     };
+    // SAFETY: without virtualization, these raise an exception; the memory that EAX points to is unused.
+    expect(unsafe { code::run(code, registers) }, UNDEFINED)
+}
+
+/// Neither are VMXON, VMCLEAR, VMPTRLD and VMPTRST.
+pub(crate) fn vmx_pointers(_: &Boot) -> Verdict {
+    for code in [
+        &[0xf3, 0x0f, 0xc7, 0x30][..],
+        &[0x66, 0x0f, 0xc7, 0x30],
+        &[0x0f, 0xc7, 0x30],
+        &[0x0f, 0xc7, 0x38],
+    ] {
+        absent(code)?;
+    }
+    Ok(())
+}
+
+/// A guest is shown no virtualization, and has none.
+pub(crate) fn vmx(_: &Boot) -> Verdict {
     for (name, code) in VMX {
         println!("probe vmx-instructions: {name}");
-        // SAFETY: without VMX operation, these raise an exception; the memory that EAX points to is unused.
-        expect(unsafe { code::run(code, registers) }, UNDEFINED)?;
+        absent(code)?;
     }
     let [_, _, features, _] = cpu::cpuid(1, 0);
     ensure(features & 1 << 5 == 0, "cpuid shows vmx, ecx", features)
+}
+
+/// The same for the other extension. Its registers and the bit in EFER are among those that `msrs` finds absent.
+pub(crate) fn svm(_: &Boot) -> Verdict {
+    for (name, code) in SVM {
+        println!("probe svm-instructions: {name}");
+        absent(code)?;
+    }
+    let [_, _, features, _] = cpu::cpuid(0x8000_0001, 0);
+    ensure(features & 1 << 2 == 0, "cpuid shows svm, ecx", features)?;
+    let [revision, asids, _, more] = cpu::cpuid(0x8000_000a, 0);
+    let shown = revision | asids | more;
+    ensure(shown == 0, "cpuid tells of svm", shown)
 }
 
 /// Instructions of features that a guest is not shown, or whose operands are wrong.

@@ -79,6 +79,24 @@ pub(crate) fn task(_: &Boot) -> Verdict {
     )
 }
 
+/// Has its interrupt descriptors there: LIDT [EBX]; INT3.
+pub(crate) fn interrupt_table(_: &Boot) -> Verdict {
+    // The limit, and the base behind it.
+    const POINTER: u32 = 0x8000;
+    let pointer = u64::from(WILD_ADDRESS) << 16 | 0x7ff;
+    // SAFETY: conventional memory that nothing uses.
+    unsafe { (POINTER as *mut u64).write_volatile(pointer) }
+    let registers = Registers {
+        ebx: POINTER,
+        ..AT_WILD
+    };
+    last_words(
+        "have interrupt descriptors at",
+        &[0x0f, 0x01, 0x1b, 0xcc],
+        registers,
+    )
+}
+
 /// Whether a word keeps what is written; it is as before afterwards.
 fn keeps(address: u32) -> bool {
     let word = address as *mut u32;

@@ -56,6 +56,19 @@ fn write(msr: u32, value: u64) -> Result<Registers, Fault> {
     unsafe { code::run(&[0x0f, 0x30], registers) }
 }
 
+/// A memory type of PAT that is none.
+pub(crate) fn memory_types(_: &Boot) -> Verdict {
+    expect(write(PAT, 2), PROTECTION)
+}
+
+/// Entry points at addresses that are not canonical.
+pub(crate) fn canonical(_: &Boot) -> Verdict {
+    for msr in [SYSENTER_EIP, LSTAR] {
+        expect(write(msr, 1 << 63), PROTECTION)?;
+    }
+    Ok(())
+}
+
 /// Reads and writes them all.
 pub(crate) fn all(_: &Boot) -> Verdict {
     let ranges = [
@@ -94,9 +107,6 @@ pub(crate) fn all(_: &Boot) -> Verdict {
     for (what, msr, value) in [
         ("a reserved bit of efer", EFER, 1 << 2),
         ("virtualization in efer", EFER, 1 << 12),
-        ("a memory type of pat that is none", PAT, 2),
-        ("sysenter at no canonical address", SYSENTER_EIP, 1 << 63),
-        ("syscall at no canonical address", LSTAR, 1 << 63),
         ("supervisor state", 0xda0, 1 << 8),
     ] {
         println!("probe msrs: {what} must be refused");

@@ -60,7 +60,7 @@ pub(crate) fn odd(boot: &Boot) -> Verdict {
     outb(PORT, 0x77);
     let verdict = at_the_end(boot)
         .and_then(|()| itself())
-        .and_then(|()| reserved())
+        .and_then(|()| string_to_reserved())
         .and_then(|()| extended());
     paging::off();
     outb(PORT, mask);
@@ -132,97 +132,152 @@ fn itself() -> Verdict {
     )
 }
 
-/// Bits that must be zero.
-fn reserved() -> Verdict {
-    println!("probe page-tables: a reserved bit in a large page's entry");
+/// Where a large page is whose entry has a bit that must be zero, while `work` is done.
+fn with_reserved_bit<T>(work: impl FnOnce(u32) -> T) -> T {
     let directory = page(0);
     paging::fill_directory(directory);
     let entry = directory + (VIEW >> 22) * 4;
     poke(entry, 1 << 21 | LARGE | WRITABLE | PRESENT);
     paging::on(directory);
-    let read = paging::read(VIEW);
-    let written = insb(VIEW);
+    let result = work(VIEW);
     paging::off();
+    result
+}
+
+/// String input to such a page, for which the hypervisor walks the tables.
+fn string_to_reserved() -> Verdict {
+    println!("probe page-tables: a reserved bit in a large page's entry");
+    expect(with_reserved_bit(insb), page_fault(0xb))
+}
+
+/// Accesses by way of entries whose reserved bits are set.
+pub(crate) fn reserved(_: &Boot) -> Verdict {
+    expect_read(with_reserved_bit(paging::read), page_fault(0x9))?;
+    let read = with_extended_paging(|tables| {
+        tables.bar();
+        paging::read(tables.view())
+    })?;
+    expect_read(read, page_fault(0x9))
+}
+
+/// The read must fault.
+fn expect_read(read: Result<u32, Fault>, expected: Fault) -> Verdict {
     expect(
         read.map(|eax| Registers {
             eax,
             ..Registers::default()
         }),
-        page_fault(0x9),
-    )?;
-    expect(written, page_fault(0xb))
+        expected,
+    )
 }
 
-/// PAE: page-directory pointers that must be refused, and others that work.
-fn extended() -> Verdict {
-    const PAE: u32 = 1 << 5;
-    let (pointers, directories, target) = (page(4), page(8), page(140));
-    for number in 0..4 {
-        poke(
-            pointers + 8 * number,
-            (directories + number * 0x1000) | PRESENT,
-        );
-        poke(pointers + 8 * number + 4, 0);
-        for index in 0..512 {
-            let entry = directories + number * 0x1000 + index * 8;
-            poke(
-                entry,
-                (number << 30 | index << 21) | LARGE | WRITABLE | PRESENT,
-            );
-            poke(entry + 4, 0);
+const PAE: u32 = 1 << 5;
+
+/// Tables with entries of 64 bits, which map all addresses to themselves but the first 2 MiB of the view.
+struct Extended {
+    pointers: u32,
+    /// The entry of the view.
+    entry: u32,
+    /// What is seen there.
+    target: u32,
+}
+
+impl Extended {
+    fn new() -> Self {
+        let (pointers, directories, target) = (page(4), page(8), page(140));
+        for number in 0..4 {
+            let directory = directories + number * 0x1000;
+            poke(pointers + 8 * number, directory | PRESENT);
+            poke(pointers + 8 * number + 4, 0);
+            for index in 0..512 {
+                let entry = directory + index * 8;
+                let address = number << 30 | index << 21;
+                poke(entry, address | LARGE | WRITABLE | PRESENT);
+                poke(entry + 4, 0);
+            }
+        }
+        let entry = directories + 2 * 0x1000;
+        poke(entry, target & !0x1f_ffff | LARGE | WRITABLE | PRESENT);
+        Self {
+            pointers,
+            entry,
+            target,
         }
     }
-    let view = directories + 2 * 0x1000;
-    poke(view, target & !0x1f_ffff | LARGE | WRITABLE | PRESENT);
-    // MOV CR3, ECX; MOV CR4, EDX; MOV CR0, EAX.
-    let on = [0x0f, 0x22, 0xd9, 0x0f, 0x22, 0xe2, 0x0f, 0x22, 0xc0];
-    let registers = Registers {
-        eax: pc::cpu::cr0() | 1 << 31,
-        ecx: pointers,
-        edx: pc::cpu::cr4() | PAE,
-        ..Registers::default()
-    };
-    println!("probe page-tables: a reserved bit in a page-directory pointer");
-    poke(pointers, peek(pointers) | WRITABLE);
-    // SAFETY: refused.
-    let refused = unsafe { code::run(&on, registers) };
+
+    /// Where the target is seen.
+    fn view(&self) -> u32 {
+        VIEW + (self.target & 0x1f_ffff)
+    }
+
+    /// Sets no-execute in the view's entry, which is reserved while EFER.NXE is clear.
+    fn bar(&self) {
+        poke(self.entry + 4, 1 << 31);
+        paging::set_root(self.pointers);
+    }
+
+    /// Loads the tables and switches paging on.
+    fn on(&self) -> Result<Registers, Fault> {
+        // MOV CR3, ECX; MOV CR4, EDX; MOV CR0, EAX.
+        let code = [0x0f, 0x22, 0xd9, 0x0f, 0x22, 0xe2, 0x0f, 0x22, 0xc0];
+        let registers = Registers {
+            eax: pc::cpu::cr0() | 1 << 31,
+            ecx: self.pointers,
+            edx: pc::cpu::cr4() | PAE,
+            ..Registers::default()
+        };
+        // SAFETY: the tables map this program to itself.
+        unsafe { code::run(&code, registers) }
+    }
+
+    fn off() {
+        paging::off();
+        // SAFETY: CR4 as it was.
+        unsafe {
+            asm!("mov {0}, cr4", "and {0}, {1}", "mov cr4, {0}", out(reg) _, const (!PAE).cast_signed(),
+                 options(nostack));
+        }
+    }
+}
+
+/// Does work with such tables in use.
+fn with_extended_paging<T>(work: impl FnOnce(&Extended) -> T) -> Result<T, Failure> {
+    let tables = Extended::new();
+    survives(tables.on())?;
+    let result = work(&tables);
+    Extended::off();
+    Ok(result)
+}
+
+/// Extended addresses.
+fn extended() -> Verdict {
+    println!("probe page-tables: extended addresses");
+    let (target, seen, by_string, barred) = with_extended_paging(|tables| {
+        poke(tables.target, 0x5555_5555);
+        let seen = paging::read(tables.view());
+        let by_string = insb(tables.view());
+        tables.bar();
+        (tables.target, seen, by_string, insb(tables.view()))
+    })?;
+    ensure(seen == Ok(0x5555_5555), "the view says", seen.unwrap_or(0))?;
+    survives(by_string)?;
+    ensure(peek(target) == 0x5555_5577, "after insb", peek(target))?;
+    expect(barred, page_fault(0xb))
+}
+
+/// A reserved bit in a page-directory pointer.
+pub(crate) fn pointers(_: &Boot) -> Verdict {
+    let tables = Extended::new();
+    poke(tables.pointers, peek(tables.pointers) | WRITABLE);
+    let result = tables.on();
+    let cr0 = pc::cpu::cr0();
+    Extended::off();
     expect(
-        refused,
+        result,
         Fault {
             at: 6,
             ..PROTECTION
         },
     )?;
-    ensure(pc::cpu::cr0() >> 31 == 0, "cr0", pc::cpu::cr0())?;
-    println!("probe page-tables: extended addresses");
-    poke(pointers, peek(pointers) & !WRITABLE);
-    poke(target, 0x5555_5555);
-    // SAFETY: the tables map this program to itself.
-    let taken = unsafe { code::run(&on, registers) };
-    let at = VIEW + (target & 0x1f_ffff);
-    let seen = paging::read(at);
-    let by_string = insb(at);
-    // A reserved bit, and no-execute, which is reserved while IA32_EFER.NXE is clear.
-    poke(view + 4, 1 << 31);
-    paging::set_root(pointers);
-    let barred = paging::read(at);
-    let barred_string = insb(at);
-    paging::off();
-    // SAFETY: CR4 as it was.
-    unsafe {
-        asm!("mov {0}, cr4", "and {0}, {1}", "mov cr4, {0}", out(reg) _, const (!PAE).cast_signed(),
-             options(nostack));
-    }
-    survives(taken)?;
-    ensure(seen == Ok(0x5555_5555), "the view says", seen.unwrap_or(0))?;
-    survives(by_string)?;
-    ensure(peek(target) == 0x5555_5577, "after insb", peek(target))?;
-    expect(
-        barred.map(|eax| Registers {
-            eax,
-            ..Registers::default()
-        }),
-        page_fault(0x9),
-    )?;
-    expect(barred_string, page_fault(0xb))
+    ensure(cr0 >> 31 == 0, "cr0", cr0)
 }

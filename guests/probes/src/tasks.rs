@@ -415,7 +415,6 @@ pub(crate) fn switches(_: &Boot) -> Verdict {
     saved_behind(7)?;
 
     narrow()?;
-    trap()?;
     timer()?;
     virtual_8086()?;
     spaces()
@@ -486,7 +485,7 @@ fn narrow() -> Verdict {
 }
 
 /// A task that asks for a debug exception.
-fn trap() -> Verdict {
+pub(crate) fn trap(_: &Boot) -> Verdict {
     static TRAPPED: AtomicU32 = AtomicU32::new(0);
     const DR6_TASK: u32 = 1 << 15;
     prepare();
@@ -633,7 +632,7 @@ fn spaces() -> Verdict {
     ensure(at & !0xfff == absent, "page fault for", at)
 }
 
-/// Faults on the way: of this task, and of the one that is entered.
+/// Faults of this task on the way.
 pub(crate) fn faults(_: &Boot) -> Verdict {
     let fault = |vector, selector: u16| Fault {
         vector,
@@ -661,10 +660,6 @@ pub(crate) fn faults(_: &Boot) -> Verdict {
     }
 
     // Exceptions through a task gate. The handler moves this task behind the culprit.
-    let patch = |tss: &Tss, place, by: u32| {
-        SEEN[seen::PATCHED].store(tss.word(place) as u32, Ordering::Relaxed);
-        SEEN[seen::PATCH].store(by, Ordering::Relaxed);
-    };
     prepare();
     patch(&MAIN_TSS, place::EIP, 2);
     // SAFETY: loading a selector beyond the table faults.
@@ -688,10 +683,18 @@ pub(crate) fn faults(_: &Boot) -> Verdict {
         seen(seen::ERROR),
     )?;
     let esp = MENDER_TSS.get(place::ESP);
-    ensure(esp == MENDER_STACK.end(), "the handler's esp", esp)?;
+    ensure(esp == MENDER_STACK.end(), "the handler's esp", esp)
+}
 
-    // Faults of the new task come before its first instruction, in it. Their handler mends its segments,
-    // and it goes on.
+/// Makes the next run of the mender add to a word of a task-state segment.
+fn patch(tss: &Tss, place: usize, by: u32) {
+    SEEN[seen::PATCHED].store(tss.word(place) as u32, Ordering::Relaxed);
+    SEEN[seen::PATCH].store(by, Ordering::Relaxed);
+}
+
+/// Faults of the task that is entered come before its first instruction, in it. Their handler mends its segments, and
+/// it goes on.
+pub(crate) fn entry_faults(_: &Boot) -> Verdict {
     for (what, vector, register, found, right, kind) in [
         ("a null stack", 10, place::SS, 0, DATA, 0),
         (

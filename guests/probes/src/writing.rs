@@ -61,8 +61,10 @@ pub(crate) fn code_changes(_: &Boot) -> Verdict {
 
 fn mapped(place: u32, directory: u32, table: u32) -> Verdict {
     println!("probe self-modifying: through another address");
-    let [a, b, c, d] = (VIEW + (place & 0x3f_ffff) + 8).to_le_bytes();
-    let alias = [0xc6, 0x05, a, b, c, d, 3, 0xb0, 1, 0xc3];
+    // MOV BYTE [VIEW + place + 10], 3; CPUID; MOV AL, 1. Only an instruction that serializes makes such a change seen
+    // for sure (SDM volume 3, section 9.1.3; APM volume 2, section 7.6.1).
+    let [a, b, c, d] = (VIEW + (place & 0x3f_ffff) + 10).to_le_bytes();
+    let alias = [0xc6, 0x05, a, b, c, d, 3, 0x0f, 0xa2, 0xb0, 1, 0xc3];
     let al = survives(at(place, &alias, Registers::default()))?.eax & 0xff;
     ensure(al == 3, "al", al)?;
 

@@ -70,6 +70,11 @@ impl Choice {
 }
 
 impl Emulator {
+    /// Whether QEMU's translator runs the processors.
+    pub(crate) const fn is_tcg(self) -> bool {
+        matches!(self, Self::Qemu(Accelerator::Tcg))
+    }
+
     /// What must be on this machine for it.
     pub(crate) const fn needs(self) -> &'static [&'static [Need]] {
         match self {
@@ -78,7 +83,7 @@ impl Emulator {
         }
     }
 
-    /// What a board sees in it.
+    /// What a board of the usual processor model sees in it.
     pub(crate) const fn virtualization(self) -> Virtualization {
         match self {
             Self::Bochs => Virtualization::VtX,

@@ -11,7 +11,7 @@ mod qemu;
 mod setup;
 pub(crate) mod wire;
 
-pub(crate) use choice::{Choice, Emulator};
+pub(crate) use choice::{Choice, Emulator, Virtualization};
 pub(crate) use setup::{CardModel, Chipset, NetworkCard, Pace, Setup, Watch};
 
 use crate::paths;

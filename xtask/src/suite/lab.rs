@@ -2,11 +2,12 @@
 
 use crate::compile::Programs;
 use crate::emulator::console::{Echo, Wait};
-use crate::emulator::{Emulator, Machine, Setup};
-use crate::image::LoadedBoard;
+use crate::emulator::{Emulator, Machine, Setup, Virtualization};
+use crate::image::{self, LoadedBoard};
 use crate::paths;
 use crate::symbolize;
 use anyhow::{Context, Result, anyhow, bail};
+use config::toml::BuiltImage;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,6 +47,16 @@ impl Lab {
         self.emulator == Emulator::Bochs
     }
 
+    /// Whether the processor is QEMU's translator, which lacks what [`super::natively`] lists.
+    pub(crate) fn is_tcg(&self) -> bool {
+        self.emulator.is_tcg()
+    }
+
+    /// Whether boards of the usual processor model run on AMD-V.
+    pub(crate) fn has_svm(&self) -> bool {
+        self.emulator.virtualization() == Virtualization::AmdV
+    }
+
     /// Boots a board that is given as the text of a board file.
     ///
     /// # Errors
@@ -73,6 +84,24 @@ impl Lab {
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
         change(&mut setup);
         self.start(&setup)
+    }
+
+    /// Boots a multiboot program of ours on a machine with one processor and no hypervisor.
+    ///
+    /// # Errors
+    ///
+    /// Where its CD cannot be made or the emulator does not start.
+    pub(crate) fn boot_natively(&self, program: BuiltImage, command_line: &str) -> Result<Session> {
+        const MEGABYTES: u32 = 128;
+        let cd = self.folder("cd")?;
+        paths::fresh_folder(&cd.join("boot/grub"))?;
+        let bytes = paths::read(self.programs.guest(program))?;
+        paths::write(&cd.join("boot/program.elf"), bytes)?;
+        let menu = format!("set timeout=0\nmultiboot /boot/program.elf {command_line}\nboot\n");
+        paths::write(&cd.join("boot/grub/grub.cfg"), menu)?;
+        let iso = self.folder.join("native.iso");
+        image::mkrescue(&cd, &iso)?;
+        self.start(&Setup::new(iso, 1, MEGABYTES))
     }
 
     /// Powers a board on that has its own CD.

@@ -6,6 +6,7 @@ mod junit;
 pub(crate) mod lab;
 mod linux;
 mod mach;
+mod natively;
 mod probes;
 mod report;
 mod rtos;
@@ -157,6 +158,7 @@ fn cases() -> Vec<Case> {
         mach::cases(),
         linux::cases(),
         probes::cases(),
+        natively::cases(),
         wire::cases(),
     ];
     groups.into_iter().flatten().collect()
