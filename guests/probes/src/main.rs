@@ -26,6 +26,8 @@ mod fpu;
 #[cfg(target_arch = "x86")]
 mod instructions;
 #[cfg(target_arch = "x86")]
+mod lengths;
+#[cfg(target_arch = "x86")]
 mod memory;
 #[cfg(target_arch = "x86")]
 mod modes;

@@ -3,8 +3,8 @@
 use pc::{handover::Boot, idt, power, println};
 
 use crate::{
-    apic, bench, console, control, cpuid, debug, endings, fpu, instructions, memory, modes, msrs,
-    ports, spaces, storm, strings, tables, tasks, time, vectors, writes, writing,
+    apic, bench, console, control, cpuid, debug, endings, fpu, instructions, lengths, memory,
+    modes, msrs, ports, spaces, storm, strings, tables, tasks, time, vectors, writes, writing,
 };
 
 /// Why a probe failed, and the number that shows it.
@@ -54,6 +54,8 @@ const PROBES: &[(&str, Probe)] = &[
     ("debug-registers", debug::debug_registers),
     ("debug-reserved", debug::reserved_bits),
     ("segment-limit", debug::segment_limit),
+    ("prefixes", lengths::prefixes),
+    ("wrap", lengths::wrap),
     ("msrs", msrs::all),
     ("memory-types", msrs::memory_types),
     ("canonical", msrs::canonical),

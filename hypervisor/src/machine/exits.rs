@@ -158,14 +158,15 @@ impl Context<'_> {
                 self.platform.expire(now);
                 event = self.next_event(until);
                 now = tsc::read();
-                if event <= now {
-                    event = now + PROGRESS;
-                }
             }
             if self.platform.event_pending() {
                 self.deliver_event(active, now)?;
                 event = self.next_event(until);
                 now = tsc::read();
+            }
+            // Here, behind all that may have set it anew.
+            if event <= now {
+                event = now + PROGRESS;
             }
             self.platform.release();
             if self.platform.yields || self.platform.init_pending() {

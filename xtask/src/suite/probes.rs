@@ -64,6 +64,12 @@ pub(crate) fn cases() -> Vec<Case> {
             "string-segments"
         ).on_both(),
         pass!(
+            "lengths",
+            "instructions that exit end where they end, with prefixes, and where addresses wrap",
+            "prefixes",
+            "wrap"
+        ).on_both(),
+        pass!(
             "modes",
             "odd page tables, real mode, 16-bit code and code that changes itself work",
             "page-tables",
