@@ -23,6 +23,13 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .on_bochs(),
         Case::new(
+            "board-refusals",
+            "processors without nested paging, or without any virtualization, are refused in a clear sentence",
+            120,
+            refusals,
+        )
+        .on_qemu(),
+        Case::new(
             "board-too-few-cpus",
             "a board that lacks processors is refused in a clear sentence",
             120,
@@ -85,6 +92,29 @@ fn without_ept(lab: &Lab) -> Result<()> {
     );
     session.never_said("PANIC")?;
     session.never_said("first guest instruction")
+}
+
+fn refusals(lab: &Lab) -> Result<()> {
+    let no_nested_paging = (
+        "EPYC,-npt",
+        "AMD-V has no nested paging (CPUID reports no NP): Understudy needs AMD-V with nested paging",
+    );
+    let nothing = (
+        "EPYC,-svm,-vmx",
+        "this processor has neither Intel VT-x nor AMD-V",
+    );
+    // Where QEMU shows VT-x, what AMD-V lacks is not asked for.
+    let amd = lab.has_svm().then_some(no_nested_paging);
+    for (model, sentence) in amd.into_iter().chain([nothing]) {
+        let mut session = lab.boot_with(&rtos::board(1, ""), |setup| {
+            setup.cpu_model = Some(model.into());
+        })?;
+        session.expect("cannot run guests: ")?;
+        session.expect(sentence)?;
+        session.never_said("PANIC")?;
+        session.never_said("first guest instruction")?;
+    }
+    Ok(())
 }
 
 fn too_few_cpus(lab: &Lab) -> Result<()> {
