@@ -23,11 +23,6 @@ impl Timer {
         }
         Self { apic, ratio }
     }
-
-    /// Stops the timer.
-    pub(crate) fn disarm(&self) {
-        self.apic.disarm();
-    }
 }
 
 impl DeadlineTimer for Timer {
@@ -41,5 +36,9 @@ impl DeadlineTimer for Timer {
         // Early is fine (who waits looks again), and beyond 32 bits is early.
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         self.apic.arm_one_shot(vector::TIMER, ticks);
+    }
+
+    fn disarm(&self) {
+        self.apic.disarm();
     }
 }

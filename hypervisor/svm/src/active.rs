@@ -181,6 +181,12 @@ impl Active for SvmActive<'_> {
         let exit = exit::decode(vmcb);
         self.vcpu.gprs.rax = rax;
         self.delivering = false;
+        if exit == Exit::HostInterrupt {
+            // The run is over. Fired between this and the next one, the timer would end that before its first instruction,
+            // again and again where runs are short.
+            self.cpu.timer.disarm();
+            self.armed = 0;
+        }
         Ok(exit)
     }
 

@@ -34,6 +34,9 @@ pub struct Facts {
 pub trait DeadlineTimer {
     /// An interrupt of the host comes when the TSC is `at`, or somewhat later. It replaces what was asked for before.
     fn arm(&self, at: u64);
+
+    /// What was asked for is wanted no more. It may have come already.
+    fn disarm(&self);
 }
 
 /// A guest's memory, as a shell needs it.
