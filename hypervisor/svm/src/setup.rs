@@ -7,7 +7,8 @@ use crate::vmcb::{
     MoreIntercepts, NESTED_PAGING, Vmcb, VmcbSegment,
 };
 use vcpu::{
-    Event, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking, exception, rflags,
+    Event, EventKind, Registers, SegmentRegister, TableRegister, VcpuStateV1, blocking, exception,
+    rflags,
 };
 use x86_64::registers::control::{Cr4Flags, EferFlags};
 
@@ -132,6 +133,23 @@ pub(crate) fn event(vmcb: &Vmcb) -> Option<Event> {
     Event::from_info(vmcb.event as u32, (vmcb.event >> 32) as u32)
 }
 
+/// The event in whose delivery the exit came, and whether an instruction raised it, at which the guest still is.
+pub(crate) fn interrupted_event(vmcb: &Vmcb) -> Option<(Event, bool)> {
+    const BREAKPOINT: u8 = 3;
+    const OVERFLOW: u8 = 4;
+    const FIRST_INTERRUPT: u8 = 32;
+    let info = vmcb.exit_event;
+    let mut event = Event::from_info(info as u32, (info >> 32) as u32)?;
+    let exception = event.kind == EventKind::HardwareException;
+    if exception && event.vector >= FIRST_INTERRUPT {
+        // QEMU 10's emulation calls a virtual interrupt so, which VMRUN would refuse.
+        event = Event::interrupt(event.vector);
+    }
+    let by_instruction =
+        event.is_software() || (exception && matches!(event.vector, BREAKPOINT | OVERFLOW));
+    Some((event, by_instruction))
+}
+
 /// The part of a state that is in the VMCB.
 pub(crate) fn read_guest_state(vmcb: &Vmcb, cr4: u64, state: &mut VcpuStateV1) {
     state.segments = SegmentRegister::ALL.map(|register| segments::seen(vmcb, register));
@@ -204,5 +222,75 @@ fn table_register(table: &VmcbSegment) -> TableRegister {
     TableRegister {
         base: table.base,
         limit: table.limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmcb::VmcbFrame;
+    use vcpu::fake::Heap;
+    use vcpu::{FrameSource, StartState};
+
+    fn frame() -> VmcbFrame {
+        VmcbFrame::new(Heap { left: 1 }.frame().unwrap())
+    }
+
+    #[test]
+    fn interrupted_events_are_told_from_those_that_instructions_raise() {
+        let mut frame = frame();
+        let vmcb = frame.get_mut();
+        assert_eq!(interrupted_event(vmcb), None);
+        // A page fault with its code, an interrupt, one under another name, INT 0x80, INT3.
+        for (info, event, by_instruction) in [
+            (0x2_8000_0b0e, Event::exception(14, 2), false),
+            (0x8000_0020, Event::interrupt(0x20), false),
+            (0x8000_03ec, Event::interrupt(0xec), false),
+        ] {
+            vmcb.exit_event = info;
+            assert_eq!(interrupted_event(vmcb), Some((event, by_instruction)));
+        }
+        for info in [0x8000_0480, 0x8000_0303] {
+            vmcb.exit_event = info;
+            assert!(interrupted_event(vmcb).unwrap().1, "{info:#x}");
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_and_a_pending_trap_is_injected() {
+        let mut frame = frame();
+        let vmcb = frame.get_mut();
+        let mut state = VcpuStateV1::at_start(&StartState::Long64 {
+            rip: 0x10_0000,
+            rsi: 0,
+            cr3: 0x1000,
+            gdt_base: 0x500,
+            gdt_limit: 31,
+            code: 0x10,
+            data: 0x18,
+        });
+        state.rflags |= rflags::IF;
+        state.interruptibility = blocking::STI;
+        write_guest_state(vmcb, &state);
+        assert_ne!(
+            vmcb.efer & EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE.bits(),
+            0
+        );
+        assert_ne!(vmcb.cr4 & CR4_ALWAYS, 0);
+        let mut back = VcpuStateV1 {
+            rip: 0,
+            ..state.clone()
+        };
+        read_guest_state(vmcb, state.cr4, &mut back);
+        assert_eq!(back, state);
+
+        state.pending_debug = DR6_SINGLE_STEP;
+        write_guest_state(vmcb, &state);
+        assert_eq!(event(vmcb), Some(Event::DEBUG));
+        assert_ne!(vmcb.dr6 & DR6_SINGLE_STEP, 0);
+        // A shadow with single steps on is not saved: no trap is pending yet.
+        vmcb.rflags |= rflags::TF;
+        read_guest_state(vmcb, state.cr4, &mut back);
+        assert_eq!((back.interruptibility, back.pending_debug), (0, 0));
     }
 }

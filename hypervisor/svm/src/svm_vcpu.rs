@@ -228,6 +228,86 @@ impl SvmVcpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vcpu::AreaLayout;
+    use vcpu::fake::Heap;
+
+    fn vcpu() -> SvmVcpu {
+        let area = AreaLayout::probe(0b11);
+        SvmVcpu {
+            vmcb: VmcbFrame::new(Heap { left: 1 }.frame().unwrap()),
+            gprs: Gprs::default(),
+            resident: Resident::new(&area, false),
+            cr4: 0,
+            nmi_blocked: false,
+            interrupt: None,
+            window: false,
+            nmi_wanted: false,
+            flush: false,
+            asid: 1,
+            shares_asid: false,
+            _not_send: core::marker::PhantomData,
+        }
+    }
+
+    fn pending(vcpu: &SvmVcpu) -> (bool, bool, u32) {
+        let vmcb = vcpu.vmcb.get();
+        (
+            vmcb.interrupt_control.contains(InterruptControl::V_IRQ),
+            vmcb.intercepts.contains(Intercepts::VINTR),
+            vmcb.interrupt_vector,
+        )
+    }
+
+    #[test]
+    fn an_interrupt_stays_queued_until_the_processor_has_taken_it() {
+        let mut vcpu = vcpu();
+        vcpu.window = true;
+        vcpu.write_virtual_interrupt();
+        assert_eq!(pending(&vcpu), (true, true, 0));
+        vcpu.queue(Event::interrupt(0x31));
+        assert!(!vcpu.window);
+        vcpu.write_virtual_interrupt();
+        assert_eq!(pending(&vcpu), (true, false, 0x31));
+        // An exit before it was taken.
+        vcpu.read_virtual_interrupt();
+        assert_eq!(vcpu.queued(), Some(Event::interrupt(0x31)));
+        // Behind it, the next one is waited for, and not by an exit: that would take its place.
+        vcpu.window = true;
+        vcpu.write_virtual_interrupt();
+        assert_eq!(pending(&vcpu), (true, false, 0x31));
+        let control = &mut vcpu.vmcb.get_mut().interrupt_control;
+        control.remove(InterruptControl::V_IRQ);
+        vcpu.read_virtual_interrupt();
+        assert_eq!(vcpu.queued(), None);
+        vcpu.write_virtual_interrupt();
+        assert_eq!(pending(&vcpu), (true, true, 0));
+        vcpu.window = false;
+        vcpu.write_virtual_interrupt();
+        assert_eq!(pending(&vcpu), (false, false, 0));
+    }
+
+    #[test]
+    fn events_that_instructions_raise_are_raised_again_by_them() {
+        let mut vcpu = vcpu();
+        vcpu.queue(Event {
+            kind: EventKind::SoftwareInterrupt,
+            vector: 0x80,
+            error_code: None,
+        });
+        assert_eq!(vcpu.queued(), None);
+        vcpu.queue(Event::GENERAL_PROTECTION);
+        assert_eq!(vcpu.queued(), Some(Event::GENERAL_PROTECTION));
+        assert_eq!(vcpu.vmcb.get().event, 0x8000_0b0d);
+    }
+
+    #[test]
+    fn iret_exits_while_nmis_are_blocked() {
+        let mut vcpu = vcpu();
+        vcpu.block_nmis(true);
+        assert!(vcpu.vmcb.get().intercepts.contains(Intercepts::IRET));
+        vcpu.block_nmis(false);
+        assert!(!vcpu.vmcb.get().intercepts.contains(Intercepts::IRET));
+    }
 
     #[test]
     fn tags_beyond_the_asids_share_the_last_one() {

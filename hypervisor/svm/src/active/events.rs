@@ -1,6 +1,7 @@
 //! Interrupts and exceptions for the guest (APM volume 2, sections 15.20 and 15.21).
 
 use super::SvmActive;
+use crate::setup;
 use crate::vmcb::INTERRUPT_SHADOW;
 use vcpu::{Event, EventKind, Events, ShellError, rflags};
 use x86_64::registers::control::Cr0Flags;
@@ -18,24 +19,12 @@ impl SvmActive<'_> {
     /// instruction raised does so by itself: the guest is still at that instruction.
     #[cold]
     pub(super) fn resume_interrupted(&mut self) {
-        const BREAKPOINT: u8 = 3;
-        const OVERFLOW: u8 = 4;
-        const EXCEPTIONS: u8 = 32;
-        let info = self.vmcb().exit_event;
-        let Some(mut event) = Event::from_info(info as u32, (info >> 32) as u32) else {
-            return;
-        };
-        if event.kind == EventKind::HardwareException && event.vector >= EXCEPTIONS {
-            // QEMU 10's emulation calls a virtual interrupt so, which VMRUN would refuse.
-            event = Event::interrupt(event.vector);
+        if let Some((event, by_instruction)) = setup::interrupted_event(self.vmcb()) {
+            if !by_instruction {
+                self.vcpu.queue(event);
+            }
+            self.delivering = true;
         }
-        let by_instruction = event.is_software()
-            || (event.kind == EventKind::HardwareException
-                && matches!(event.vector, BREAKPOINT | OVERFLOW));
-        if !by_instruction {
-            self.vcpu.queue(event);
-        }
-        self.delivering = true;
     }
 
     /// The guest is about to execute IRET, behind which NMIs are let in again. Until then the interrupt shadow keeps
