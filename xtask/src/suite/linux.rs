@@ -66,7 +66,8 @@ pub(super) fn cases() -> Vec<Case> {
             "Linux on two processors and the RTOS are frozen, erased and thawed, and go on with all they had begun",
             900,
             freeze,
-        ),
+        )
+        .on_both(),
         Case::new(
             "linux-virtio",
             "Debian's drivers find disks, console and entropy; a disk outlives a reboot",
