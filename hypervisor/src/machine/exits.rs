@@ -100,7 +100,7 @@ impl<V: Vcpu> VirtualCpu<V> {
         let name = &self.machine.handle.name;
         error!("{name}: crashed: {cause}");
         if let Some(registers) = self.registers(cpu) {
-            error!("{self}: registers\n{}", registers);
+            error!("{self}: registers\n{registers}");
         }
         debug!("{self}: {}", self.trace);
     }

@@ -250,7 +250,7 @@ impl Active for SvmActive<'_> {
     }
 
     fn set_rflags(&mut self, value: u64) -> Result<(), ShellError> {
-        self.vmcb_mut().rflags = value & rflags::DEFINED | rflags::RESERVED_ONE;
+        self.vmcb_mut().rflags = rflags::legal(value);
         Ok(())
     }
 

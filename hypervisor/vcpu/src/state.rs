@@ -167,6 +167,12 @@ pub mod rflags {
     pub const RESERVED_ONE: u64 = 1 << 1;
     /// Those that can be set.
     pub const DEFINED: u64 = 0x3f_7fd7;
+
+    /// This value with reserved bits as the processor demands them.
+    #[must_use]
+    pub const fn legal(value: u64) -> u64 {
+        value & DEFINED | RESERVED_ONE
+    }
 }
 
 /// Vectors of the exceptions that exit (Intel SDM volume 3, table 6-1). A guest could make the delivery of #DB or #AC raise

@@ -168,10 +168,8 @@ impl Active for VmxActive<'_> {
     fn set_rflags(&mut self, value: u64) -> Result<(), ShellError> {
         // SAFETY: guest state only.
         unsafe {
-            self.vmcs.write_natural(
-                FieldNatural::GuestRflags,
-                value & rflags::DEFINED | rflags::RESERVED_ONE,
-            )
+            self.vmcs
+                .write_natural(FieldNatural::GuestRflags, rflags::legal(value))
         }
     }
 
