@@ -13,6 +13,7 @@ pub mod ioapic;
 pub mod keyboard;
 pub mod lapic;
 pub mod msi;
+pub mod nic;
 pub mod pc;
 pub mod pci;
 pub mod pic;
@@ -27,7 +28,8 @@ pub mod virtio;
 pub use ioapic::{IoApic, IoApicStateV1};
 pub use lapic::{LocalApic, LocalApicConfig, LocalApicStateV1};
 pub use pc::{
-    DiskError, Effects, OutsideMemory, Pc, PcConfig, PcStateV1, ResetCause, StateError, Width,
+    DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, PcStateV1, ResetCause,
+    StateError, Width,
 };
 pub use time::{Rate, Ticks};
 pub use virtio::VirtioConfig;

@@ -28,7 +28,7 @@ use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
 use crate::virtio::VirtioConfig;
-pub use effects::{DiskError, Effects, OutsideMemory};
+pub use effects::{DiskError, Effects, MemoryAccess, OutsideMemory};
 use lines::Lines;
 pub use state::{PcStateV1, StateError};
 use unclaimed::Unclaimed;

@@ -2,9 +2,10 @@
 //! an end or goes on in steps, can be saved and restored, and works after a reset.
 #![no_main]
 
+use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Disk, Fault, Part};
 use devices::{
-    DiskError, Effects, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig, Width,
+    DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig, Width,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -33,13 +34,7 @@ impl World {
     }
 }
 
-impl Effects for World {
-    fn console_output(&mut self, _byte: u8) {}
-
-    fn reset(&mut self, _cause: ResetCause) {}
-
-    fn power_off(&mut self) {}
-
+impl MemoryAccess for World {
     fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
         bytes.copy_from_slice(self.at(address, bytes.len())?);
         Ok(())
@@ -59,6 +54,14 @@ impl Effects for World {
     fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
         self.write_memory(address, &value.to_le_bytes())
     }
+}
+
+impl Effects for World {
+    fn console_output(&mut self, _byte: u8) {}
+
+    fn reset(&mut self, _cause: ResetCause) {}
+
+    fn power_off(&mut self) {}
 
     fn read_disk(&mut self, _disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
         let start = offset as usize;
@@ -92,6 +95,10 @@ impl Effects for World {
 
     fn device_stopped(&mut self, _device: u8, _fault: Fault, _count: u32) {
         self.stops += 1;
+    }
+
+    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Sent {
+        Sent::Done
     }
 }
 

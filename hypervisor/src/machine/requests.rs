@@ -5,8 +5,9 @@ use super::disk::Disk;
 use super::exits::End;
 use crate::console;
 use crate::memory::OutOfBounds;
+use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Fault, Part};
-use devices::{DiskError, Effects, OutsideMemory, ResetCause};
+use devices::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
 use log::{debug, warn};
 
 /// What the devices ask for in the course of an access.
@@ -36,19 +37,7 @@ fn outside(error: OutOfBounds) -> OutsideMemory {
     OutsideMemory(error.address)
 }
 
-impl Effects for Requests {
-    fn console_output(&mut self, byte: u8) {
-        console::write_guest(self.machine.handle, &[byte]);
-    }
-
-    fn reset(&mut self, _cause: ResetCause) {
-        self.end = Some(End::Reset);
-    }
-
-    fn power_off(&mut self) {
-        self.end = Some(End::PowerOff);
-    }
-
+impl MemoryAccess for Requests {
     fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
         self.machine.memory.read(address, bytes).map_err(outside)
     }
@@ -66,6 +55,20 @@ impl Effects for Requests {
             .memory
             .store_u16(address, value)
             .map_err(outside)
+    }
+}
+
+impl Effects for Requests {
+    fn console_output(&mut self, byte: u8) {
+        console::write_guest(self.machine.handle, &[byte]);
+    }
+
+    fn reset(&mut self, _cause: ResetCause) {
+        self.end = Some(End::Reset);
+    }
+
+    fn power_off(&mut self) {
+        self.end = Some(End::PowerOff);
     }
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
@@ -99,5 +102,9 @@ impl Effects for Requests {
         } else {
             debug!("{name}: PCI device {device} stopped: {fault}");
         }
+    }
+
+    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Sent {
+        Sent::Done
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::nic::{Outgoing, Sent};
 use crate::virtio::{Fault, Part};
 
 use super::ResetCause;
@@ -33,19 +34,11 @@ impl From<OutsideMemory> for DiskError {
     }
 }
 
-/// What an access can do to the world outside the board.
+/// Access to a guest's memory.
 ///
-/// Addresses of guest memory come from the guest, unchecked: whoever implements this checks them, keeps no reference,
-/// and marks what is written as dirty. Other processors of the guest may change memory meanwhile. Disk offsets are
-/// checked here and again there, since a restored state brings them too.
-pub trait Effects {
-    /// COM1 sent a byte.
-    fn console_output(&mut self, byte: u8);
-    /// The guest asked for a reset: stop it and call [`Pc::reset`](super::Pc::reset).
-    fn reset(&mut self, cause: ResetCause);
-    /// The guest switched its board off.
-    fn power_off(&mut self);
-
+/// Addresses come from the guest, unchecked: whoever implements this checks them, keeps no reference, and marks what is
+/// written as dirty. Processors of the guest may change memory meanwhile.
+pub trait MemoryAccess {
     /// Copies from guest memory.
     ///
     /// # Errors
@@ -70,6 +63,17 @@ pub trait Effects {
     ///
     /// [`OutsideMemory`].
     fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory>;
+}
+
+/// What an access can do to the world outside the board. Disk offsets are checked here and again there, since a restored
+/// state brings them too.
+pub trait Effects: MemoryAccess {
+    /// COM1 sent a byte.
+    fn console_output(&mut self, byte: u8);
+    /// The guest asked for a reset: stop it and call [`Pc::reset`](super::Pc::reset).
+    fn reset(&mut self, cause: ResetCause);
+    /// The guest switched its board off.
+    fn power_off(&mut self);
 
     /// Copies from disk `disk`, from byte `offset` on, into guest memory.
     ///
@@ -96,4 +100,7 @@ pub trait Effects {
     fn entropy(&mut self, bytes: &mut [u8]) -> usize;
     /// The virtio device in PCI slot `device` stopped until its driver resets it, for the `count`th time.
     fn device_stopped(&mut self, device: u8, fault: Fault, count: u32);
+
+    /// Network card `nic` sends a frame.
+    fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Sent;
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
-use crate::pc::{Effects, StateError};
+use crate::pc::{MemoryAccess, StateError};
 
 /// A piece of guest memory.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,14 +170,14 @@ impl Chain {
     pub(super) fn read(
         &mut self,
         bytes: &mut [u8],
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<usize, Fault> {
         let mut done = 0;
         while let Some(rest) = bytes.get_mut(done..)
             && let Some(piece) = self.next_readable(length(rest))
         {
             let (now, _) = rest.split_at_mut(piece.length as usize);
-            effects.read_memory(piece.address, now)?;
+            memory.read_memory(piece.address, now)?;
             done += now.len();
         }
         Ok(done)
@@ -187,28 +187,32 @@ impl Chain {
     pub(super) fn write(
         &mut self,
         bytes: &[u8],
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<usize, Fault> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..)
             && let Some(piece) = self.next_writable(length(rest))
         {
             let (now, _) = rest.split_at(piece.length as usize);
-            effects.write_memory(piece.address, now)?;
+            memory.write_memory(piece.address, now)?;
             done += now.len();
         }
         Ok(done)
     }
 
     /// Writes the last byte that there is to write. It counts as written if all before it was.
-    pub(super) fn write_last(&mut self, byte: u8, effects: &mut impl Effects) -> Result<(), Fault> {
+    pub(super) fn write_last(
+        &mut self,
+        byte: u8,
+        memory: &mut impl MemoryAccess,
+    ) -> Result<(), Fault> {
         let last = self
             .parts
             .get(self.readable..)
             .and_then(|parts| parts.iter().rfind(|part| part.length > 0))
             .ok_or(Fault::Request)?;
         let address = last.address.saturating_add(u64::from(last.length - 1));
-        effects.write_memory(address, &[byte])?;
+        memory.write_memory(address, &[byte])?;
         if self.to_write == 1 {
             self.to_write = 0;
             self.written += 1;

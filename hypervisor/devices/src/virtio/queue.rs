@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Part};
 use super::{Budget, ChainStateV1, Fault};
-use crate::pc::{Effects, StateError};
+use crate::pc::{MemoryAccess, StateError};
 
 /// The longest queue of these devices, which is also the size that they propose.
 pub(super) const SIZE_MAX: u16 = 128;
@@ -153,10 +153,10 @@ impl Queue {
         &mut self,
         agreed: Agreement,
         budget: &mut Budget,
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<Option<&mut Chain>, Fault> {
         if !self.busy {
-            let waiting = self.waiting(effects)?;
+            let waiting = self.waiting(memory)?;
             if waiting == 0 {
                 return Ok(None);
             }
@@ -164,12 +164,12 @@ impl Queue {
                 return Err(Fault::AvailableIndex);
             }
             let slot = self.slot(self.next_available);
-            let head = effects.load_u16(at(self.available, RING + 2 * slot)?)?;
+            let head = memory.load_u16(at(self.available, RING + 2 * slot)?)?;
             if head >= self.size {
                 return Err(Fault::Head);
             }
             self.chain.begin(head);
-            self.collect(head, agreed, budget, effects)?;
+            self.collect(head, agreed, budget, memory)?;
             self.next_available = self.next_available.wrapping_add(1);
             self.busy = true;
         }
@@ -177,8 +177,8 @@ impl Queue {
     }
 
     /// How many chains the driver made available beyond those that were taken.
-    fn waiting(&self, effects: &mut impl Effects) -> Result<u16, Fault> {
-        let index = effects.load_u16(at(self.available, INDEX)?)?;
+    fn waiting(&self, memory: &mut impl MemoryAccess) -> Result<u16, Fault> {
+        let index = memory.load_u16(at(self.available, INDEX)?)?;
         // What the index announces is read after it.
         fence(Ordering::Acquire);
         Ok(index.wrapping_sub(self.next_available))
@@ -194,7 +194,7 @@ impl Queue {
         head: u16,
         agreed: Agreement,
         budget: &mut Budget,
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<(), Fault> {
         let mut table = self.descriptors;
         let mut entries = u32::from(self.size);
@@ -203,7 +203,7 @@ impl Queue {
         loop {
             budget.spend(DESCRIPTOR_COST);
             let descriptor = at(table, DESCRIPTOR * u64::from(index))?;
-            let (part, flags, next) = descriptor_at(descriptor, effects)?;
+            let (part, flags, next) = descriptor_at(descriptor, memory)?;
             if flags.contains(Flags::INDIRECT) {
                 // At most one, at the end of the chain (2.7.5.3).
                 let misplaced = indirect || !agreed.indirect || flags.contains(Flags::NEXT);
@@ -228,40 +228,40 @@ impl Queue {
     }
 
     /// Gives the chain that was worked on back to the driver.
-    pub(super) fn complete(&mut self, effects: &mut impl Effects) -> Result<(), Fault> {
+    pub(super) fn complete(&mut self, memory: &mut impl MemoryAccess) -> Result<(), Fault> {
         let element = u64::from(self.chain.written()) << 32 | u64::from(self.chain.head());
         let slot = self.slot(self.next_used);
         let place = at(self.used, RING + USED_ELEMENT * slot)?;
-        effects.write_memory(place, &element.to_le_bytes())?;
+        memory.write_memory(place, &element.to_le_bytes())?;
         self.next_used = self.next_used.wrapping_add(1);
         self.busy = false;
         // The index says that the element, and what it stands for, is there.
         fence(Ordering::Release);
-        Ok(effects.store_u16(at(self.used, INDEX)?, self.next_used)?)
+        Ok(memory.store_u16(at(self.used, INDEX)?, self.next_used)?)
     }
 
     /// Nothing is left: asks to be notified of more. Returns whether more came meanwhile.
     pub(super) fn rest(
         &mut self,
         agreed: Agreement,
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<bool, Fault> {
         if !agreed.event_index {
             return Ok(false);
         }
         // avail_event, behind the used ring (2.7.10).
         let event = at(self.used, RING + USED_ELEMENT * u64::from(self.size))?;
-        effects.store_u16(event, self.next_available)?;
+        memory.store_u16(event, self.next_available)?;
         // The driver writes its index, then reads ours.
         fence(Ordering::SeqCst);
-        Ok(self.waiting(effects)? != 0)
+        Ok(self.waiting(memory)? != 0)
     }
 
     /// Whether the driver wants an interrupt for what was given back since this was last asked.
     pub(super) fn interrupts(
         &mut self,
         agreed: Agreement,
-        effects: &mut impl Effects,
+        memory: &mut impl MemoryAccess,
     ) -> Result<bool, Fault> {
         let (before, now) = (self.signalled, self.next_used);
         if before == now {
@@ -271,12 +271,12 @@ impl Queue {
         // The driver writes what it wants, then reads our index.
         fence(Ordering::SeqCst);
         if !agreed.event_index {
-            let flags = effects.load_u16(self.available)?;
+            let flags = memory.load_u16(self.available)?;
             return Ok(flags & NO_INTERRUPT == 0);
         }
         // used_event, behind the available ring (2.7.7).
         let event = at(self.available, RING + 2 * u64::from(self.size))?;
-        let event = effects.load_u16(event)?;
+        let event = memory.load_u16(event)?;
         Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before))
     }
 
@@ -333,9 +333,12 @@ fn at(base: u64, offset: u64) -> Result<u64, Fault> {
 }
 
 /// Reads a descriptor (2.7.5).
-fn descriptor_at(address: u64, effects: &mut impl Effects) -> Result<(Part, Flags, u16), Fault> {
+fn descriptor_at(
+    address: u64,
+    memory: &mut impl MemoryAccess,
+) -> Result<(Part, Flags, u16), Fault> {
     let mut bytes = [0; DESCRIPTOR as usize];
-    effects.read_memory(address, &mut bytes)?;
+    memory.read_memory(address, &mut bytes)?;
     let bits = u128::from_le_bytes(bytes);
     let part = Part {
         address: bits as u64,

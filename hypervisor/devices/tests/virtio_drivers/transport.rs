@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Disk, Fault, Part};
 use devices::{
-    DiskError, Effects, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig, Width,
+    DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig,
+    Width,
 };
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{self as drivers, PhysAddr};
@@ -47,13 +49,7 @@ impl World {
     }
 }
 
-impl Effects for World {
-    fn console_output(&mut self, _byte: u8) {}
-
-    fn reset(&mut self, _cause: ResetCause) {}
-
-    fn power_off(&mut self) {}
-
+impl MemoryAccess for World {
     fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
         Arena::read(address, bytes)
     }
@@ -71,6 +67,14 @@ impl Effects for World {
     fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
         Arena::write(address, &value.to_le_bytes())
     }
+}
+
+impl Effects for World {
+    fn console_output(&mut self, _byte: u8) {}
+
+    fn reset(&mut self, _cause: ResetCause) {}
+
+    fn power_off(&mut self) {}
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
         Ok(Arena::write(
@@ -101,6 +105,10 @@ impl Effects for World {
 
     fn device_stopped(&mut self, device: u8, fault: Fault, _count: u32) {
         self.stops.push((device, fault));
+    }
+
+    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Sent {
+        Sent::Done
     }
 }
 

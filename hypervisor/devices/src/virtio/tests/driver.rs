@@ -3,7 +3,7 @@
 use super::World;
 use crate::msi::Dispatch;
 use crate::pc::tests::config;
-use crate::pc::{Effects, Pc, PcConfig, Width};
+use crate::pc::{MemoryAccess, Pc, PcConfig, Width};
 use crate::time::Ticks;
 
 /// PCI device numbers on the board under test.

@@ -2,7 +2,7 @@
 
 use super::driver::*;
 use crate::pc::tests::config;
-use crate::pc::{Effects, Pc, PcConfig, StateError, Width};
+use crate::pc::{MemoryAccess, Pc, PcConfig, StateError, Width};
 
 const BUFFER: u64 = 0x2000;
 

@@ -1,6 +1,7 @@
 //! What is around a board under test.
 
-use crate::pc::{DiskError, Effects, OutsideMemory, ResetCause};
+use crate::nic::{Outgoing, Sent};
+use crate::pc::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
 use crate::virtio::{Fault, Part, SECTOR};
 
 /// Bytes of guest memory.
@@ -64,19 +65,7 @@ impl World {
     }
 }
 
-impl Effects for World {
-    fn console_output(&mut self, byte: u8) {
-        self.console.push(byte);
-    }
-
-    fn reset(&mut self, cause: ResetCause) {
-        self.resets.push(cause);
-    }
-
-    fn power_off(&mut self) {
-        self.power_offs += 1;
-    }
-
+impl MemoryAccess for World {
     fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
         bytes.copy_from_slice(self.at(address, bytes.len())?);
         Ok(())
@@ -97,6 +86,20 @@ impl Effects for World {
     fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
         assert!(address.is_multiple_of(2));
         self.write_memory(address, &value.to_le_bytes())
+    }
+}
+
+impl Effects for World {
+    fn console_output(&mut self, byte: u8) {
+        self.console.push(byte);
+    }
+
+    fn reset(&mut self, cause: ResetCause) {
+        self.resets.push(cause);
+    }
+
+    fn power_off(&mut self) {
+        self.power_offs += 1;
     }
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
@@ -134,5 +137,9 @@ impl Effects for World {
 
     fn device_stopped(&mut self, device: u8, fault: Fault, count: u32) {
         self.stops.push((device, fault, count));
+    }
+
+    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Sent {
+        Sent::Done
     }
 }
