@@ -1,5 +1,6 @@
 //! The typed, validated description of one board.
 
+use crate::network::{GuestNic, Management, Uplink};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,13 @@ pub struct Board {
     pub cpus: u32,
     /// What the board does once no guest runs any more.
     pub when_all_off: WhenAllOff,
-    /// The guests, 1 to [`Board::GUESTS_MAX`], in the order of the file. Names are unique.
+    /// The guests, at most [`Board::GUESTS_MAX`], in the order of the file. Names are unique. There is at least one, or
+    /// `management`.
     pub guests: Vec<Guest>,
+    /// The cards that the virtual switch sends out of, at most [`Uplink::COUNT_MAX`], in the order of the file.
+    pub uplinks: Vec<Uplink>,
+    /// The hypervisor's own station on the network, if it has one.
+    pub management: Option<Management>,
 }
 
 impl Board {
@@ -91,6 +97,8 @@ pub struct Guest {
     pub devices: Vec<Device>,
     /// Virtio disks, at most [`Guest::DISKS_MAX`]; they need [`Device::Pci`].
     pub disks: Vec<GuestDisk>,
+    /// Network cards, at most [`GuestNic::COUNT_MAX`].
+    pub nics: Vec<GuestNic>,
     /// Whether the guest starts with the board.
     pub autostart: bool,
     /// What the guest is to tell time by.

@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod blob;
 pub mod board;
+pub mod network;
 #[cfg(feature = "host")]
 pub mod toml;
 pub mod validate;
@@ -17,3 +18,4 @@ pub mod validate;
 pub use board::{
     Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
 };
+pub use network::{Card, GuestNic, Management, NicModel, Uplink, Vlans};

@@ -17,22 +17,41 @@
 //! modules = [{ image = "data.bin", command_line = "data" }]
 //! devices = ["com1", "rtc", "pci"] # the default; also "virtio-console", "virtio-rng"
 //! disks = [{ image = "disk.img", size = "64M", read_only = true }] # default: none; a disk of zeroes needs no image
+//! nics = [{ model = "virtio" }]   # default: none; or "rtl8029", or "ne2000" with port and irq. Each may have mac (derived
+//!                                 # from the names, if absent), vlan, trunk, guard, urgent, receive_limit, transmit_limit,
+//!                                 # mtu, and queues (virtio: as many as vCPUs)
 //! clock = "tsc"                   # the default; or "paravirtual"
 //! autostart = true                # the default
 //! on_crash = "stop"               # the default; or "restart"
+//!
+//! [[uplink]]                      # a card of the board's that guests reach the world by
+//! name = "lan"
+//! card = "00:03.0"                # or by its MAC address
+//! vlan = 1                        # the default: the VLAN of frames without a tag
+//! trunk = [10, 20]                # default: none; VLANs of frames with a tag
+//! mtu = 1500                      # the default
+//!
+//! [management]                    # the hypervisor's own station
+//! address = "192.0.2.2/24"
+//! gateway = "192.0.2.1"           # default: none
+//! vlan = 1                        # the default
+//! mac = "02:00:00:00:00:01"       # default: derived from the board's name
 //! ```
 //!
 //! A key that is not known is an error, not a comment. All errors are reported at once, each with
 //! its line. Whether the files exist is for the caller to see: [`ModuleSource`] keeps the line.
 
+mod network;
+mod rate;
 mod reader;
 mod size;
 
 use crate::board::{
     Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
 };
-use crate::validate::{BoardKey, GuestKey, Place, Problem};
+use crate::validate::{BoardKey, GuestKey, ManagementKey, Place, Problem, UplinkKey};
 use ::toml::de::{DeTable, DeValue};
+use network::{MANAGEMENT_KEYS, UPLINK_KEYS};
 use reader::{Notes, Table};
 use std::fmt;
 use std::path::PathBuf;
@@ -45,7 +64,7 @@ pub const PRIORITY_DEFAULT: u8 = 100;
 /// The devices of a guest whose table names none.
 pub const DEVICES_DEFAULT: [Device; 3] = [Device::Com1, Device::Rtc, Device::Pci];
 
-const TOP_KEYS: &[&str] = &["board", "guest"];
+const TOP_KEYS: &[&str] = &["board", "guest", "uplink", "management"];
 const BOARD_KEYS: &[&str] = &["name", "cpus", "when_all_off"];
 const GUEST_KEYS: &[&str] = &[
     "name",
@@ -59,6 +78,7 @@ const GUEST_KEYS: &[&str] = &[
     "devices",
     "clock",
     "disks",
+    "nics",
     "autostart",
     "on_crash",
 ];
@@ -178,6 +198,14 @@ pub fn parse(text: &str, file_name: &str) -> Result<(Board, Vec<ModuleSource>), 
     }
 }
 
+/// The tables of a file, for the places of problems.
+struct Tables<'v> {
+    board: Option<Table<'v>>,
+    guests: Vec<Table<'v>>,
+    uplinks: Vec<Table<'v>>,
+    management: Option<Table<'v>>,
+}
+
 /// What is gathered while a file is read.
 struct File<'n, 't> {
     notes: &'n mut Notes<'t>,
@@ -205,44 +233,83 @@ impl File<'_, '_> {
                         None
                     }
                 });
-        let guest_tables = self.guest_tables(&top);
+        let (guest, uplink) = ("[[guest]]", "[[uplink]]");
+        let guest_tables = self.tables(&top, "guest", guest, GUEST_KEYS);
+        let uplink_tables = self.tables(&top, "uplink", uplink, UPLINK_KEYS);
+        let management_table = self.management_table(&top);
         let mut board = match &board_table {
             Some(table) => self.board_keys(table),
             None => self.absent_board(),
         };
         for (index, table) in guest_tables.iter().enumerate() {
-            let guest = self.guest(index, table);
+            let guest = self.guest(&board.name, index, table);
             board.guests.push(guest);
         }
+        for (index, table) in uplink_tables.iter().enumerate() {
+            board.uplinks.push(self.uplink(index, table));
+        }
+        board.management = management_table
+            .as_ref()
+            .map(|table| self.management(&board.name, table));
+        let tables = Tables {
+            board: board_table,
+            guests: guest_tables,
+            uplinks: uplink_tables,
+            management: management_table,
+        };
         for problem in board.problems() {
-            self.rule(&problem, board_table.as_ref(), &guest_tables);
+            self.rule(&problem, &tables);
         }
         board
     }
 
-    fn guest_tables<'v>(&mut self, top: &Table<'v>) -> Vec<Table<'v>> {
+    fn management_table<'v>(&mut self, top: &Table<'v>) -> Option<Table<'v>> {
+        let value = top.get("management")?;
+        let start = value.span().start;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Table::new(
+                table,
+                start,
+                "[management]",
+                MANAGEMENT_KEYS,
+                self.notes,
+            )),
+            _ => {
+                let advice = "write [management] as a table of its own";
+                self.notes.error(start, advice);
+                None
+            }
+        }
+    }
+
+    /// The tables of an array of tables.
+    fn tables<'v>(
+        &mut self,
+        top: &Table<'v>,
+        key: &str,
+        what: &'static str,
+        known: &[&str],
+    ) -> Vec<Table<'v>> {
         let mut tables = Vec::new();
-        let Some(value) = top.get("guest") else {
+        let Some(value) = top.get(key) else {
             return tables;
         };
         let DeValue::Array(elements) = value.get_ref() else {
             self.bad.push(Place::Board(BoardKey::Guests));
-            let advice = "write each guest under [[guest]], with two brackets";
+            let advice = format!("write each {key} under {what}, with two brackets");
             self.notes.error(value.span().start, advice);
             return tables;
         };
         for element in elements.iter() {
+            let start = element.span().start;
             match element.get_ref() {
-                DeValue::Table(table) => tables.push(Table::new(
-                    table,
-                    element.span().start,
-                    "[[guest]]",
-                    GUEST_KEYS,
-                    self.notes,
-                )),
-                _ => self
-                    .notes
-                    .error(element.span().start, "a guest is a table: write [[guest]]"),
+                DeValue::Table(table) => {
+                    tables.push(Table::new(table, start, what, known, self.notes));
+                }
+                _ => {
+                    let advice = format!("a {key} is a table: write {what}");
+                    self.notes.error(start, advice);
+                }
             }
         }
         tables
@@ -257,6 +324,8 @@ impl File<'_, '_> {
             cpus: Board::CPUS_MAX,
             when_all_off: WhenAllOff::Stay,
             guests: Vec::new(),
+            uplinks: Vec::new(),
+            management: None,
         }
     }
 
@@ -275,10 +344,12 @@ impl File<'_, '_> {
             cpus: cpus.unwrap_or(Board::CPUS_MAX),
             when_all_off: when_all_off.unwrap_or(WhenAllOff::Stay),
             guests: Vec::new(),
+            uplinks: Vec::new(),
+            management: None,
         }
     }
 
-    fn guest(&mut self, index: usize, table: &Table<'_>) -> Guest {
+    fn guest(&mut self, board: &str, index: usize, table: &Table<'_>) -> Guest {
         let name = table.required_string("name", self.notes);
         let purpose = match &name {
             Some(name) => format!("image of guest \"{name}\""),
@@ -292,10 +363,7 @@ impl File<'_, '_> {
         let format = table.choice("format", formats, self.notes);
         let memory = table.required_size("memory", self.notes);
         let cpus = table.required_integers("cpu", u32::MAX, self.notes);
-        let priority = match table.get("priority") {
-            Some(_) => table.required_integer("priority", u8::MAX, self.notes),
-            None => Some(PRIORITY_DEFAULT),
-        };
+        let priority = table.integer_or("priority", u8::MAX, PRIORITY_DEFAULT, self.notes);
         let devices = [
             ("com1", Device::Com1),
             ("rtc", Device::Rtc),
@@ -313,11 +381,13 @@ impl File<'_, '_> {
         mark(priority.is_none(), GuestKey::Priority);
         // A stand-in processor of its own keeps two guests from seeming to share one.
         let apart = u32::MAX - u32::try_from(index).unwrap_or(0);
+        let cpus = cpus.unwrap_or_else(|| vec![apart]);
         Guest {
             format: format.unwrap_or_else(|| self.usual_format(image)),
             image,
             memory: memory.unwrap_or_default(),
-            cpus: cpus.unwrap_or_else(|| vec![apart]),
+            nics: self.nics(board, index, table, name.as_deref(), cpus.len()),
+            cpus,
             priority: priority.unwrap_or_default(),
             command_line: table.string("command_line", self.notes).unwrap_or_default(),
             modules: self.modules(table, name.as_deref()),
@@ -434,10 +504,11 @@ impl File<'_, '_> {
     }
 
     /// Reports a broken rule at the key it is about, unless that key is wrong in itself.
-    fn rule(&mut self, problem: &Problem, board: Option<&Table<'_>>, guests: &[Table<'_>]) {
+    fn rule(&mut self, problem: &Problem, tables: &Tables<'_>) {
         if self.bad.contains(&problem.place) {
             return;
         }
+        let (board, guests) = (tables.board.as_ref(), &tables.guests);
         let at = match problem.place {
             Place::Board(BoardKey::Name) => board.map(|table| table.position("name")),
             Place::Board(BoardKey::Cpus) => board.map(|table| table.position("cpus")),
@@ -453,6 +524,21 @@ impl File<'_, '_> {
                 GuestKey::Devices => table.position("devices"),
                 GuestKey::Disks => table.position("disks"),
                 GuestKey::Disk(at) => table.element_position("disks", at),
+                GuestKey::Nics => table.position("nics"),
+                GuestKey::Nic(at) => table.element_position("nics", at),
+            }),
+            Place::Uplink(index, key) => tables.uplinks.get(index).map(|table| match key {
+                UplinkKey::Name => table.position("name"),
+                UplinkKey::Card => table.position("card"),
+                UplinkKey::Vlan if table.get("vlan").is_none() => table.position("trunk"),
+                UplinkKey::Vlan => table.position("vlan"),
+                UplinkKey::Mtu => table.position("mtu"),
+            }),
+            Place::Management(key) => tables.management.as_ref().map(|table| match key {
+                ManagementKey::Mac => table.position("mac"),
+                ManagementKey::Address => table.position("address"),
+                ManagementKey::Gateway => table.position("gateway"),
+                ManagementKey::Vlan => table.position("vlan"),
             }),
         };
         self.notes.error(at.unwrap_or(0), problem.reason.as_str());

@@ -44,6 +44,36 @@ pub enum GuestKey {
     Disks,
     /// One of [`Guest::disks`], by index.
     Disk(usize),
+    /// [`Guest::nics`] as a whole.
+    Nics,
+    /// One of [`Guest::nics`], by index.
+    Nic(usize),
+}
+
+/// One key of an uplink's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkKey {
+    /// [`Uplink::name`](crate::Uplink::name).
+    Name,
+    /// [`Uplink::card`](crate::Uplink::card).
+    Card,
+    /// [`Uplink::vlans`](crate::Uplink::vlans).
+    Vlan,
+    /// [`Uplink::mtu`](crate::Uplink::mtu).
+    Mtu,
+}
+
+/// One key of the management table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManagementKey {
+    /// [`Management::mac`](crate::Management::mac).
+    Mac,
+    /// [`Management::address`](crate::Management::address) and its prefix.
+    Address,
+    /// [`Management::gateway`](crate::Management::gateway).
+    Gateway,
+    /// [`Management::vlan`](crate::Management::vlan).
+    Vlan,
 }
 
 /// Where in a board a problem lies.
@@ -53,6 +83,10 @@ pub enum Place {
     Board(BoardKey),
     /// A key of the guest with this index.
     Guest(usize, GuestKey),
+    /// A key of the uplink with this index.
+    Uplink(usize, UplinkKey),
+    /// A key of the management table.
+    Management(ManagementKey),
 }
 
 /// One rule that a board breaks.
@@ -62,6 +96,12 @@ pub struct Problem {
     pub place: Place,
     /// What is wrong and what would be right, as a sentence without its full stop.
     pub reason: String,
+}
+
+impl Problem {
+    pub(crate) const fn new(place: Place, reason: String) -> Self {
+        Self { place, reason }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -104,10 +144,10 @@ impl Board {
                 format!("cpus = {} is outside 1 to {}", self.cpus, Board::CPUS_MAX),
             );
         }
-        if self.guests.is_empty() {
+        if self.guests.is_empty() && self.management.is_none() {
             board(
                 BoardKey::Guests,
-                "a board needs at least one [[guest]]".into(),
+                "a board needs at least one [[guest]], or [management]".into(),
             );
         }
         if self.guests.len() > Board::GUESTS_MAX {
@@ -123,6 +163,7 @@ impl Board {
         for (index, guest) in self.guests.iter().take(Board::GUESTS_MAX).enumerate() {
             self.guest_problems(index, guest, &mut problems);
         }
+        self.network_problems(&mut problems);
         problems
     }
 
@@ -238,7 +279,7 @@ impl Board {
     }
 }
 
-fn name_problem(what: &str, name: &str) -> Option<String> {
+pub(crate) fn name_problem(what: &str, name: &str) -> Option<String> {
     if name.is_empty() || name.len() > Board::NAME_MAX {
         return Some(format!(
             "{what} has {} characters; it needs 1 to {}",

@@ -1,8 +1,10 @@
 //! The blob keeps a board exactly, refuses damage, and never panics on any bytes.
 
 use config::blob::{self, BlobError, HEADER_LEN};
+use config::network::derived_mac;
 use config::{
-    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+    Board, Card, Clock, Device, Guest, GuestDisk, GuestModule, GuestNic, ImageFormat, Management,
+    NicModel, OnCrash, Uplink, Vlans, WhenAllOff,
 };
 use proptest::prelude::*;
 
@@ -25,9 +27,53 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
             size: 1 << 20,
             read_only: true,
         }],
+        nics: vec![nic(name)],
         clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Stop,
+    }
+}
+
+fn nic(owner: &str) -> GuestNic {
+    GuestNic {
+        model: NicModel::Ne2000 {
+            port: 0x300,
+            irq: 9,
+        },
+        mac: derived_mac("blade", owner, 0),
+        vlans: Vlans::access(7),
+        guard: true,
+        urgent: true,
+        receive_limit: Some(1_000_000),
+        transmit_limit: None,
+        mtu: 1500,
+        queues: 1,
+    }
+}
+
+fn uplink() -> Uplink {
+    Uplink {
+        name: "lan".into(),
+        card: Card::Slot {
+            bus: 1,
+            device: 2,
+            function: 3,
+        },
+        vlans: Vlans {
+            untagged: None,
+            tagged: vec![7, 8],
+        },
+        mtu: 9000,
+    }
+}
+
+fn management() -> Management {
+    Management {
+        mac: derived_mac("blade", "management", 0),
+        address: [192, 0, 2, 2],
+        prefix: 24,
+        gateway: Some([192, 0, 2, 1]),
+        vlan: 8,
     }
 }
 
@@ -37,6 +83,8 @@ fn board() -> Board {
         cpus: 2,
         when_all_off: WhenAllOff::PowerOff,
         guests: vec![guest("rtos", 1, 200), guest("other", 1, 10)],
+        uplinks: vec![uplink()],
+        management: Some(management()),
     }
 }
 
@@ -89,8 +137,8 @@ fn each_damage_has_its_name() {
     other[0] = b'X';
     assert_eq!(blob::decode(&other), Err(BlobError::NotABoard));
     let mut other = good.clone();
-    other[8] = 2;
-    assert_eq!(blob::decode(&other), Err(BlobError::Version { found: 2 }));
+    other[8] = 1;
+    assert_eq!(blob::decode(&other), Err(BlobError::Version { found: 1 }));
     assert!(matches!(
         blob::decode(&good[..good.len() - 1]),
         Err(BlobError::Length { .. })

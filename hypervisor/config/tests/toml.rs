@@ -317,7 +317,7 @@ fn an_empty_file_says_what_it_needs() {
         errors(""),
         [
             "1: the file needs the key \"board\"",
-            "1: a board needs at least one [[guest]]"
+            "1: a board needs at least one [[guest]], or [management]"
         ]
     );
     assert!(errors("guest = 3")[1].contains("[[guest]]"));

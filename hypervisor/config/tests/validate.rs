@@ -18,6 +18,7 @@ fn guest(name: &str) -> Guest {
         devices: Vec::new(),
         clock: Clock::Tsc,
         disks: Vec::new(),
+        nics: Vec::new(),
         autostart: true,
         on_crash: OnCrash::Restart,
     }
@@ -29,6 +30,8 @@ fn board() -> Board {
         cpus: 1,
         when_all_off: WhenAllOff::Stay,
         guests: vec![guest("a")],
+        uplinks: Vec::new(),
+        management: None,
     }
 }
 

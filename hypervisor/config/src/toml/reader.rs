@@ -145,6 +145,23 @@ impl<'v> Table<'v> {
         integer(key, self.required(key, notes)?, max, notes)
     }
 
+    /// A whole number from 0 to `max`; this one where the key is absent.
+    pub(super) fn integer_or<T>(
+        &self,
+        key: &str,
+        max: T,
+        absent: T,
+        notes: &mut Notes<'_>,
+    ) -> Option<T>
+    where
+        T: TryFrom<i128> + Into<i128> + Display,
+    {
+        match self.get(key) {
+            Some(value) => integer(key, value, max, notes),
+            None => Some(absent),
+        }
+    }
+
     /// A whole number from 0 to `max`, or a list of such.
     pub(super) fn required_integers<T>(
         &self,
