@@ -108,7 +108,7 @@ fn cards_of_guests() {
         mtu: 1500,
         queues: 1,
     };
-    assert_eq!(board.guests[0].nics, [old.clone()]);
+    assert_eq!(board.guests[0].nics, std::slice::from_ref(&old));
     let virtio = GuestNic {
         model: NicModel::Virtio,
         mac: "52:54:00:00:00:20".parse().unwrap(),
