@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// The top of the checkout.
 pub(crate) fn root() -> PathBuf {
@@ -85,9 +88,18 @@ pub(crate) fn claim(name: &str) -> Result<Claim> {
     bail!("every folder for {name} is in use")
 }
 
-/// Writes a file, with an error that names it.
+/// Writes a file at once: nobody sees a part of it. An error names it.
 pub(crate) fn write(file: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
-    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+    let context = || format!("cannot write {}", file.display());
+    let folder = file.parent().with_context(context)?;
+    let mut new = NamedTempFile::new_in(folder).with_context(context)?;
+    new.write_all(bytes.as_ref()).with_context(context)?;
+    // As any file that is written; temporary ones are private at first.
+    new.as_file()
+        .set_permissions(Permissions::from_mode(0o644))
+        .with_context(context)?;
+    new.persist(file).with_context(context)?;
+    Ok(())
 }
 
 /// Reads a file, with an error that names it.
