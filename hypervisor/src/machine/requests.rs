@@ -104,7 +104,7 @@ impl Effects for Requests {
         }
     }
 
-    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Sent {
-        Sent::Done
+    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+        Ok(Sent::Done)
     }
 }

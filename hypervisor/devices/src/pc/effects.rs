@@ -102,5 +102,9 @@ pub trait Effects: MemoryAccess {
     fn device_stopped(&mut self, device: u8, fault: Fault, count: u32);
 
     /// Network card `nic` sends a frame.
-    fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Sent;
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideMemory`], if a part of it is; nothing was sent.
+    fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory>;
 }
