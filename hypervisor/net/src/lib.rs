@@ -9,7 +9,20 @@
 extern crate alloc;
 
 mod address;
+mod bucket;
+mod header;
 mod offload;
+mod port;
+mod queue;
+mod stations;
+mod switch;
+mod vlan;
 
 pub use address::{MacAddress, ParseMacError};
+pub use bucket::Rate;
+pub use header::{REWRITTEN_MAX, Rewritten};
 pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};
+pub use port::{PortId, PortSet};
+pub use queue::FrameQueue;
+pub use switch::{Counters, Forwarding, PortConfig, Reason, Switch, SwitchConfig};
+pub use vlan::VlanId;

@@ -1,0 +1,244 @@
+//! Which station is behind which port.
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+use crate::{MacAddress, PortId, VlanId};
+
+/// Sets of entries, a power of two, and entries in a set.
+const SETS: usize = 256;
+const WAYS: usize = 4;
+/// Most stations that are learnt behind one port: none can crowd the others out.
+const QUOTA: u16 = 256;
+
+/// An entry.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Address and VLAN.
+    key: u64,
+    port: PortId,
+    /// When a frame of the station's came last.
+    seen: u64,
+}
+
+/// What came of learning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learnt {
+    /// It is known to be here, or there is no room to know it.
+    Here,
+    /// It was somewhere else before.
+    Moved,
+}
+
+/// A table of stations that were heard of.
+#[derive(Clone, Debug)]
+pub(crate) struct Stations {
+    sets: Box<[[Option<Entry>; WAYS]]>,
+    /// How many entries each port has.
+    counts: [u16; PortId::COUNT_MAX],
+    /// Ticks after which one that was not heard of is forgotten.
+    ageing: u64,
+    /// What makes hashes differ from board to board, so that nobody can aim at a set.
+    seed: u64,
+}
+
+const fn key(station: MacAddress, vlan: VlanId) -> u64 {
+    let [a, b, c, d, e, f] = station.0;
+    let [high, low] = vlan.number().to_be_bytes();
+    u64::from_be_bytes([high, low, a, b, c, d, e, f])
+}
+
+impl Stations {
+    pub(crate) fn new(ageing: u64, seed: u64) -> Self {
+        Self {
+            sets: vec![[None; WAYS]; SETS].into_boxed_slice(),
+            counts: [0; PortId::COUNT_MAX],
+            ageing,
+            seed,
+        }
+    }
+
+    #[inline]
+    fn place(&self, key: u64) -> usize {
+        const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+        let mixed = (key ^ self.seed).wrapping_mul(MULTIPLIER);
+        let mixed = (mixed ^ mixed >> 32).wrapping_mul(MULTIPLIER);
+        (mixed >> 56) as usize & (SETS - 1)
+    }
+
+    /// Where a station is, if it was heard of lately.
+    #[inline]
+    pub(crate) fn find(&self, station: MacAddress, vlan: VlanId, now: u64) -> Option<PortId> {
+        let key = key(station, vlan);
+        let set = self.sets.get(self.place(key))?;
+        let entry = set.iter().flatten().find(|entry| entry.key == key)?;
+        (now.saturating_sub(entry.seen) < self.ageing).then_some(entry.port)
+    }
+
+    /// A frame of a station's came in at a port.
+    #[inline]
+    pub(crate) fn learn(
+        &mut self,
+        station: MacAddress,
+        vlan: VlanId,
+        port: PortId,
+        now: u64,
+    ) -> Learnt {
+        let key = key(station, vlan);
+        let place = self.place(key);
+        let known = self
+            .sets
+            .get_mut(place)
+            .and_then(|set| set.iter_mut().flatten().find(|entry| entry.key == key));
+        match known {
+            Some(entry) if entry.port == port => {
+                entry.seen = entry.seen.max(now);
+                Learnt::Here
+            }
+            Some(entry) => {
+                let before = core::mem::replace(&mut entry.port, port);
+                entry.seen = now;
+                self.change_count(before, false);
+                self.change_count(port, true);
+                Learnt::Moved
+            }
+            None => {
+                self.insert(
+                    place,
+                    Entry {
+                        key,
+                        port,
+                        seen: now,
+                    },
+                    now,
+                );
+                Learnt::Here
+            }
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, place: usize, new: Entry, now: u64) {
+        let old = |entry: &Entry| now.saturating_sub(entry.seen) >= self.ageing;
+        let full = self
+            .counts
+            .get(new.port.index())
+            .is_none_or(|count| *count >= QUOTA);
+        let Some(set) = self.sets.get_mut(place) else {
+            return;
+        };
+        // A free place, or one of a station that is gone; or else the port's own oldest one.
+        let free = set
+            .iter()
+            .position(|entry| entry.as_ref().is_none_or(old))
+            .filter(|way| {
+                !full
+                    || set
+                        .get(*way)
+                        .copied()
+                        .flatten()
+                        .is_some_and(|e| e.port == new.port)
+            });
+        let own = || {
+            let own = set.iter().enumerate();
+            let own = own.filter_map(|(way, entry)| Some((way, (*entry)?)));
+            own.filter(|(_, entry)| entry.port == new.port)
+                .min_by_key(|(_, entry)| entry.seen)
+                .map(|(way, _)| way)
+        };
+        let Some(way) = free.or_else(own) else { return };
+        let Some(slot) = set.get_mut(way) else { return };
+        if let Some(before) = slot.replace(new) {
+            self.change_count(before.port, false);
+        }
+        self.change_count(new.port, true);
+    }
+
+    fn change_count(&mut self, port: PortId, more: bool) {
+        if let Some(count) = self.counts.get_mut(port.index()) {
+            *count = if more {
+                count.saturating_add(1)
+            } else {
+                count.saturating_sub(1)
+            };
+        }
+    }
+
+    /// Forgets the stations behind a port.
+    pub(crate) fn forget(&mut self, port: PortId) {
+        for slot in self.sets.iter_mut().flatten() {
+            if slot.is_some_and(|entry| entry.port == port) {
+                *slot = None;
+            }
+        }
+        if let Some(count) = self.counts.get_mut(port.index()) {
+            *count = 0;
+        }
+    }
+
+    /// How many stations are known behind a port.
+    pub(crate) fn count(&self, port: PortId) -> u16 {
+        self.counts.get(port.index()).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn station(number: u32) -> MacAddress {
+        let [a, b, c, d] = number.to_be_bytes();
+        MacAddress([2, 0, a, b, c, d])
+    }
+
+    fn port(index: usize) -> PortId {
+        PortId::new(index).expect("a port")
+    }
+
+    const VLAN: VlanId = VlanId::new(1).expect("a VLAN");
+    const AGEING: u64 = 1000;
+
+    #[test]
+    fn stations_are_found_until_they_are_old() {
+        let mut stations = Stations::new(AGEING, 7);
+        stations.learn(station(1), VLAN, port(3), 10);
+        assert_eq!(stations.find(station(1), VLAN, 11), Some(port(3)));
+        let other = VlanId::new(2).expect("a VLAN");
+        assert_eq!(stations.find(station(1), other, 11), None);
+        assert_eq!(stations.find(station(1), VLAN, 1009), Some(port(3)));
+        assert_eq!(stations.find(station(1), VLAN, 1010), None);
+        // A clock that lags a little makes nobody old.
+        assert_eq!(stations.find(station(1), VLAN, 5), Some(port(3)));
+    }
+
+    #[test]
+    fn a_station_moves() {
+        let mut stations = Stations::new(AGEING, 7);
+        assert_eq!(stations.learn(station(1), VLAN, port(0), 1), Learnt::Here);
+        assert_eq!(stations.learn(station(1), VLAN, port(1), 2), Learnt::Moved);
+        assert_eq!(stations.find(station(1), VLAN, 3), Some(port(1)));
+        assert_eq!((stations.count(port(0)), stations.count(port(1))), (0, 1));
+        stations.forget(port(1));
+        assert_eq!(stations.find(station(1), VLAN, 3), None);
+        assert_eq!(stations.count(port(1)), 0);
+    }
+
+    #[test]
+    fn who_floods_crowds_nobody_out() {
+        let mut stations = Stations::new(AGEING, 99);
+        for number in 0..100 {
+            stations.learn(station(number), VLAN, port(0), 1);
+        }
+        let known = |stations: &Stations, now| {
+            let found = |number: &u32| stations.find(station(*number), VLAN, now).is_some();
+            (0..100).filter(found).count()
+        };
+        let before = known(&stations, 2);
+        assert!(before > 90, "{before}");
+        for number in 1000..100_000 {
+            stations.learn(station(number), VLAN, port(1), 3);
+        }
+        assert_eq!(known(&stations, 4), before);
+        assert!(stations.count(port(1)) <= QUOTA);
+    }
+}

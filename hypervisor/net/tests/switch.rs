@@ -1,0 +1,383 @@
+//! The switch against a plain model of one, and rule by rule.
+
+use net::{Forwarding, MacAddress, PortConfig, PortId, Rate, Reason, Switch, SwitchConfig, VlanId};
+use proptest::prelude::*;
+use std::collections::{BTreeSet, HashMap};
+
+const HZ: u64 = 1_000_000;
+const AGEING: u64 = 300 * HZ;
+
+fn switch() -> Switch {
+    Switch::new(SwitchConfig {
+        ticks_per_second: HZ,
+        ageing_seconds: 300,
+        seed: 0x1234_5678,
+    })
+}
+
+fn vlan(number: u16) -> VlanId {
+    VlanId::new(number).expect("a VLAN")
+}
+
+fn station(number: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, number])
+}
+
+fn access(number: u16) -> PortConfig {
+    PortConfig {
+        untagged: Some(vlan(number)),
+        ..PortConfig::default()
+    }
+}
+
+/// The first bytes of a frame; the tag is its whole control information.
+fn head(to: MacAddress, from: MacAddress, tag: Option<u16>) -> Vec<u8> {
+    let mut head = [to.0, from.0].concat();
+    if let Some(tag) = tag {
+        head.extend([0x81, 0x00]);
+        head.extend(tag.to_be_bytes());
+    }
+    head.extend([0x08, 0x00, 0x45, 0x00]);
+    head
+}
+
+fn add(switch: &mut Switch, config: PortConfig) -> PortId {
+    switch.add_port(config).expect("a port")
+}
+
+/// The ports that a frame leaves by, with the first bytes that it has there.
+fn leaves(way: &Forwarding, head: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    let ports = way.ports.iter();
+    ports
+        .map(|port| {
+            let bytes = match way.rewritten(port, head) {
+                None => head.to_vec(),
+                Some(new) => [new.bytes(), &head[new.replaces()..]].concat(),
+            };
+            (port.index(), bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn it_floods_until_it_knows_better() {
+    let mut switch = switch();
+    let ports: Vec<_> = (0..3).map(|_| add(&mut switch, access(1))).collect();
+    let there = head(station(2), station(1), None);
+    let way = switch.forward(ports[0], &there, 60, 0);
+    assert_eq!(
+        leaves(&way, &there),
+        [(1, there.clone()), (2, there.clone())]
+    );
+    let back = head(station(1), station(2), None);
+    let way = switch.forward(ports[2], &back, 60, 1);
+    assert_eq!(leaves(&way, &back), [(0, back.clone())]);
+    let way = switch.forward(ports[0], &there, 60, 2);
+    assert_eq!(leaves(&way, &there), [(2, there.clone())]);
+    // To a station behind the same port it goes nowhere.
+    let same = head(station(1), station(3), None);
+    assert!(switch.forward(ports[0], &same, 60, 3).ports.is_empty());
+    // A link that is down has no stations.
+    switch.set_link(ports[2], false);
+    let way = switch.forward(ports[0], &there, 60, 4);
+    assert_eq!(leaves(&way, &there), [(1, there.clone())]);
+    let counters = switch.counters(ports[1]);
+    assert_eq!((counters.frames_out, counters.bytes_out), (2, 120));
+    assert_eq!(switch.counters(ports[0]).frames_in, 4);
+}
+
+#[test]
+fn tags_come_and_go_with_the_ports() {
+    let mut switch = switch();
+    let plain = add(&mut switch, access(10));
+    let trunk = add(
+        &mut switch,
+        PortConfig {
+            untagged: Some(vlan(1)),
+            tagged: vec![vlan(10), vlan(20)],
+            ..PortConfig::default()
+        },
+    );
+    let other = add(&mut switch, access(20));
+    let urgent = add(
+        &mut switch,
+        PortConfig {
+            priority: 6,
+            ..access(10)
+        },
+    );
+    let untagged = head(MacAddress::BROADCAST, station(1), None);
+    let tagged = |tag| head(MacAddress::BROADCAST, station(1), Some(tag));
+    let way = switch.forward(plain, &untagged, 60, 0);
+    assert_eq!(
+        leaves(&way, &untagged),
+        [(1, tagged(10)), (3, untagged.clone())]
+    );
+    let way = switch.forward(urgent, &untagged, 60, 0);
+    assert_eq!(
+        leaves(&way, &untagged),
+        [(0, untagged.clone()), (1, tagged(6 << 13 | 10))]
+    );
+    let way = switch.forward(trunk, &tagged(3 << 13 | 20), 64, 0);
+    assert_eq!(leaves(&way, &tagged(3 << 13 | 20)), [(2, untagged.clone())]);
+    // A tag without a VLAN: the frame is in that of frames without a tag, where nobody else is.
+    assert!(
+        switch
+            .forward(trunk, &tagged(5 << 13), 64, 0)
+            .ports
+            .is_empty()
+    );
+    let way = switch.forward(plain, &tagged(5 << 13), 64, 0);
+    assert_eq!(
+        leaves(&way, &tagged(5 << 13)),
+        [(1, tagged(5 << 13 | 10)), (3, untagged)]
+    );
+    // VLANs that the ports are not in, or that do not exist.
+    for (port, tag) in [(trunk, 30), (other, 10), (trunk, 4095)] {
+        let before = switch.counters(port).dropped[Reason::Vlan as usize];
+        assert!(switch.forward(port, &tagged(tag), 64, 0).ports.is_empty());
+        assert_eq!(
+            switch.counters(port).dropped[Reason::Vlan as usize],
+            before + 1
+        );
+    }
+}
+
+#[test]
+fn a_guard_lets_one_station_send() {
+    let mut switch = switch();
+    let guarded = add(
+        &mut switch,
+        PortConfig {
+            guard: Some(station(1)),
+            ..access(1)
+        },
+    );
+    let free = add(&mut switch, access(1));
+    let ask = |from: MacAddress, sender: MacAddress, kind: [u8; 2]| {
+        let mut head = [MacAddress::BROADCAST.0, from.0].concat();
+        head.extend(kind);
+        head.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+        head.extend(sender.0);
+        head
+    };
+    let (own, other) = (station(1), station(2));
+    for kind in [[0x08, 0x06], [0x80, 0x35]] {
+        assert_eq!(
+            switch
+                .forward(guarded, &ask(own, own, kind), 60, 0)
+                .ports
+                .len(),
+            1
+        );
+        for (from, sender) in [(own, other), (other, own), (other, other)] {
+            let way = switch.forward(guarded, &ask(from, sender, kind), 60, 0);
+            assert!(way.ports.is_empty(), "{from} {sender}");
+        }
+    }
+    // Nobody else takes the station's place.
+    let stolen = head(MacAddress::BROADCAST, own, None);
+    assert!(switch.forward(free, &stolen, 60, 0).ports.is_empty());
+    let to_it = head(own, other, None);
+    assert_eq!(
+        leaves(&switch.forward(free, &to_it, 60, 0), &to_it).len(),
+        1
+    );
+    assert_eq!(switch.counters(free).dropped[Reason::Spoofed as usize], 1);
+    assert_eq!(
+        switch.counters(guarded).dropped[Reason::Spoofed as usize],
+        6
+    );
+}
+
+#[test]
+fn limits_hold_in_both_directions() {
+    let mut switch = switch();
+    let limit = Some(Rate {
+        bytes_per_second: 1000,
+        burst: 200,
+    });
+    let slow = add(
+        &mut switch,
+        PortConfig {
+            ingress: limit,
+            egress: limit,
+            ..access(1)
+        },
+    );
+    let fast = add(&mut switch, access(1));
+    let frame = head(MacAddress::BROADCAST, station(1), None);
+    let passed = |switch: &mut Switch, from, at| {
+        let pass = |_: &u32| !switch.forward(from, &frame, 100, at).ports.is_empty();
+        (0..10).filter(pass).count()
+    };
+    for from in [slow, fast] {
+        assert_eq!(passed(&mut switch, from, 0), 2);
+        assert_eq!(passed(&mut switch, from, HZ / 10), 1);
+    }
+    let dropped = switch.counters(slow).dropped;
+    assert_eq!(dropped[Reason::IngressLimit as usize], 17);
+    assert_eq!(dropped[Reason::EgressLimit as usize], 17);
+    assert_eq!(switch.counters(slow).frames_out, 3);
+}
+
+#[test]
+fn what_is_no_frame_goes_nowhere() {
+    let mut switch = switch();
+    let from = add(&mut switch, access(1));
+    add(&mut switch, access(1));
+    let whole = head(station(2), station(1), Some(1));
+    for length in 0..18 {
+        let way = switch.forward(from, &whole[..length], length, 0);
+        assert!(way.ports.is_empty(), "{length}");
+    }
+    for source in [MacAddress::BROADCAST, MacAddress([0; 6])] {
+        let frame = head(station(2), source, None);
+        assert!(switch.forward(from, &frame, 60, 0).ports.is_empty());
+    }
+    let counters = switch.counters(from);
+    assert_eq!(counters.dropped[Reason::Malformed as usize], 20);
+    for last in 0..0x11 {
+        let group = MacAddress([0x01, 0x80, 0xC2, 0, 0, last]);
+        let frame = head(group, station(1), None);
+        let passed = !switch.forward(from, &frame, 60, 0).ports.is_empty();
+        assert_eq!(passed, last == 0x10, "{group}");
+    }
+}
+
+#[test]
+fn who_is_mirrored_is_captured_in_both_directions() {
+    let mut switch = switch();
+    let ports: Vec<_> = (0..3).map(|_| add(&mut switch, access(1))).collect();
+    for (port, number) in ports.iter().zip(0..) {
+        let hello = head(MacAddress::BROADCAST, station(number), None);
+        assert!(!switch.forward(*port, &hello, 60, 0).captured);
+    }
+    switch.set_mirrored(ports[1], true);
+    for (from, to, captured) in [(0, 1, true), (1, 0, true), (0, 2, false), (1, 2, true)] {
+        let frame = head(station(to), station(from), None);
+        let way = switch.forward(ports[usize::from(from)], &frame, 60, 1);
+        assert_eq!(way.captured, captured, "{from} to {to}");
+    }
+}
+
+/// A step of the random run.
+#[derive(Clone, Debug)]
+struct Step {
+    from: usize,
+    source: u8,
+    destination: u8,
+    tag: Option<u16>,
+    passes: u64,
+}
+
+/// What the model knows: the VLAN of each port's frames without a tag, those with, and where stations are.
+struct Model {
+    untagged: Vec<Option<u16>>,
+    tagged: Vec<BTreeSet<u16>>,
+    stations: HashMap<(u8, u16), (usize, u64)>,
+}
+
+impl Model {
+    fn forward(&mut self, step: &Step, now: u64) -> Vec<(usize, Option<u16>)> {
+        let within = |port: usize, vlan: u16| {
+            self.untagged[port] == Some(vlan) || self.tagged[port].contains(&vlan)
+        };
+        let vlan = match step.tag {
+            Some(vlan) if vlan != 0 => Some(vlan).filter(|vlan| within(step.from, *vlan)),
+            _ => self.untagged[step.from],
+        };
+        let Some(vlan) = vlan else { return Vec::new() };
+        let known = self.stations.get(&(step.destination, vlan)).copied();
+        let known = known.filter(|(_, seen)| now - seen < AGEING && step.destination != 0);
+        // The source is learnt first.
+        let known = if step.destination == step.source {
+            Some((step.from, now))
+        } else {
+            known
+        };
+        self.stations.insert((step.source, vlan), (step.from, now));
+        (0..self.untagged.len())
+            .filter(|port| *port != step.from && within(*port, vlan))
+            .filter(|port| known.is_none_or(|(place, _)| place == *port))
+            .map(|port| (port, self.tagged[port].contains(&vlan).then_some(vlan)))
+            .collect()
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let tag = prop_oneof![
+        3 => Just(None),
+        3 => (0u16..5).prop_map(Some),
+    ];
+    let passes = prop_oneof![20 => 0u64..HZ, 1 => 0..2 * AGEING];
+    let step = (0usize..5, 1u8..6, 0u8..6, tag, passes).prop_map(
+        |(from, source, destination, tag, passes)| Step {
+            from,
+            source,
+            destination,
+            tag,
+            passes,
+        },
+    );
+    prop::collection::vec(step, 1..200)
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_plain_model_does(
+        untagged in prop::collection::vec(prop::option::of(1u16..4), 5),
+        tagged in prop::collection::vec(prop::collection::btree_set(1u16..5, 0..4), 5),
+        steps in steps(),
+    ) {
+        let mut switch = switch();
+        let mut model = Model { untagged, tagged, stations: HashMap::new() };
+        let mut ids = Vec::new();
+        for port in 0..5 {
+            if let Some(vlan) = model.untagged[port] {
+                model.tagged[port].remove(&vlan);
+            }
+            ids.push(add(&mut switch, PortConfig {
+                untagged: model.untagged[port].map(vlan),
+                tagged: model.tagged[port].iter().copied().map(vlan).collect(),
+                ..PortConfig::default()
+            }));
+        }
+        let mut now = 0;
+        for step in steps {
+            now += step.passes;
+            let to = match step.destination {
+                0 => MacAddress::BROADCAST,
+                number => station(number),
+            };
+            let head = head(to, station(step.source), step.tag);
+            let way = switch.forward(ids[step.from], &head, 60, now);
+            let expected = model.forward(&step, now);
+            let found = leaves(&way, &head);
+            prop_assert_eq!(found.len(), expected.len());
+            for ((port, bytes), (place, tag)) in found.iter().zip(expected) {
+                prop_assert_eq!(*port, place);
+                let tag = tag.map(|vlan| vlan | step.tag.unwrap_or(0) & 0xE000);
+                prop_assert_eq!(bytes, &self::head(to, station(step.source), tag));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_harm_it(frames in prop::collection::vec(
+        (0usize..3, prop::collection::vec(any::<u8>(), 0..40)), 0..200)
+    ) {
+        let mut switch = switch();
+        let ids: Vec<_> = (1..4)
+            .map(|number| {
+                let guard = Some(station(number));
+                add(&mut switch, PortConfig { guard, ..access(1) })
+            })
+            .collect();
+        for (port, head) in frames {
+            let way = switch.forward(ids[port], &head, head.len(), 0);
+            prop_assert!(!way.ports.contains(ids[port]));
+            leaves(&way, &head);
+        }
+    }
+}
