@@ -72,8 +72,13 @@ impl Header {
         })
     }
 
+    /// The type of what it carries.
+    pub(crate) const fn kind(&self) -> u16 {
+        self.kind
+    }
+
     /// Where the packet begins.
-    const fn length(&self) -> usize {
+    pub(crate) const fn length(&self) -> usize {
         match self.tag {
             Some(_) => HEADER + TAG,
             None => HEADER,

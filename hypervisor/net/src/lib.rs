@@ -10,19 +10,25 @@ extern crate alloc;
 
 mod address;
 mod bucket;
+mod checksum;
+mod flow;
 mod header;
 mod offload;
 mod port;
 mod queue;
+mod segment;
 mod stations;
 mod switch;
 mod vlan;
 
 pub use address::{MacAddress, ParseMacError};
 pub use bucket::Rate;
+pub use checksum::complete_checksum;
+pub use flow::flow_hash;
 pub use header::{REWRITTEN_MAX, Rewritten};
-pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};
+pub use offload::{BadOffload, Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use port::{PortId, PortSet};
 pub use queue::FrameQueue;
+pub use segment::{HEADERS_MAX, Segment, Segmenter};
 pub use switch::{Counters, Forwarding, PortConfig, Reason, Switch, SwitchConfig};
 pub use vlan::VlanId;

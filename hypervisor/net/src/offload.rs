@@ -1,5 +1,7 @@
 //! What a sender left to be done to a frame.
 
+use core::fmt;
+
 /// A checksum that covers the frame from `start` to its end and is to be stored at `start + offset`, where the sum of the
 /// pseudo-header is now (VIRTIO 1.2, 5.1.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,3 +44,26 @@ pub struct Offload {
     /// The checksums inside were found right by hardware.
     pub verified: bool,
 }
+
+/// Why what was left to be done cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadOffload {
+    /// The checksum is not inside the frame, or there is none in a frame that is to be cut.
+    Checksum,
+    /// The frame's headers are not those of what it is said to carry.
+    Headers,
+    /// Pieces without payload.
+    Size,
+}
+
+impl fmt::Display for BadOffload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checksum => "the checksum is not inside the frame",
+            Self::Headers => "the frame's headers are not what it is said to carry",
+            Self::Size => "the frame is to be cut into pieces without payload",
+        })
+    }
+}
+
+impl core::error::Error for BadOffload {}
