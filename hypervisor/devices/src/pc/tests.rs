@@ -31,6 +31,7 @@ pub(crate) fn config() -> PcConfig {
             console: true,
             entropy: true,
         },
+        nics: Vec::new(),
     }
 }
 
@@ -381,7 +382,7 @@ fn reset_starts_over_and_keeps_the_time() {
     bench.pc.console_input(b"x", bench.now, &mut bench.world);
     bench.now = Ticks(5 * TSC_HZ);
     bench.pc.expire(bench.now, &mut bench.world);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     assert!(!bench.pc.interrupt_pending());
     assert_eq!(bench.pc.next_deadline(), None);
     assert_eq!(bench.inb(0x21), 0xFF);

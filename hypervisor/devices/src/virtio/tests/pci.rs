@@ -38,7 +38,7 @@ fn devices_are_found_by_their_headers() {
 #[test]
 fn firmware_leaves_devices_decoding_and_without_mastery() {
     let mut bench = Bench::new(DISK);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     assert_eq!(bench.configuration(0x04), 0x0010_0003);
     assert_eq!(bench.configuration(0x10), 0xC201);
     assert_eq!(bench.configuration(0x14), 0xC000_2000);
@@ -381,9 +381,9 @@ fn a_board_reset_resets_the_devices() {
     let mut bench = Bench::driven(CONSOLE, 0);
     bench.use_messages();
     bench.pc.console_input(b"left", bench.now, &mut bench.world);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     let mut fresh = Bench::new(CONSOLE);
-    fresh.pc.reset(fresh.now);
+    fresh.pc.reset(fresh.now, &mut fresh.world);
     assert_eq!(bench.pc.save(), fresh.pc.save());
 }
 

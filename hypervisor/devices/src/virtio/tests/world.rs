@@ -2,7 +2,7 @@
 
 use crate::nic::{Outgoing, Sent};
 use crate::pc::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
-use crate::virtio::{Fault, Part, SECTOR};
+use crate::virtio::{Fault, Part, Receiver, SECTOR};
 
 /// Bytes of guest memory.
 pub(crate) const MEMORY: usize = 256 << 10;
@@ -141,5 +141,11 @@ impl Effects for World {
 
     fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
         Ok(Sent::Done)
+    }
+
+    fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
+
+    fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
+        None
     }
 }
