@@ -1,6 +1,9 @@
 //! The board as a whole, as a kernel meets it.
 
+use net::MacAddress;
+
 use super::*;
+use crate::nic::NicModel;
 
 const TSC_HZ: u64 = 1_000_000_000;
 const MILLISECOND: u64 = TSC_HZ / 1000;
@@ -31,7 +34,11 @@ pub(crate) fn config() -> PcConfig {
             console: true,
             entropy: true,
         },
-        nics: Vec::new(),
+        nics: vec![NicConfig {
+            model: NicModel::Virtio { pairs: 2 },
+            mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
+            mtu: 1500,
+        }],
     }
 }
 
