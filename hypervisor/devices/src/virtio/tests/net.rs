@@ -50,6 +50,8 @@ const CONTROL_OF_MANY: u16 = 4;
 /// Bytes of the header before a frame.
 const HEADER: u32 = 12;
 const BUFFERS: u64 = 0x2000;
+/// Behind the rings there is room for the longest frame.
+const LONG_BUFFER: u64 = 0x2_0000;
 
 /// Guest memory as the world sees it while it delivers.
 struct Memory<'a>(&'a RefCell<&'a mut World>);
@@ -146,11 +148,12 @@ impl Bench {
         self.offer(queue, head);
     }
 
-    /// Sends a frame with its header at [`BUFFERS`], in one buffer.
+    /// Sends a frame with its header in one buffer.
     fn send(&mut self, header: &[u8; HEADER as usize], frame: &[u8]) {
-        self.store(BUFFERS, header);
-        self.store(BUFFERS + u64::from(HEADER), frame);
-        self.chain(TRANSMIT, 0, &[(BUFFERS, HEADER + frame.len() as u32, 0)]);
+        self.store(LONG_BUFFER, header);
+        self.store(LONG_BUFFER + u64::from(HEADER), frame);
+        let part = (LONG_BUFFER, HEADER + frame.len() as u32, 0);
+        self.chain(TRANSMIT, 0, &[part]);
         self.offer(TRANSMIT, 0);
         self.ring(TRANSMIT);
     }
