@@ -464,5 +464,6 @@ fn pc_config(
         pci: config.devices.contains(&Device::Pci),
         io_apic: has_apics(config),
         virtio,
+        nics: Vec::new(),
     }
 }

@@ -37,7 +37,8 @@ pub struct NicConfig {
 /// A frame that a guest sends.
 #[derive(Copy, Clone, Debug)]
 pub struct Outgoing<'a> {
-    /// Its first bytes, copied out of the guest's reach: all headers that anybody looks at, or the whole frame.
+    /// Its first bytes, copied out of the guest's reach: all headers that anybody looks at, with the checksum's place, or
+    /// the whole frame.
     pub head: &'a [u8],
     /// Where in guest memory the others are.
     pub rest: &'a [Part],

@@ -8,6 +8,7 @@ mod bus;
 mod console;
 mod effects;
 mod lines;
+mod network;
 mod ports;
 #[cfg(test)]
 mod properties;
@@ -16,9 +17,12 @@ mod state;
 pub(crate) mod tests;
 mod unclaimed;
 
+use alloc::vec::Vec;
+
 use crate::ioapic::IoApic;
 use crate::keyboard::Keyboard;
 use crate::msi::Dispatch;
+use crate::nic::NicConfig;
 use crate::pci::Pci;
 use crate::pic::{Masked, Pic};
 use crate::pit::Pit;
@@ -57,6 +61,8 @@ pub struct PcConfig {
     pub io_apic: bool,
     /// The virtio devices. They need `pci`, and `io_apic` for interrupts: without, drivers can but poll.
     pub virtio: VirtioConfig,
+    /// The network cards. Those on the PCI bus are behind the other virtio devices there, in their order.
+    pub nics: Vec<NicConfig>,
 }
 
 /// The size of a port access.
@@ -148,7 +154,7 @@ impl Pc {
                 .rtc
                 .then(|| Rtc::new(tsc_hz, memory_bytes, wall_clock, now)),
             uart: config.com1.then(Uart::new),
-            pci: config.pci.then(|| Pci::new(&config.virtio)),
+            pci: config.pci.then(|| Pci::new(&config.virtio, &config.nics)),
             unclaimed: Unclaimed::new(),
             config,
             timer_next: Ticks::NEVER,
@@ -163,7 +169,7 @@ impl Pc {
     }
 
     /// A hardware reset at `now`. The real-time clock keeps its time and memory; counts of unclaimed accesses go on.
-    pub fn reset(&mut self, now: Ticks) {
+    pub fn reset(&mut self, now: Ticks, effects: &mut impl Effects) {
         let tsc_hz = self.config.tsc_hz;
         self.pit = Pit::new(tsc_hz, now);
         self.keyboard = Keyboard::new();
@@ -174,7 +180,7 @@ impl Pc {
         }
         self.uart = self.config.com1.then(Uart::new);
         if let Some(pci) = &mut self.pci {
-            pci.reset();
+            pci.reset(effects);
         }
         self.start_lines();
         self.settle_bus(now);

@@ -15,6 +15,7 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 use crate::msi::Dispatch;
+use crate::nic::{NicConfig, NicModel};
 use crate::pc::{Effects, StateError};
 use crate::virtio::{self, DISKS_MAX, VirtioConfig};
 use functions::{Definition, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT};
@@ -152,9 +153,10 @@ pub struct Pci {
 }
 
 impl Pci {
-    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function, and virtio devices.
+    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function, virtio devices, and network
+    /// cards behind them.
     #[must_use]
-    pub fn new(config: &VirtioConfig) -> Self {
+    pub fn new(config: &VirtioConfig, nics: &[NicConfig]) -> Self {
         let mut virtio = Vec::new();
         let mut slots = FIRST_DEVICE..;
         for (number, disk) in (0..).zip(config.disks.iter().take(DISKS_MAX)) {
@@ -170,6 +172,13 @@ impl Pci {
         if config.entropy {
             virtio.extend(slots.next().map(virtio::Function::entropy));
         }
+        for (nic, config) in (0..).zip(nics) {
+            let NicModel::Virtio { pairs } = config.model else {
+                continue;
+            };
+            let net = |at| virtio::Function::net(at, nic, config, pairs);
+            virtio.extend(slots.next().map(net));
+        }
         Self {
             address: Address::empty(),
             functions: chipset(),
@@ -179,10 +188,12 @@ impl Pci {
     }
 
     /// A reset of the board, and the firmware after it.
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, effects: &mut impl Effects) {
         self.address = Address::empty();
         self.functions = chipset();
-        self.virtio.iter_mut().for_each(virtio::Function::reset);
+        for function in &mut self.virtio {
+            function.reset(effects);
+        }
         self.turn = 0;
     }
 
@@ -283,6 +294,27 @@ impl Pci {
             .find(|function| function.is_console())
     }
 
+    /// The device that is a network card of the board.
+    pub(crate) fn nic(&mut self, nic: u8) -> Option<&mut virtio::Function> {
+        self.virtio
+            .iter_mut()
+            .find(|function| function.nic() == Some(nic))
+    }
+
+    /// Takes back what was lent to the world.
+    pub(crate) fn rest(&mut self, effects: &mut impl Effects) {
+        for function in &mut self.virtio {
+            function.take_back(effects);
+        }
+    }
+
+    /// Lends it again.
+    pub(crate) fn resume(&mut self, effects: &mut impl Effects) {
+        for function in &mut self.virtio {
+            function.lend(effects);
+        }
+    }
+
     /// The inputs of the I/O APIC that devices assert, a bit for each.
     pub(crate) fn lines(&self) -> u32 {
         let asserted = self.virtio.iter().filter_map(virtio::Function::line);
@@ -337,8 +369,12 @@ impl Pci {
     /// # Errors
     ///
     /// [`StateError`] for other functions than this bus has, or for values that a register cannot hold.
-    pub fn restore(config: &VirtioConfig, state: &PciStateV1) -> Result<Self, StateError> {
-        let mut pci = Self::new(config);
+    pub fn restore(
+        config: &VirtioConfig,
+        nics: &[NicConfig],
+        state: &PciStateV1,
+    ) -> Result<Self, StateError> {
+        let mut pci = Self::new(config, nics);
         pci.address =
             Address::from_bits(state.address).ok_or(StateError::Invalid("PCI: address"))?;
         pci.turn = usize::from(state.turn);

@@ -1,4 +1,4 @@
-//! Virtio devices on the PCI bus: disks, a console, a source of entropy.
+//! Virtio devices on the PCI bus: disks, a console, a source of entropy, network cards.
 //!
 //! Source: Virtual I/O Device (VIRTIO) 1.2, OASIS committee specification; section numbers are its.
 //!
@@ -19,7 +19,9 @@ mod entropy;
 mod fault;
 mod function;
 mod model;
+mod net;
 mod queue;
+mod ring;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transport;
@@ -33,6 +35,10 @@ pub use fault::Fault;
 pub(crate) use function::Function;
 pub use function::FunctionStateV1;
 pub use model::ModelStateV1;
+pub use net::{
+    AddressesStateV1, Delivery, FilterStateV1, NetStateV1, PAIRS_MAX, Payload, Receiver, Refusal,
+    Takes,
+};
 pub use queue::QueueStateV1;
 pub use transport::TransportStateV1;
 
@@ -89,4 +95,6 @@ pub(crate) enum Progress {
     Done,
     /// It goes on when there is a budget again.
     More,
+    /// Nothing of it was done; it is to be fetched again later.
+    Later,
 }

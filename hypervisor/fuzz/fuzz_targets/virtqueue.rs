@@ -3,7 +3,7 @@
 #![no_main]
 
 use devices::nic::{Outgoing, Sent};
-use devices::virtio::{Disk, Fault, Part};
+use devices::virtio::{Disk, Fault, Part, Receiver};
 use devices::{
     DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig, Width,
 };
@@ -100,6 +100,12 @@ impl Effects for World {
     fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
         Ok(Sent::Done)
     }
+
+    fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
+
+    fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
+        None
+    }
 }
 
 fn config() -> PcConfig {
@@ -119,6 +125,7 @@ fn config() -> PcConfig {
             console: true,
             entropy: true,
         },
+        nics: Vec::new(),
     }
 }
 

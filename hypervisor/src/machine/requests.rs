@@ -6,7 +6,7 @@ use super::exits::End;
 use crate::console;
 use crate::memory::OutOfBounds;
 use devices::nic::{Outgoing, Sent};
-use devices::virtio::{Fault, Part};
+use devices::virtio::{Fault, Part, Receiver};
 use devices::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
 use log::{debug, warn};
 
@@ -106,5 +106,11 @@ impl Effects for Requests {
 
     fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
         Ok(Sent::Done)
+    }
+
+    fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
+
+    fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
+        None
     }
 }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::nic::{Outgoing, Sent};
-use crate::virtio::{Fault, Part};
+use crate::virtio::{Fault, Part, Receiver};
 
 use super::ResetCause;
 
@@ -107,4 +107,9 @@ pub trait Effects: MemoryAccess {
     ///
     /// [`OutsideMemory`], if a part of it is; nothing was sent.
     fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory>;
+
+    /// Lends the receive queues of network card `nic`, which a driver drives now, to the world.
+    fn lend_receiver(&mut self, nic: u8, receiver: Receiver);
+    /// Takes the receive queues of network card `nic` back, if they are lent. Nobody works on them any more then.
+    fn take_receiver(&mut self, nic: u8) -> Option<Receiver>;
 }

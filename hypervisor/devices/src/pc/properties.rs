@@ -167,7 +167,7 @@ impl Run {
                     *now = deadline.max(*now);
                 }
             }
-            Step::Reset => pc.reset(*now),
+            Step::Reset => pc.reset(*now, world),
         }
     }
 

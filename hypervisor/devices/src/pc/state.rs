@@ -66,7 +66,7 @@ pub struct PcStateV1 {
 }
 
 impl Pc {
-    /// The board's state.
+    /// The board's state. Nothing of it must be lent to the world: [`rest`](Self::rest) takes it back.
     #[must_use]
     pub fn save(&self) -> PcStateV1 {
         PcStateV1 {
@@ -84,7 +84,7 @@ impl Pc {
         }
     }
 
-    /// A board in a saved state. `config.memory_bytes` and `config.wall_clock` have no effect: the clock goes on from
+    /// A board in a saved state; [`resume`](Self::resume) lends what the world works on. `config.memory_bytes` and `config.wall_clock` have no effect: the clock goes on from
     /// the saved time.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Pc {
         }
         let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
         let pci = state.pci.as_ref();
-        let pci = pci.map(|pci| Pci::restore(&config.virtio, pci));
+        let pci = pci.map(|pci| Pci::restore(&config.virtio, &config.nics, pci));
         let mut pc = Self {
             lines: Lines::new(
                 Pic::restore(&state.pic)?,

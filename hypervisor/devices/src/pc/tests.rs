@@ -1,6 +1,9 @@
 //! The board as a whole, as a kernel meets it.
 
+use net::MacAddress;
+
 use super::*;
+use crate::nic::NicModel;
 
 const TSC_HZ: u64 = 1_000_000_000;
 const MILLISECOND: u64 = TSC_HZ / 1000;
@@ -31,6 +34,11 @@ pub(crate) fn config() -> PcConfig {
             console: true,
             entropy: true,
         },
+        nics: vec![NicConfig {
+            model: NicModel::Virtio { pairs: 2 },
+            mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
+            mtu: 1500,
+        }],
     }
 }
 
@@ -381,7 +389,7 @@ fn reset_starts_over_and_keeps_the_time() {
     bench.pc.console_input(b"x", bench.now, &mut bench.world);
     bench.now = Ticks(5 * TSC_HZ);
     bench.pc.expire(bench.now, &mut bench.world);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     assert!(!bench.pc.interrupt_pending());
     assert_eq!(bench.pc.next_deadline(), None);
     assert_eq!(bench.inb(0x21), 0xFF);

@@ -10,7 +10,7 @@ fn read(pci: &mut Pci, device: u32, function: u32, register: u32) -> u32 {
 
 #[test]
 fn the_chipset_is_there() {
-    let mut pci = Pci::new(&VirtioConfig::default());
+    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
     assert_eq!(read(&mut pci, 0, 0, 0x00), 0x1237_8086);
     assert_eq!(read(&mut pci, 0, 0, 0x08), 0x0600_0002);
     assert_eq!(read(&mut pci, 0, 0, 0x0C), 0);
@@ -22,7 +22,7 @@ fn the_chipset_is_there() {
 
 #[test]
 fn nothing_else_is() {
-    let mut pci = Pci::new(&VirtioConfig::default());
+    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
     let mut found = Vec::new();
     for bus in 0..=255u32 {
         for slot in 0..=255u32 {
@@ -37,7 +37,7 @@ fn nothing_else_is() {
 
 #[test]
 fn reserved_address_bits_read_0() {
-    let mut pci = Pci::new(&VirtioConfig::default());
+    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
     pci.set_address(0xFFFF_FFFF);
     assert_eq!(pci.address(), 0x80FF_FFFC);
     pci.set_address(0x0000_0000);
@@ -46,7 +46,7 @@ fn reserved_address_bits_read_0() {
 
 #[test]
 fn writes_reach_only_what_is_writable() {
-    let mut pci = Pci::new(&VirtioConfig::default());
+    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
     read(&mut pci, 1, 0, 0x60);
     pci.write(0xFFFF_FFFF, 0x0000_FF00, &mut World::default());
     assert_eq!(pci.read(), 0x8080_8F80);
@@ -61,12 +61,12 @@ fn writes_reach_only_what_is_writable() {
 
 #[test]
 fn save_and_restore() {
-    let mut pci = Pci::new(&VirtioConfig::default());
+    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
     read(&mut pci, 1, 0, 0x60);
     pci.write(0x0B0A_0B0A, u32::MAX, &mut World::default());
     let state = pci.save();
     assert_eq!(
-        Pci::restore(&VirtioConfig::default(), &state)
+        Pci::restore(&VirtioConfig::default(), &[], &state)
             .expect("its own state")
             .save(),
         state
@@ -81,7 +81,7 @@ fn save_and_restore() {
         let mut state = state.clone();
         spoil(&mut state);
         assert!(
-            Pci::restore(&VirtioConfig::default(), &state).is_err(),
+            Pci::restore(&VirtioConfig::default(), &[], &state).is_err(),
             "case {index}"
         );
     }

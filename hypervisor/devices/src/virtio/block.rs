@@ -6,7 +6,7 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 use super::chain::Chain;
-use super::queue::SIZE_MAX;
+use super::model::QUEUE_SIZE;
 use super::{Budget, Disk, Fault, Progress};
 use crate::pc::{DiskError, Effects, StateError};
 
@@ -109,7 +109,7 @@ impl Block {
     /// The configuration (5.2.4).
     pub(super) fn configuration(&self, offset: u16) -> u32 {
         // Header and status take a buffer each.
-        const SEGMENTS: u32 = SIZE_MAX as u32 - 2;
+        const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
         match offset {
             0x00 => self.disk.sectors as u32,
             0x04 => (self.disk.sectors >> 32) as u32,

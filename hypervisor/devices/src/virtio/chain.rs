@@ -33,14 +33,15 @@ pub struct ChainStateV1 {
 
 /// A position in the buffers.
 #[derive(Copy, Clone, Debug, Default)]
-struct Cursor {
+pub(super) struct Cursor {
     part: usize,
     offset: u32,
 }
 
 impl Cursor {
     /// The next piece before the part `end`, of at most `limit` bytes; empty parts are passed over.
-    fn next(&mut self, parts: &[Part], end: usize, limit: u32) -> Option<Part> {
+    #[inline]
+    pub(super) fn next(&mut self, parts: &[Part], end: usize, limit: u32) -> Option<Part> {
         if limit == 0 {
             return None;
         }
@@ -181,6 +182,24 @@ impl Chain {
             done += now.len();
         }
         Ok(done)
+    }
+
+    /// Passes over bytes to read, as far as there are so many.
+    pub(super) fn skip(&mut self, mut bytes: u32) {
+        while let Some(piece) = self.next_readable(bytes) {
+            bytes -= piece.length;
+        }
+    }
+
+    /// The buffers that are left to read. From then on they count as the first ones.
+    pub(super) fn unread(&mut self) -> &[Part] {
+        let Cursor { part, offset } = self.reader;
+        if let Some(part) = self.parts.get_mut(part) {
+            part.address = part.address.saturating_add(u64::from(offset));
+            part.length = part.length.saturating_sub(offset);
+        }
+        self.reader.offset = 0;
+        self.parts.get(part..self.readable).unwrap_or_default()
     }
 
     /// Writes `bytes`, as far as there is room; returns how many it were.

@@ -23,6 +23,8 @@ pub enum Fault {
     Indirect,
     /// A buffer to read behind one to write.
     Order,
+    /// A buffer to read where there can only be such to write.
+    Direction,
     /// The buffers of a chain have more than 2^32 - 1 bytes together.
     Length,
     /// A request has no room for its header or for its status.
@@ -48,6 +50,7 @@ impl fmt::Display for Fault {
             Self::Loop => "a chain that is longer than the queue",
             Self::Indirect => "a misplaced or malformed indirect descriptor",
             Self::Order => "a buffer to read behind one to write",
+            Self::Direction => "a buffer to read among those for what is received",
             Self::Length => "buffers of more than 4 GiB in a chain",
             Self::Request => "a request without room for header or status",
         })

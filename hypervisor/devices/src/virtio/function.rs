@@ -11,11 +11,13 @@ use super::block::Block;
 use super::console::{self, Console};
 use super::entropy::Entropy;
 use super::model::{Model, ModelStateV1};
+use super::net::Net;
 use super::queue::{NO_VECTOR, Queue};
 use super::transport::{self, Interrupts, Request, Status, Transport, TransportStateV1};
 use super::{Budget, Disk, Fault};
 use crate::acpi::{PCI_MEMORY, pci_input};
 use crate::msi::Dispatch;
+use crate::nic::NicConfig;
 use crate::pc::{Effects, StateError, Width};
 use crate::pci::endpoint::{self, Bar, Command, Endpoint, EndpointStateV1, Identity};
 use crate::pci::msix::{MsiX, MsiXStateV1};
@@ -112,6 +114,11 @@ impl Function {
         Self::new(device, Model::Entropy(Entropy))
     }
 
+    /// Network card `nic` of the board, with `pairs` pairs of queues.
+    pub(crate) fn net(device: u8, nic: u8, config: &NicConfig, pairs: u16) -> Self {
+        Self::new(device, Model::Net(Net::new(nic, config, pairs)))
+    }
+
     fn new(device: u8, model: Model) -> Self {
         let identity = model.identity();
         let none = Bar::None;
@@ -134,21 +141,27 @@ impl Function {
             endpoint: Endpoint::new(header, [firmware_ports, firmware_table, 0, 0, 0, 0]),
             window: WindowStateV1::default(),
             msix: MsiX::new(identity.queues + 1),
-            transport: Transport::new(model.features(), identity.queues),
+            transport: Transport::new(
+                model.features(),
+                model.dependencies(),
+                identity.queues,
+                identity.queue_size,
+            ),
             model,
             faults: 0,
         }
     }
 
     /// A reset of the board.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, effects: &mut impl Effects) {
         self.endpoint.reset();
         self.window = WindowStateV1::default();
         self.msix.reset();
-        self.reset_device();
+        self.reset_device(effects);
     }
 
-    fn reset_device(&mut self) {
+    fn reset_device(&mut self, effects: &mut impl Effects) {
+        self.take_back(effects);
         self.transport.reset();
         self.model.reset();
     }
@@ -191,7 +204,7 @@ impl Function {
             let served = self
                 .model
                 .serve(index, queue, agreed, &mut budget, effects)
-                .and_then(|()| queue.interrupts(agreed, effects));
+                .and_then(|()| queue.ring.interrupts(agreed, effects));
             match served {
                 Ok(true) => self.interrupt(Interrupts::QUEUE, vector),
                 Ok(false) => {}
@@ -200,11 +213,107 @@ impl Function {
         }
     }
 
+    /// Which of the board's network cards it is, if it is one.
+    pub(crate) const fn nic(&self) -> Option<u8> {
+        match &self.model {
+            Model::Net(net) => Some(net.nic()),
+            Model::Block(_) | Model::Console(_) | Model::Entropy(_) => None,
+        }
+    }
+
+    /// Lends what the world works on while a driver drives the device, or takes it back.
+    pub(crate) fn lend(&mut self, effects: &mut impl Effects) {
+        let live = self.live();
+        let Model::Net(net) = &mut self.model else {
+            return;
+        };
+        if !live {
+            return net.take_back(&mut self.transport.queues, effects);
+        }
+        let agreed = self.transport.agreement();
+        if let Err(fault) = net.lend(&self.transport.queues, agreed, effects) {
+            self.stop(fault, effects);
+        }
+    }
+
+    /// Takes back what the world works on.
+    pub(crate) fn take_back(&mut self, effects: &mut impl Effects) {
+        if let Model::Net(net) = &mut self.model {
+            net.take_back(&mut self.transport.queues, effects);
+        }
+    }
+
+    /// Frames were received into these queues of a network card, a bit for each; or one of its rings is broken.
+    pub(crate) fn received(
+        &mut self,
+        queues: u32,
+        fault: Option<Fault>,
+        effects: &mut impl Effects,
+    ) {
+        if !self.live() {
+            return;
+        }
+        if let Some(fault) = fault {
+            self.take_back(effects);
+            if let Model::Net(net) = &self.model
+                && net.broken()
+            {
+                return self.stop(fault, effects);
+            }
+            // That was before the driver reset the device.
+            self.lend(effects);
+        }
+        for pair in (0..u32::BITS).filter(|pair| queues & 1 << pair != 0) {
+            if let Some(queue) = self.transport.queues.get(2 * pair as usize) {
+                self.interrupt(Interrupts::QUEUE, queue.vector);
+            }
+        }
+    }
+
+    /// The link of a network card comes or goes.
+    pub(crate) fn set_link(&mut self, up: bool) {
+        if let Model::Net(net) = &mut self.model
+            && net.set_link(up)
+        {
+            self.configuration_changed();
+        }
+    }
+
+    /// Asks the driver of a network card to announce itself; whether it will.
+    pub(crate) fn announce(&mut self) -> bool {
+        let agreed = self.transport.agreement();
+        let live = self.live();
+        let Model::Net(net) = &mut self.model else {
+            return false;
+        };
+        let will = live && net.announce(agreed);
+        if will {
+            self.configuration_changed();
+        }
+        will
+    }
+
+    /// Frames that a network card dropped because they cannot be sent.
+    pub(crate) fn malformed(&self) -> u64 {
+        match &self.model {
+            Model::Net(net) => net.malformed(),
+            Model::Block(_) | Model::Console(_) | Model::Entropy(_) => 0,
+        }
+    }
+
+    /// Tells a driver that the configuration changed.
+    fn configuration_changed(&mut self) {
+        self.transport.generation = self.transport.generation.wrapping_add(1);
+        if self.transport.status.contains(Status::DRIVER_OK) {
+            self.interrupt(Interrupts::CONFIGURATION, self.transport.config_vector);
+        }
+    }
+
     /// How many bytes can be typed into a console.
     pub(crate) fn room(&self) -> usize {
         match &self.model {
             Model::Console(console) => console.room(),
-            Model::Block(_) | Model::Entropy(_) => 0,
+            Model::Block(_) | Model::Entropy(_) | Model::Net(_) => 0,
         }
     }
 
@@ -233,14 +342,11 @@ impl Function {
     fn stop(&mut self, fault: Fault, effects: &mut impl Effects) {
         self.faults = self.faults.saturating_add(1);
         effects.device_stopped(self.device, fault, self.faults);
+        self.take_back(effects);
         self.transport.queues.iter_mut().for_each(Queue::abandon);
         self.model.reset();
-        let announced = self.transport.status.contains(Status::DRIVER_OK);
         self.transport.status |= Status::NEEDS_RESET;
-        if announced {
-            self.transport.generation = self.transport.generation.wrapping_add(1);
-            self.interrupt(Interrupts::CONFIGURATION, self.transport.config_vector);
-        }
+        self.configuration_changed();
     }
 
     /// The I/O APIC's input that the device asserts.
@@ -323,8 +429,9 @@ impl Function {
             .transport
             .write(offset & !3, value << (8 * within), lanes);
         match request {
-            Request::None => {}
-            Request::Reset => self.reset_device(),
+            // The device may be live now.
+            Request::None => self.lend(effects),
+            Request::Reset => self.reset_device(effects),
             Request::Stop(fault) => self.stop(fault, effects),
         }
     }
@@ -364,7 +471,11 @@ impl Function {
             WINDOW_LENGTH => self.window.length = merge(self.window.length),
             WINDOW_DATA => self.write_window(value, lanes, effects),
             CAPABILITY_COMMON.. => {}
-            _ => self.endpoint.write(register, value, lanes),
+            _ => {
+                self.endpoint.write(register, value, lanes);
+                // It may not be a bus master any more, or be one now.
+                self.lend(effects);
+            }
         }
     }
 

@@ -5,9 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::block::Block;
 use super::console::Console;
 use super::entropy::Entropy;
-use super::queue::{Agreement, Queue};
-use super::{BlockStateV1, Budget, ConsoleStateV1, Fault, Progress};
+use super::net::{self, Net};
+use super::queue::Queue;
+use super::ring::Agreement;
+use super::transport::Dependency;
+use super::{BlockStateV1, Budget, ConsoleStateV1, Fault, NetStateV1, Progress};
 use crate::pc::{Effects, StateError};
+
+/// The longest queue of most devices.
+pub(super) const QUEUE_SIZE: u16 = 128;
 
 /// The saved state of what is behind a transport.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +24,8 @@ pub enum ModelStateV1 {
     Console(ConsoleStateV1),
     /// A source of entropy, which has no state.
     Entropy,
+    /// A network card.
+    Net(NetStateV1),
 }
 
 /// What tells kinds of devices apart (5, and 4.1.2 for the PCI device ID).
@@ -29,6 +37,8 @@ pub(super) struct Identity {
     pub(super) class: u32,
     /// Queues.
     pub(super) queues: u16,
+    /// The longest that each of them can be, a power of two.
+    pub(super) queue_size: u16,
 }
 
 /// A device behind its transport.
@@ -37,6 +47,7 @@ pub(super) enum Model {
     Block(Block),
     Console(Console),
     Entropy(Entropy),
+    Net(Net),
 }
 
 impl Model {
@@ -47,18 +58,28 @@ impl Model {
                 kind: 2,
                 class: 0x01_8000,
                 queues: 1,
+                queue_size: QUEUE_SIZE,
             },
             // Simple communication, other.
             Self::Console(_) => Identity {
                 kind: 3,
                 class: 0x07_8000,
                 queues: 2,
+                queue_size: QUEUE_SIZE,
+            },
+            // Ethernet.
+            Self::Net(net) => Identity {
+                kind: 1,
+                class: 0x02_0000,
+                queues: net.queues(),
+                queue_size: net::QUEUE_SIZE,
             },
             // None of the classes that there are.
             Self::Entropy(_) => Identity {
                 kind: 4,
                 class: 0xFF_0000,
                 queues: 1,
+                queue_size: QUEUE_SIZE,
             },
         }
     }
@@ -67,7 +88,16 @@ impl Model {
     pub(super) fn features(&self) -> u64 {
         match self {
             Self::Block(block) => block.features(),
+            Self::Net(net) => net.features(),
             Self::Console(_) | Self::Entropy(_) => 0,
+        }
+    }
+
+    /// Which of them need others.
+    pub(super) fn dependencies(&self) -> &'static [Dependency] {
+        match self {
+            Self::Net(_) => Net::dependencies(),
+            Self::Block(_) | Self::Console(_) | Self::Entropy(_) => &[],
         }
     }
 
@@ -75,6 +105,7 @@ impl Model {
     pub(super) fn configuration(&self, offset: u16) -> u32 {
         match self {
             Self::Block(block) => block.configuration(offset),
+            Self::Net(net) => net.configuration(offset),
             Self::Console(_) | Self::Entropy(_) => 0,
         }
     }
@@ -84,6 +115,7 @@ impl Model {
         match self {
             Self::Block(block) => block.reset(),
             Self::Console(console) => console.reset(),
+            Self::Net(net) => net.reset(),
             Self::Entropy(_) => {}
         }
     }
@@ -98,12 +130,12 @@ impl Model {
         effects: &mut impl Effects,
     ) -> Result<(), Fault> {
         // Where the device waits for the world, the driver need not tell of more buffers.
-        while self.wants(index) {
+        while self.wants(index, agreed) {
             if budget.left() == 0 {
                 return Ok(());
             }
             let Some(chain) = queue.fetch(agreed, budget, effects)? else {
-                if queue.rest(agreed, effects)? {
+                if queue.ring.rest(agreed, effects)? {
                     continue;
                 }
                 break;
@@ -112,10 +144,15 @@ impl Model {
                 Self::Block(block) => block.serve(chain, budget, effects)?,
                 Self::Console(console) => console.serve(index, chain, budget, effects)?,
                 Self::Entropy(entropy) => entropy.serve(chain, budget, effects)?,
+                Self::Net(net) => net.serve(index, chain, agreed, budget, effects)?,
             };
             match progress {
                 Progress::Done => queue.complete(effects)?,
                 Progress::More => return Ok(()),
+                Progress::Later => {
+                    queue.put_back();
+                    return Ok(());
+                }
             }
         }
         queue.notified = false;
@@ -123,8 +160,9 @@ impl Model {
     }
 
     /// Whether the device has a use for buffers of a queue.
-    fn wants(&self, index: usize) -> bool {
+    fn wants(&self, index: usize, agreed: Agreement) -> bool {
         match self {
+            Self::Net(net) => net.wants(index, agreed),
             Self::Console(console) => console.wants(index),
             Self::Block(_) | Self::Entropy(_) => true,
         }
@@ -135,6 +173,7 @@ impl Model {
             Self::Block(block) => ModelStateV1::Block(block.save()),
             Self::Console(console) => ModelStateV1::Console(console.save()),
             Self::Entropy(_) => ModelStateV1::Entropy,
+            Self::Net(net) => ModelStateV1::Net(net.save()),
         }
     }
 
@@ -144,6 +183,7 @@ impl Model {
             (Self::Block(block), ModelStateV1::Block(state)) => block.restore(state, busy),
             (Self::Console(console), ModelStateV1::Console(state)) => console.restore(state),
             (Self::Entropy(_), ModelStateV1::Entropy) => Ok(()),
+            (Self::Net(net), ModelStateV1::Net(state)) => net.restore(state),
             _ => Err(StateError::Devices),
         }
     }

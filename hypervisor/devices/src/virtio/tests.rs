@@ -2,6 +2,7 @@
 
 mod driver;
 mod hostile;
+mod net;
 mod pci;
 mod rings;
 mod world;

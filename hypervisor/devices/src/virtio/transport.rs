@@ -6,7 +6,8 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
-use super::queue::{Agreement, NO_VECTOR, Queue, QueueStateV1, SIZE_MAX};
+use super::queue::{NO_VECTOR, Queue, QueueStateV1};
+use super::ring::{Agreement, Ring};
 use crate::pc::StateError;
 
 /// Bytes of the common configuration.
@@ -54,6 +55,15 @@ bitflags! {
     }
 }
 
+/// A feature that a driver can choose only together with another.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Dependency {
+    /// The feature.
+    pub(super) feature: u64,
+    /// The others, one of which suffices.
+    pub(super) one_of: u64,
+}
+
 /// What a write leaves to be done.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -93,6 +103,8 @@ pub struct TransportStateV1 {
 pub(super) struct Transport {
     /// What the device offers.
     features: u64,
+    /// What some of that needs.
+    dependencies: &'static [Dependency],
     /// MSI-X vectors that there are.
     vectors: u16,
     pub(super) status: Status,
@@ -107,10 +119,17 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// A device with `queues` queues that offers `features` of its kind beside the common ones.
-    pub(super) fn new(features: u64, queues: u16) -> Self {
+    /// A device with `queues` queues of at most `size` descriptors that offers `features` of its kind beside the common
+    /// ones.
+    pub(super) fn new(
+        features: u64,
+        dependencies: &'static [Dependency],
+        queues: u16,
+        size: u16,
+    ) -> Self {
         Self {
             features: features | Features::all().bits(),
+            dependencies,
             vectors: queues + 1,
             status: Status::empty(),
             device_select: 0,
@@ -120,7 +139,7 @@ impl Transport {
             generation: 0,
             config_vector: NO_VECTOR,
             queue_select: 0,
-            queues: (0..queues).map(|_| Queue::new()).collect(),
+            queues: (0..queues).map(|_| Queue::new(size)).collect(),
         }
     }
 
@@ -131,7 +150,7 @@ impl Transport {
         *self = Self {
             vectors: self.vectors,
             queues,
-            ..Self::new(self.features, 0)
+            ..Self::new(self.features, self.dependencies, 0, 0)
         };
     }
 
@@ -146,6 +165,7 @@ impl Transport {
         Agreement {
             indirect: chosen.contains(Features::INDIRECT_DESC),
             event_index: chosen.contains(Features::EVENT_IDX),
+            features: self.driver_features,
         }
     }
 
@@ -158,7 +178,7 @@ impl Transport {
         };
         let pair = |low: u16, high: u16| u32::from(high) << 16 | u32::from(low);
         let queue = self.queues.get(usize::from(self.queue_select));
-        let address = |of: fn(&Queue) -> u64| queue.map_or(0, of);
+        let address = |of: fn(&Ring) -> u64| queue.map_or(0, |queue| of(&queue.ring));
         match offset {
             0x00 => self.device_select,
             0x04 => half(self.features, self.device_select),
@@ -170,15 +190,15 @@ impl Transport {
                 self.queue_select,
             ),
             // A queue that does not exist has size 0.
-            0x18 => queue.map_or(0, |queue| pair(queue.size, queue.vector)),
+            0x18 => queue.map_or(0, |queue| pair(queue.ring.size, queue.vector)),
             // All queues ring at the same port.
             0x1C => queue.map_or(0, |queue| pair(u16::from(queue.enabled), 0)),
-            0x20 => address(|queue| queue.descriptors) as u32,
-            0x24 => (address(|queue| queue.descriptors) >> 32) as u32,
-            0x28 => address(|queue| queue.available) as u32,
-            0x2C => (address(|queue| queue.available) >> 32) as u32,
-            0x30 => address(|queue| queue.used) as u32,
-            0x34 => (address(|queue| queue.used) >> 32) as u32,
+            0x20 => address(|ring| ring.descriptors) as u32,
+            0x24 => (address(|ring| ring.descriptors) >> 32) as u32,
+            0x28 => address(|ring| ring.available) as u32,
+            0x2C => (address(|ring| ring.available) >> 32) as u32,
+            0x30 => address(|ring| ring.used) as u32,
+            0x34 => (address(|ring| ring.used) >> 32) as u32,
             _ => 0,
         }
     }
@@ -251,8 +271,12 @@ impl Transport {
 
     /// Whether the device can work with the features that the driver chose.
     fn acceptable(&self) -> bool {
-        self.driver_features & !self.features == 0
-            && self.driver_features & Features::VERSION_1.bits() != 0
+        let chosen = self.driver_features;
+        chosen & !self.features == 0
+            && chosen & Features::VERSION_1.bits() != 0
+            && self.dependencies.iter().all(|dependency| {
+                chosen & dependency.feature == 0 || chosen & dependency.one_of != 0
+            })
     }
 
     fn write_queue(&mut self, offset: u16, merged: u32, lanes: u32) -> Request {
@@ -271,19 +295,20 @@ impl Transport {
         }
         let low_half = |address: u64| address & !0xFFFF_FFFF | u64::from(merged);
         let high_half = |address: u64| address & 0xFFFF_FFFF | u64::from(merged) << 32;
+        let ring = &mut queue.ring;
         match offset {
-            0x18 if lanes & 0xFFFF != 0 => queue.size = merged as u16,
+            0x18 if lanes & 0xFFFF != 0 => ring.size = merged as u16,
             0x1C if merged & 1 != 0 && agreed => {
                 if let Err(fault) = queue.enable() {
                     return Request::Stop(fault);
                 }
             }
-            0x20 => queue.descriptors = low_half(queue.descriptors),
-            0x24 => queue.descriptors = high_half(queue.descriptors),
-            0x28 => queue.available = low_half(queue.available),
-            0x2C => queue.available = high_half(queue.available),
-            0x30 => queue.used = low_half(queue.used),
-            0x34 => queue.used = high_half(queue.used),
+            0x20 => ring.descriptors = low_half(ring.descriptors),
+            0x24 => ring.descriptors = high_half(ring.descriptors),
+            0x28 => ring.available = low_half(ring.available),
+            0x2C => ring.available = high_half(ring.available),
+            0x30 => ring.used = low_half(ring.used),
+            0x34 => ring.used = high_half(ring.used),
             _ => {}
         }
         Request::None
@@ -329,7 +354,7 @@ impl Transport {
             return Err(invalid);
         }
         for (queue, saved) in self.queues.iter_mut().zip(&state.queues) {
-            *queue = Queue::restore(saved)?;
+            queue.restore(saved)?;
         }
         self.status = status;
         self.device_select = state.device_select;
@@ -341,5 +366,3 @@ impl Transport {
         Ok(())
     }
 }
-
-const _: () = assert!(SIZE_MAX.is_power_of_two());

@@ -11,6 +11,7 @@ pub(super) const DISK: u8 = 2;
 pub(super) const READ_ONLY_DISK: u8 = 3;
 pub(super) const CONSOLE: u8 = 4;
 pub(super) const ENTROPY: u8 = 5;
+pub(super) const CARD: u8 = 6;
 
 /// Where the driver keeps its rings: 16 entries each, a page for each queue.
 pub(super) const RINGS: u64 = 0x1_0000;

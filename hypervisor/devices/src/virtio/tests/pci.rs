@@ -19,6 +19,7 @@ fn devices_are_found_by_their_headers() {
         (READ_ONLY_DISK, 0x1042_1AF4, 0x0180_0001),
         (CONSOLE, 0x1043_1AF4, 0x0780_0001),
         (ENTROPY, 0x1044_1AF4, 0xFF00_0001u32),
+        (CARD, 0x1041_1AF4, 0x0200_0001),
     ] {
         let mut bench = Bench::new(device);
         assert_eq!(bench.configuration(0x00), identity);
@@ -31,21 +32,21 @@ fn devices_are_found_by_their_headers() {
         assert_eq!(bench.configuration(0x3C), 0x01FF);
     }
     let mut bench = Bench::new(DISK);
-    bench.device = 6;
+    bench.device = 7;
     assert_eq!(bench.configuration(0x00), u32::MAX);
 }
 
 #[test]
 fn firmware_leaves_devices_decoding_and_without_mastery() {
     let mut bench = Bench::new(DISK);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     assert_eq!(bench.configuration(0x04), 0x0010_0003);
     assert_eq!(bench.configuration(0x10), 0xC201);
     assert_eq!(bench.configuration(0x14), 0xC000_2000);
     assert_eq!(bench.read(0x12, Width::Word), 1);
     assert!(bench.pc.mapped(0xC000_2FFF));
     assert!(!bench.pc.mapped(0xC000_1FFF), "device 1 has none");
-    assert!(!bench.pc.mapped(0xC000_6000));
+    assert!(!bench.pc.mapped(0xC000_7000));
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn devices_share_an_input() {
     bench.configure(0x04, 7);
     bench.start(0);
     bench.perform(4, 0, &[]);
-    bench.device = 6;
+    bench.device = 7;
     bench.configure(0x04, 7);
     bench.store(RINGS, &[0; 0x1000]);
     bench.start(0);
@@ -335,8 +336,8 @@ fn vectors_that_do_not_exist_read_back_as_none() {
 
 #[test]
 fn the_message_table_takes_doublewords_and_quadwords() {
-    let mut bench = Bench::new(ENTROPY);
-    let table = 0xC000_5000;
+    let mut bench = Bench::new(CARD);
+    let table = 0xC000_6000;
     bench
         .pc
         .memory_write(table + 8, 8, 0x0000_0001_0000_0077, bench.now);
@@ -344,7 +345,7 @@ fn the_message_table_takes_doublewords_and_quadwords() {
     bench.pc.memory_write(table + 8, 2, 0, bench.now);
     bench.pc.memory_write(table + 10, 4, 0, bench.now);
     assert_eq!(bench.pc.memory_read(table + 8, 1), 0x77);
-    assert_eq!(bench.pc.memory_read(table + 0x20, 4), 0, "no third entry");
+    assert_eq!(bench.pc.memory_read(table + 0x60, 4), 0, "no seventh entry");
     assert_eq!(bench.pc.memory_read(table + 0xFF8, 8), 0);
     assert_eq!(bench.pc.memory_read(table + 0x1000, 4) as u32, u32::MAX);
 }
@@ -381,9 +382,9 @@ fn a_board_reset_resets_the_devices() {
     let mut bench = Bench::driven(CONSOLE, 0);
     bench.use_messages();
     bench.pc.console_input(b"left", bench.now, &mut bench.world);
-    bench.pc.reset(bench.now);
+    bench.pc.reset(bench.now, &mut bench.world);
     let mut fresh = Bench::new(CONSOLE);
-    fresh.pc.reset(fresh.now);
+    fresh.pc.reset(fresh.now, &mut fresh.world);
     assert_eq!(bench.pc.save(), fresh.pc.save());
 }
 
@@ -440,8 +441,8 @@ fn impossible_states_are_refused() {
     assert!(Pc::restore(config(), state.clone()).is_ok());
     let spoils: [fn(&mut PcStateV1); 20] = [
         |s| s.work = None,
-        |s| s.pci.as_mut().expect("there").turn = 4,
-        |s| s.pci.as_mut().expect("there").virtio.truncate(3),
+        |s| s.pci.as_mut().expect("there").turn = 5,
+        |s| s.pci.as_mut().expect("there").virtio.truncate(4),
         |s| function(s, 0).model = ModelStateV1::Entropy,
         |s| function(s, 0).endpoint.command |= 1 << 15,
         |s| function(s, 0).endpoint.bases[0] |= 2,

@@ -1,11 +1,35 @@
 //! What is around a board under test.
 
+use net::Offload;
+
 use crate::nic::{Outgoing, Sent};
 use crate::pc::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
-use crate::virtio::{Fault, Part, SECTOR};
+use crate::virtio::{Fault, Part, Receiver, SECTOR};
 
 /// Bytes of guest memory.
 pub(crate) const MEMORY: usize = 256 << 10;
+
+/// A frame that a network card sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) nic: u8,
+    /// How many of its bytes were its head.
+    pub(crate) head: usize,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) offload: Offload,
+}
+
+/// Receive queues that are lent, by network card.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lent(pub(crate) [Option<Receiver>; 2]);
+
+impl PartialEq for Lent {
+    fn eq(&self, other: &Self) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+impl Eq for Lent {}
 
 /// Memory, disks, and what went out of the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +47,10 @@ pub(crate) struct World {
     pub(crate) drawn: u8,
     /// Bytes of data that moved.
     pub(crate) moved: u64,
+    pub(crate) sent: Vec<Frame>,
+    /// Whether there is no room for a frame.
+    pub(crate) busy: bool,
+    pub(crate) lent: Lent,
 }
 
 impl Default for World {
@@ -43,6 +71,9 @@ impl Default for World {
             random: true,
             drawn: 0,
             moved: 0,
+            sent: Vec::new(),
+            busy: false,
+            lent: Lent::default(),
         }
     }
 }
@@ -139,7 +170,29 @@ impl Effects for World {
         self.stops.push((device, fault, count));
     }
 
-    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+    fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+        let mut bytes = frame.head.to_vec();
+        for part in frame.rest {
+            bytes.extend_from_slice(self.at(part.address, part.length as usize)?);
+        }
+        if self.busy {
+            return Ok(Sent::Busy);
+        }
+        self.sent.push(Frame {
+            nic,
+            head: frame.head.len(),
+            bytes,
+            offload: frame.offload,
+        });
         Ok(Sent::Done)
+    }
+
+    fn lend_receiver(&mut self, nic: u8, receiver: Receiver) {
+        let old = self.lent.0[usize::from(nic)].replace(receiver);
+        assert!(old.is_none(), "lent twice");
+    }
+
+    fn take_receiver(&mut self, nic: u8) -> Option<Receiver> {
+        self.lent.0[usize::from(nic)].take()
     }
 }
