@@ -1,7 +1,22 @@
 //! Gigabit network cards of Intel's 8254x, 8257x and igb families.
 //!
-//! One driver serves them all: they share rings of descriptors, a receive filter and most registers. [`Found::recognise`]
-//! tells whether a PCI function is such a card; [`Found::open`] makes it a [`Nic`].
+//! One driver serves them all: they share rings of descriptors, a receive filter and most registers. [`Candidate::recognise`]
+//! tells whether a PCI function is such a card, [`Candidate::attach`] reads its address, and [`Found::open`] makes it a [`Nic`].
+
+mod card;
+mod counters;
+mod descriptors;
+mod filter;
+mod found;
+mod hardware;
+mod identity;
+mod ownership;
+mod phy;
+mod receive;
+mod registers;
+mod transmit;
+
+pub use found::{Candidate, Found};
 
 use crate::pci::{Message, PciAddress};
 use bitflags::bitflags;
@@ -11,8 +26,25 @@ use core::fmt;
 pub const FRAME_MAX: usize = 1518;
 /// The same where jumbo frames are allowed: header, one VLAN tag, 9000 bytes.
 pub const JUMBO_FRAME_MAX: usize = 9018;
+/// Descriptors of a ring.
+const RING: usize = 256;
 /// Shorter frames are filled up with zeroes (IEEE 802.3, 3.2.8), without the check sequence.
 pub const FRAME_MIN: usize = 60;
+
+/// Bytes of memory that a card needs: two rings, each descriptor with a buffer.
+#[must_use]
+pub const fn dma_bytes(jumbo: bool) -> usize {
+    2 * (card::RING_BYTES + RING * buffer_bytes(jumbo))
+}
+
+/// Bytes of a buffer: of sizes that the cards know, the smallest that holds the longest frame.
+const fn buffer_bytes(jumbo: bool) -> usize {
+    if jumbo { 16 << 10 } else { 2 << 10 }
+}
+
+const fn frame_max(jumbo: bool) -> usize {
+    if jumbo { JUMBO_FRAME_MAX } else { FRAME_MAX }
+}
 
 /// A network card. Any processor may call any method at any time: the receiving and the transmitting half have a lock each.
 /// No method waits longer than another processor's `take` or `fill` does, but [`Nic::watch`] where it has to reset the card,
@@ -54,7 +86,7 @@ pub trait Nic: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TransmitError`]; `fill` was not called then. After [`TransmitError::Full`] an interrupt with [`Causes::TRANSMIT`] tells
+    /// [`TransmitError`]; but for [`TransmitError::Checksum`], `fill` was not called then. After [`TransmitError::Full`] an interrupt with [`Causes::TRANSMIT`] tells
     /// that there may be room again.
     fn transmit(
         &self,
@@ -64,7 +96,7 @@ pub trait Nic: Send + Sync {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), TransmitError>;
 
-    /// Whether the card inserts checksums into TCP and UDP segments.
+    /// Whether the card inserts checksums into TCP and UDP segments over IP.
     fn checksums(&self) -> bool;
 
     /// Chooses the frames to be received beside broadcasts and those for [`Nic::mac`]. Where the card's filter has no room for
@@ -98,6 +130,13 @@ pub enum Model {
     I210,
     /// I350.
     I350,
+}
+
+impl Model {
+    /// On PCI Express.
+    const fn is_express(self) -> bool {
+        !matches!(self, Self::I82540em)
+    }
 }
 
 impl fmt::Display for Model {
