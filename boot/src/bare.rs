@@ -5,6 +5,7 @@ mod boot_info;
 mod heap;
 mod interrupts;
 mod logger;
+mod nics;
 mod paging;
 mod panic;
 mod processors;
@@ -180,14 +181,16 @@ fn discover(found: Found) -> Result<(), BootError> {
     }
 
     let board = acpi_tables::read(&info, &mut tables, &mut memory)?;
-    let apic_page = tables.map_device(LocalApic::physical_base(), &mut memory)?;
+    let apic = LocalApic::physical_base();
+    let apic_page = tables.map_device(apic..apic + LocalApic::BYTES, &mut memory)?;
     // SAFETY: mapped just now for good; the boot code owns the APICs.
     let local_apic = unsafe { LocalApic::new(apic_page.cast()) };
     panic::remember_apic(local_apic);
     local_apic.enable(hypervisor::vector::SPURIOUS);
     let mut io_apics = Vec::new();
     for io_apic in &board.io_apics {
-        let page = tables.map_device(io_apic.address, &mut memory)?;
+        let registers = io_apic.address..io_apic.address + IoApic::BYTES;
+        let page = tables.map_device(registers, &mut memory)?;
         // SAFETY: mapped just now for good; the address is from the MADT.
         io_apics.push(unsafe { IoApic::new(page.cast(), io_apic.first_input) });
     }
@@ -220,6 +223,7 @@ fn discover(found: Found) -> Result<(), BootError> {
     )?;
     panic::remember_processors(&cpus);
     info!("processors: {} of {} run", cpus.len(), board.cpus.len());
+    let nics = nics::find(&mut tables, &mut memory, calibration.hz)?;
     let own = paging::image();
     let host = Host {
         tsc_hz: calibration.hz,
@@ -237,6 +241,7 @@ fn discover(found: Found) -> Result<(), BootError> {
             overrides: board.overrides,
         },
         soft_off: board.soft_off,
+        nics,
     };
     hypervisor::start(host).map_err(BootError::Start)
 }

@@ -33,6 +33,9 @@ pub struct IoApic {
 unsafe impl Send for IoApic {}
 
 impl IoApic {
+    /// Bytes of its registers in memory.
+    pub const BYTES: u64 = 0x20;
+
     /// Takes over an I/O APIC whose first input is global interrupt `first_input`, and masks
     /// everything.
     ///
@@ -78,6 +81,13 @@ impl IoApic {
         }
         self.write(REDIRECTION + 2 * input + 1, u32::from(destination) << 24);
         self.write(REDIRECTION + 2 * input, low);
+    }
+
+    /// Keeps global interrupt `global` from every processor.
+    pub fn mask(&mut self, global: u32) {
+        if self.serves(global) {
+            self.write(REDIRECTION + 2 * (global - self.first_input), MASKED);
+        }
     }
 
     fn read(&mut self, register: u32) -> u32 {

@@ -6,9 +6,14 @@
 
 #![cfg_attr(target_os = "none", no_std)]
 
+extern crate alloc;
+
+pub mod dma;
 pub mod entropy;
 pub mod io_apic;
 pub mod local_apic;
+pub mod nic;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod port;

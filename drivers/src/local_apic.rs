@@ -83,6 +83,9 @@ unsafe impl Send for LocalApic {}
 unsafe impl Sync for LocalApic {}
 
 impl LocalApic {
+    /// Bytes of its registers in memory.
+    pub const BYTES: u64 = 0x1000;
+
     /// Physical address of this processor's APIC page.
     #[must_use]
     pub fn physical_base() -> u64 {

@@ -51,3 +51,15 @@ pub unsafe fn read_u32(port: u16) -> u32 {
     };
     value
 }
+
+/// Writes a double word to a port.
+///
+/// # Safety
+///
+/// As [`write_u8`].
+pub unsafe fn write_u32(port: u16, value: u32) {
+    // SAFETY: the caller vouches for the port and the value.
+    unsafe {
+        asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags))
+    };
+}

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use drivers::io_apic::{IoApic, Trigger};
 use drivers::local_apic::LocalApic;
+use drivers::nic::Found;
 use drivers::power::SoftOff;
 
 /// The board as the boot code found it.
@@ -29,6 +30,8 @@ pub struct Host {
     pub interrupts: Interrupts,
     /// How to power the board off, where ACPI says so.
     pub soft_off: Option<SoftOff>,
+    /// The network cards. Those that nobody opens stay as the firmware left them.
+    pub nics: Vec<Found>,
     /// Bytes of memory that image, heap, stacks and page tables take.
     pub image_bytes: u64,
 }

@@ -85,7 +85,7 @@ impl AddressSpace {
         // Areas may meet inside a page, or overlap: merged, each page is mapped once.
         let mut pages = FreeRanges::new();
         for area in ram {
-            pages.add(area.range.start & !(PAGE_4K - 1)..area.range.end.next_multiple_of(PAGE_4K));
+            pages.add(pages_of(&area.range));
         }
         pages.remove(image());
         for range in pages.iter() {
@@ -133,15 +133,14 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Maps a page of device registers uncached into the direct map.
+    /// Maps device registers uncached into the direct map, with all of the pages that hold them.
     pub(super) fn map_device(
         &mut self,
-        physical: u64,
+        physical: Range<u64>,
         memory: &mut PhysicalMemory,
     ) -> Result<NonNull<u8>, BootError> {
-        let page = physical & !(PAGE_4K - 1);
-        self.map_missing(page..page + PAGE_4K, DEVICE, memory)?;
-        NonNull::new(DIRECT_MAP.pointer(physical)).ok_or(BootError::Mapping)
+        self.map_missing(pages_of(&physical), DEVICE, memory)?;
+        NonNull::new(DIRECT_MAP.pointer(physical.start)).ok_or(BootError::Mapping)
     }
 
     /// Maps firmware tables read-only into the direct map, where they are not mapped yet.
@@ -150,8 +149,7 @@ impl AddressSpace {
         physical: Range<u64>,
         memory: &mut PhysicalMemory,
     ) -> Result<(), BootError> {
-        let pages = physical.start & !(PAGE_4K - 1)..physical.end.next_multiple_of(PAGE_4K);
-        self.map_missing(pages, READ_ONLY, memory)
+        self.map_missing(pages_of(&physical), READ_ONLY, memory)
     }
 
     fn map_missing(
@@ -208,6 +206,11 @@ impl AddressSpace {
         // direct map reaches them, before and after the tables are active.
         unsafe { OffsetPageTable::new(&mut *table, VirtAddr::new(offset())) }
     }
+}
+
+/// The pages that hold a range.
+fn pages_of(range: &Range<u64>) -> Range<u64> {
+    range.start & !(PAGE_4K - 1)..range.end.next_multiple_of(PAGE_4K)
 }
 
 fn offset() -> u64 {

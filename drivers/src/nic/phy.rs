@@ -1,0 +1,56 @@
+//! The PHY, by the management data interface (IEEE 802.3, clause 22; 8254x section 13.4.7).
+
+use super::Model;
+use super::ownership::{self, Resource};
+use super::registers::{MDI_CONTROL, Registers};
+
+/// The control register (IEEE 802.3, 22.2.4.1).
+const CONTROL: u32 = 0;
+const POWER_DOWN: u16 = 1 << 11;
+const RESTART_NEGOTIATION: u16 = 1 << 9;
+
+const READY: u32 = 1 << 28;
+const ERROR: u32 = 1 << 30;
+
+/// Wakes a PHY that a former system has put to sleep; one that is awake, and may have a link, is left alone.
+pub(super) fn wake(registers: &impl Registers, model: Model) {
+    let woken = ownership::with(registers, model, Resource::Phy, |registers| {
+        let control = read(registers, CONTROL)?;
+        if control & POWER_DOWN != 0 {
+            let awake = control & !POWER_DOWN | RESTART_NEGOTIATION;
+            write(registers, CONTROL, awake)?;
+        }
+        Some(())
+    });
+    match woken {
+        Ok(Some(())) => {}
+        Ok(None) => log::warn!("{model}: its PHY does not answer"),
+        Err(error) => log::warn!("{model}: its PHY cannot be had: {error}"),
+    }
+}
+
+fn read(registers: &impl Registers, register: u32) -> Option<u16> {
+    const READ: u32 = 0b10 << 26;
+    transfer(registers, READ, register, 0)
+}
+
+fn write(registers: &impl Registers, register: u32, value: u16) -> Option<()> {
+    const WRITE: u32 = 0b01 << 26;
+    transfer(registers, WRITE, register, value).map(|_| ())
+}
+
+fn transfer(registers: &impl Registers, operation: u32, register: u32, value: u16) -> Option<u16> {
+    /// The one on the card.
+    const PHY: u32 = 1 << 21;
+    registers.write(
+        MDI_CONTROL,
+        operation | PHY | register << 16 | u32::from(value),
+    );
+    let mut answer = 0;
+    // A transfer takes 26 microseconds and more.
+    let ready = registers.wait_until(100, 10, || {
+        answer = registers.read(MDI_CONTROL);
+        answer & READY != 0
+    });
+    (ready && answer & ERROR == 0).then_some(answer as u16)
+}
