@@ -21,6 +21,7 @@ mod suite;
 mod symbolize;
 mod terminal;
 mod toolchain;
+mod wire;
 
 use anyhow::{Context, Result};
 use clap::Parser;

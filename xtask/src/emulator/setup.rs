@@ -1,6 +1,6 @@
 //! What a board is made of.
 
-use super::wire::Plug;
+use crate::wire::Plug;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
