@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod cli;
+mod client;
 mod compile;
 mod cpio;
 mod elf;

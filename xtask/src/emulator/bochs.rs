@@ -173,9 +173,9 @@ mod tests {
                 model: CardModel::E1000,
                 address: [0x52, 0x54, 0, 0, 0, 10],
                 plug: Plug {
-                end: 0,
-                port: 20_000,
-            },
+                    end: 0,
+                    port: 20_000,
+                },
             }],
             ..setup()
         };

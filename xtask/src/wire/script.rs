@@ -126,9 +126,7 @@ fn read_line(mut words: Words<'_>, script: &mut Script) -> Result<(), String> {
             }
         }
         Some(word) => {
-            return Err(format!(
-                "\"{word}\" begins no line; at, every and seed do"
-            ));
+            return Err(format!("\"{word}\" begins no line; at, every and seed do"));
         }
     };
     let target: fn(usize) -> Target = match words.peek() {
@@ -297,16 +295,8 @@ mod tests {
                     Target::From(0),
                     &[Action::Delay(20 * MS), Action::Jitter(5 * MS)]
                 ),
-                step(
-                    at(6),
-                    Target::To(1),
-                    &[Action::Corrupt(Share::ppm(1000))]
-                ),
-                step(
-                    at(7),
-                    Target::End(1),
-                    &[Action::Rate(Some(10_000_000))]
-                ),
+                step(at(6), Target::To(1), &[Action::Corrupt(Share::ppm(1000))]),
+                step(at(7), Target::End(1), &[Action::Rate(Some(10_000_000))]),
                 step(at(8), Target::All, &[Action::Reorder(Share::percent(2))]),
                 step(at(20), Target::All, &[Action::Cut]),
                 step(at(25), Target::All, &[Action::Restore]),
@@ -323,14 +313,29 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_line() {
         for (text, message) in [
-            ("\n# x\nloss 5%", "line 3: \"loss\" begins no line; at, every and seed do"),
+            (
+                "\n# x\nloss 5%",
+                "line 3: \"loss\" begins no line; at, every and seed do",
+            ),
             ("at", "line 1: a time is missing behind \"at\""),
-            ("at 5 cut", "line 1: \"5\" is no time; 20us, 1.5ms, 2s and 1m are"),
+            (
+                "at 5 cut",
+                "line 1: \"5\" is no time; 20us, 1.5ms, 2s and 1m are",
+            ),
             ("every 0s cut", "line 1: \"0s\" is too often"),
-            ("at 5s", "line 1: what befalls the wire is missing behind \"5s\""),
+            (
+                "at 5s",
+                "line 1: what befalls the wire is missing behind \"5s\"",
+            ),
             ("at 5s loss", "line 1: a share is missing behind \"loss\""),
-            ("at 5s loss 101%", "line 1: \"101%\" is no share; 0.1% and 100% are"),
-            ("at 5s end x cut", "line 1: \"x\" is no end's number; 0, 1 ... are"),
+            (
+                "at 5s loss 101%",
+                "line 1: \"101%\" is no share; 0.1% and 100% are",
+            ),
+            (
+                "at 5s end x cut",
+                "line 1: \"x\" is no end's number; 0, 1 ... are",
+            ),
             (
                 "at 5s rate 10",
                 "line 1: \"10\" is no rate; 100kbit, 10mbit, 1gbit and off are",
@@ -342,7 +347,10 @@ mod tests {
             assert_eq!(error.to_string(), message);
         }
         let error = "at 1s brun".parse::<Script>().unwrap_err().to_string();
-        assert!(error.contains("\"brun\" is unknown; known are delay"), "{error}");
+        assert!(
+            error.contains("\"brun\" is unknown; known are delay"),
+            "{error}"
+        );
     }
 
     #[test]

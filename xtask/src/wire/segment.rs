@@ -240,7 +240,9 @@ impl Segment {
     }
 
     pub(super) fn counts(&self, end: usize) -> Counts {
-        self.ends.get(end).map_or(Counts::default(), |end| end.counts)
+        self.ends
+            .get(end)
+            .map_or(Counts::default(), |end| end.counts)
     }
 
     fn put(&mut self, fate: Fate, place: Place, bytes: Vec<u8>) {

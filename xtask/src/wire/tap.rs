@@ -17,23 +17,35 @@ pub(crate) struct Tap {
     pub(super) inbox: Arc<Inbox>,
 }
 
-/// Frames that have come.
+/// What has come.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    frames: Mutex<VecDeque<Vec<u8>>>,
+    content: Mutex<Content>,
     news: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Content {
+    frames: VecDeque<Vec<u8>>,
+    /// Somebody wants who waits to look.
+    woken: bool,
+}
+
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, timeout: Duration, idle: fn(&mut Content) -> bool) -> MutexGuard<'_, Content> {
+        let waited = self.news.wait_timeout_while(self.lock(), timeout, idle);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(super) fn put(&self, frame: Vec<u8>) {
-        let mut frames = self.lock();
-        if frames.len() < WAITING {
-            frames.push_back(frame);
-            drop(frames);
+        let mut content = self.lock();
+        if content.frames.len() < WAITING {
+            content.frames.push_back(frame);
+            drop(content);
             self.news.notify_all();
         }
     }
@@ -52,15 +64,22 @@ impl Tap {
 
     /// The next frame that comes within this time, or has come already.
     pub(crate) fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let frames = self.inbox.lock();
-        let waited = self
+        let mut content = self
             .inbox
-            .news
-            .wait_timeout_while(frames, timeout, |frames| frames.is_empty());
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .pop_front()
+            .wait(timeout, |content| content.frames.is_empty());
+        content.frames.pop_front()
+    }
+
+    /// Waits until there is a frame to be received, somebody calls [`Tap::wake`], or the time is up.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let idle = |content: &mut Content| content.frames.is_empty() && !content.woken;
+        self.inbox.wait(timeout, idle).woken = false;
+    }
+
+    /// Ends the wait of whoever waits, or else the next one's.
+    pub(crate) fn wake(&self) {
+        self.inbox.lock().woken = true;
+        self.inbox.news.notify_all();
     }
 
     /// The next frame for which this gives something; others are dropped.
