@@ -96,24 +96,25 @@ fn read_response(stream: &mut impl Read, body: &mut dyn FnMut(&[u8])) -> Result<
         Some(length) => Some(length.parse().context("the body's length is no number")?),
         None => None,
     };
-    body(&start);
-    response.length = start.len() as u64;
+    let mut take = |piece: &[u8], response: &mut Response| {
+        response.length += piece.len() as u64;
+        ensure!(
+            whole.is_none_or(|whole| response.length <= whole),
+            "more came than the body's length"
+        );
+        body(piece);
+        Ok(())
+    };
+    take(&start, &mut response)?;
     while whole != Some(response.length) {
-        let length = read(stream, &mut buffer)?;
-        match (length, whole) {
+        match (read(stream, &mut buffer)?, whole) {
             (0, None) => break,
             (0, Some(whole)) => bail!(
                 "the connection ended after {} of {whole} bytes",
                 response.length
             ),
-            _ => {}
+            (length, _) => take(&buffer[..length], &mut response)?,
         }
-        body(&buffer[..length]);
-        response.length += length as u64;
-        ensure!(
-            whole.is_none_or(|whole| response.length <= whole),
-            "more came than the body's length"
-        );
     }
     Ok(response)
 }

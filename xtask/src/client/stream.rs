@@ -9,8 +9,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes under way in each direction.
-const BUFFER: usize = 256 << 10;
+/// Bytes under way to the station.
+const RECEIVE: usize = 256 << 10;
+/// Bytes under way from it. The stack repeats one lost segment at a time, so that many in a window would cost it seconds.
+const TRANSMIT: usize = 16 << 10;
 
 /// A connection. Dropping it closes it.
 #[derive(Debug)]
@@ -21,8 +23,8 @@ pub(crate) struct Stream {
 }
 
 fn new_socket() -> Socket<'static> {
-    let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-    let mut socket = Socket::new(buffer(), buffer());
+    let buffer = |length| SocketBuffer::new(vec![0; length]);
+    let mut socket = Socket::new(buffer(RECEIVE), buffer(TRANSMIT));
     socket.set_nagle_enabled(false);
     socket
 }

@@ -63,10 +63,10 @@ fn bytes_arrive_whole_through_loss_doubling_and_disorder() {
     wire.set(Target::All, Action::Loss(Share::percent(5)));
     wire.set(Target::All, Action::Duplicate(Share::percent(5)));
     wire.set(Target::All, Action::Reorder(Share::percent(5)));
-    const LENGTH: usize = 2 << 20;
+    const LENGTH: usize = 512 << 10;
     assert!(transfer(&one, &other, LENGTH) == content(LENGTH));
     let counts = wire.counts(0);
-    assert!(counts.lost > 20 && counts.duplicated > 20 && counts.overtaken > 20);
+    assert!(counts.lost > 5 && counts.duplicated > 5 && counts.overtaken > 5);
 }
 
 #[test]
