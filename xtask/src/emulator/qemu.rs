@@ -138,6 +138,7 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
             CardModel::E1000 => "e1000",
             CardModel::E1000e => "e1000e",
             CardModel::Igb => "igb",
+            CardModel::Virtio => "virtio-net-pci",
         };
         // Without the ROM of a boot from the network, which would only take time.
         let address = card.address_text();
