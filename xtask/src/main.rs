@@ -13,6 +13,7 @@ mod emulator;
 mod image;
 mod install;
 mod linux;
+mod network;
 mod packages;
 mod paths;
 mod progress;

@@ -24,6 +24,8 @@ mod region;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tlb;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod udpecho;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vectors;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod writes;

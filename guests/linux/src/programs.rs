@@ -1,6 +1,8 @@
 //! Which program it is, and what all of them have in common.
 
-use crate::{bootmark, clockcheck, disktest, gateway, idlecheck, load, tlb, vectors, writes};
+use crate::{
+    bootmark, clockcheck, disktest, gateway, idlecheck, load, tlb, udpecho, vectors, writes,
+};
 use std::env;
 use std::error::Error;
 use std::path::Path;
@@ -20,6 +22,7 @@ const PROGRAMS: &[Program] = &[
     ("idlecheck", "[SECONDS]", idlecheck::run),
     ("load", "[SECONDS]", load::run),
     ("tlb", "[SECONDS]", tlb::run),
+    ("udpecho", "[PORT]", udpecho::run),
     ("vectors", "[ROUNDS]", vectors::run),
     ("writes", "DEVICE", writes::run),
 ];

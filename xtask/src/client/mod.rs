@@ -8,9 +8,8 @@ mod http;
 mod stream;
 mod udp;
 
-pub(crate) use http::Response;
 pub(crate) use stream::Stream;
-pub(crate) use udp::{Answer, Retry, UdpPort};
+pub(crate) use udp::{Retry, UdpPort};
 
 use crate::wire::{Tap, Wire};
 use anyhow::{Context, Result, bail};

@@ -62,7 +62,7 @@ impl Client {
 
     /// Lets somebody connect to a port.
     #[cfg(test)]
-    pub(super) fn listen(&self, port: u16, timeout: Duration) -> Stream {
+    pub(crate) fn listen(&self, port: u16, timeout: Duration) -> Stream {
         let mut socket = new_socket();
         socket.listen(port).expect("the port is none");
         Stream {
@@ -74,14 +74,19 @@ impl Client {
 }
 
 impl Stream {
+    /// How long waits take at most from now on.
+    pub(crate) const fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// Says that nothing more will be written.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&self) {
         self.inner.act(|stack| stack.socket(self.handle).close());
     }
 
     /// Waits until somebody has connected.
     #[cfg(test)]
-    pub(super) fn accepted(self) -> Self {
+    pub(crate) fn accepted(self) -> Self {
         let connected = self.wait(|socket| socket.may_send().then_some(()));
         connected.expect("nobody connects");
         self
