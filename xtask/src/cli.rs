@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::emulator::{Chipset, Choice};
+use crate::emulator::{CardModel, Chipset, Choice};
+use crate::network::{Forward, StationAddress};
+use crate::wire;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -37,6 +39,10 @@ pub(crate) enum Command {
     /// code is 0 when the text of --until appeared, or, without --until, when the board powered
     /// off; otherwise it is 1. Logs lie in target/understudy/run. If the hypervisor panicked, the
     /// backtrace is shown with function names and lines.
+    ///
+    /// The board's network cards are on a wire with a station of this host, whose ports lead to guests: with
+    /// --tcp 8080:10.0.0.3:80, `curl http://localhost:8080/` fetches a guest's page.
+    #[command(after_long_help = wire::HELP)]
     Run(RunOptions),
     /// Run the checks and tests: on the host, then of whole boards in emulators.
     ///
@@ -120,6 +126,33 @@ pub(crate) struct RunOptions {
     /// Give this terminal to Bochs's debugger; the console goes into its log only.
     #[arg(long)]
     pub debugger: bool,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+}
+
+/// Options of `run` about the network.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NetworkOptions {
+    /// Give the board a network card; may be given several times. Their addresses are 52:54:00:00:00:01, :02 and so on, and
+    /// all are on the same wire. If none is given, but another option of the network is, there is an 82540EM.
+    #[arg(long, value_enum, value_name = "MODEL")]
+    pub card: Vec<CardModel>,
+    /// Let the wire lose, delay, double, change frames, or be cut, as a script says (see below).
+    #[arg(long, value_name = "SCRIPT")]
+    pub wire: Option<PathBuf>,
+    /// Capture what is sent into a file for Wireshark (pcapng), with what the wire did to each frame as a comment.
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+    /// Let a TCP port of this host lead to a guest: PORT:ADDRESS:PORT. May be given several times.
+    #[arg(long, value_name = "FORWARD")]
+    pub tcp: Vec<Forward>,
+    /// Let a UDP port of this host lead to a guest: PORT:ADDRESS:PORT. May be given several times.
+    #[arg(long, value_name = "FORWARD")]
+    pub udp: Vec<Forward>,
+    /// The address of this host's station, and how many bits of it are the net's.
+    #[arg(long, value_name = "ADDRESS/BITS", default_value = "10.0.0.254/24")]
+    pub station: StationAddress,
 }
 
 /// What can be measured.
@@ -220,6 +253,21 @@ pub(crate) struct TestOptions {
 /// Processors of this host.
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl NetworkOptions {
+    /// The board's cards.
+    pub(crate) fn cards(&self) -> Vec<CardModel> {
+        let is_wanted = self.wire.is_some()
+            || self.capture.is_some()
+            || !self.tcp.is_empty()
+            || !self.udp.is_empty();
+        if self.card.is_empty() && is_wanted {
+            // Both emulators have it.
+            return vec![CardModel::E1000];
+        }
+        self.card.clone()
+    }
 }
 
 impl RunOptions {

@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod cli;
+mod client;
 mod compile;
 mod cpio;
 mod elf;
@@ -12,6 +13,7 @@ mod emulator;
 mod image;
 mod install;
 mod linux;
+mod network;
 mod packages;
 mod paths;
 mod progress;
@@ -21,6 +23,7 @@ mod suite;
 mod symbolize;
 mod terminal;
 mod toolchain;
+mod wire;
 
 use anyhow::{Context, Result};
 use clap::Parser;

@@ -4,6 +4,7 @@ use crate::build;
 use crate::cli::RunOptions;
 use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{Choice, Emulator, End, Machine, Pace, Setup};
+use crate::network::Network;
 use crate::paths;
 use crate::progress;
 use crate::symbolize;
@@ -53,7 +54,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     setup.cpu_model.clone_from(&options.cpu_model);
     setup.chipset = options.machine;
     setup.debugger = options.debugger;
-    if !options.headless {
+    let mut network = Network::lay(&options.network)?;
+    setup.cards.clone_from(&network.cards);
+    // Stations around the board live in this host's time.
+    if !options.headless || !setup.cards.is_empty() {
         setup.pace = Pace::RealTime;
     }
     eprintln!(
@@ -64,6 +68,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         paths::shown(folder)
     );
     let start = Instant::now();
+    network.start();
     let outcome = if options.headless {
         headless(emulator, &setup, folder, options, &typing)
     } else {

@@ -12,6 +12,8 @@ mod cpu;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod disktest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod gateway;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod idlecheck;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod load;
@@ -21,6 +23,8 @@ mod programs;
 mod region;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tlb;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod udpecho;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vectors;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -1,6 +1,8 @@
 //! Which program it is, and what all of them have in common.
 
-use crate::{bootmark, clockcheck, disktest, idlecheck, load, tlb, vectors, writes};
+use crate::{
+    bootmark, clockcheck, disktest, gateway, idlecheck, load, tlb, udpecho, vectors, writes,
+};
 use std::env;
 use std::error::Error;
 use std::path::Path;
@@ -16,9 +18,11 @@ const PROGRAMS: &[Program] = &[
     ("bootmark", "", bootmark::run),
     ("clockcheck", "[SECONDS]", clockcheck::run),
     ("disktest", "DEVICE [MIB]", disktest::run),
+    ("gateway", "EXCHANGE [PORT] [SUBSCRIBER]...", gateway::run),
     ("idlecheck", "[SECONDS]", idlecheck::run),
     ("load", "[SECONDS]", load::run),
     ("tlb", "[SECONDS]", tlb::run),
+    ("udpecho", "[PORT]", udpecho::run),
     ("vectors", "[ROUNDS]", vectors::run),
     ("writes", "DEVICE", writes::run),
 ];

@@ -5,7 +5,7 @@ mod boot;
 mod exits;
 mod figures;
 mod kvm;
-mod native;
+pub(crate) mod native;
 mod rt;
 mod statistics;
 mod trace;

@@ -11,7 +11,7 @@ use std::path::Path;
 /// # Errors
 ///
 /// Where the CD cannot be made.
-pub(super) fn machine(
+pub(crate) fn machine(
     folder: &Path,
     kernel: &[u8],
     initrd: &[u8],

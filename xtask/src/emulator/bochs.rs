@@ -57,7 +57,7 @@ pub(crate) fn configuration(setup: &Setup, folder: &Path, com1_port: u16) -> Str
         text.push_str("plugin_ctrl: e1000=true\n");
     }
     for (number, card) in setup.cards.iter().enumerate() {
-        let (address, port) = (card.address_text(), card.plug.0);
+        let (address, port) = (card.address_text(), card.plug.port);
         text += &format!(
             "e1000: card={number}, enabled=1, mac={address}, ethmod=socket, ethdev={port}, script=none\n"
         );
@@ -144,7 +144,7 @@ pub(crate) fn end(log: &str) -> End {
 mod tests {
     use super::*;
     use crate::emulator::NetworkCard;
-    use crate::emulator::wire::Plug;
+    use crate::wire::Plug;
     use std::path::PathBuf;
 
     fn setup() -> Setup {
@@ -172,7 +172,10 @@ mod tests {
             cards: vec![NetworkCard {
                 model: CardModel::E1000,
                 address: [0x52, 0x54, 0, 0, 0, 10],
-                plug: Plug(20_000),
+                plug: Plug {
+                    end: 0,
+                    port: 20_000,
+                },
             }],
             ..setup()
         };

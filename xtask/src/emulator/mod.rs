@@ -9,7 +9,6 @@ pub(crate) mod console;
 pub(crate) mod process;
 mod qemu;
 mod setup;
-pub(crate) mod wire;
 
 pub(crate) use choice::{Choice, Emulator, Virtualization};
 pub(crate) use setup::{CardModel, Chipset, NetworkCard, Pace, Setup, Watch};

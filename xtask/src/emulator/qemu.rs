@@ -126,7 +126,7 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
     // The date of Bochs's boards, so that tests can know it.
     option("-rtc", format!("base=2001-09-09T01:46:40,clock={clock}"));
     for (number, card) in setup.cards.iter().enumerate() {
-        let (local, remote) = (card.plug.0, card.plug.remote());
+        let (local, remote) = (card.plug.port, card.plug.remote());
         option(
             "-netdev",
             format!(
@@ -138,6 +138,7 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
             CardModel::E1000 => "e1000",
             CardModel::E1000e => "e1000e",
             CardModel::Igb => "igb",
+            CardModel::Virtio => "virtio-net-pci",
         };
         // Without the ROM of a boot from the network, which would only take time.
         let address = card.address_text();
@@ -170,7 +171,7 @@ pub(crate) fn end(status: ExitStatus, complaint: &str) -> End {
 mod tests {
     use super::*;
     use crate::emulator::NetworkCard;
-    use crate::emulator::wire::Plug;
+    use crate::wire::Plug;
     use std::path::PathBuf;
 
     #[test]
@@ -198,7 +199,10 @@ mod tests {
         setup.cards = vec![NetworkCard {
             model: CardModel::Igb,
             address: [0x52, 0x54, 0, 0, 0, 10],
-            plug: Plug(20_000),
+            plug: Plug {
+                end: 0,
+                port: 20_000,
+            },
         }];
         let text = arguments(Accelerator::Tcg, &setup, 4711).join(" ");
         for part in [

@@ -1,6 +1,6 @@
 //! What a board is made of.
 
-use super::wire::Plug;
+use crate::wire::Plug;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -35,15 +35,21 @@ pub(crate) enum Chipset {
     Q35,
 }
 
-/// Intel's gigabit network cards. Bochs has the first alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Network cards. Bochs has the first alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CardModel {
-    /// 82540EM: PCI.
+    /// Intel's 82540EM: PCI.
+    #[value(name = "82540em")]
     E1000,
-    /// 82574L: PCI Express.
+    /// Intel's 82574L: PCI Express.
+    #[value(name = "82574l")]
     E1000e,
-    /// 82576: PCI Express, several queues.
+    /// Intel's 82576: PCI Express, several queues.
+    #[value(name = "82576")]
     Igb,
+    /// QEMU's own, for guests without a hypervisor under them.
+    #[value(skip)]
+    Virtio,
 }
 
 /// A network card.

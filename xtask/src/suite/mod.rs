@@ -2,6 +2,7 @@
 
 mod boards;
 mod dirty;
+mod gateway;
 mod host;
 mod junit;
 pub(crate) mod lab;
@@ -160,6 +161,7 @@ fn cases() -> Vec<Case> {
         linux::cases(),
         probes::cases(),
         wire::cases(),
+        gateway::cases(),
         natively::cases(),
         dirty::cases(),
     ];

@@ -5,11 +5,11 @@
 
 use super::Case;
 use super::lab::Lab;
-use crate::emulator::wire::{Frame, Wire};
 use crate::emulator::{CardModel, NetworkCard, Pace, Setup};
 use crate::image;
 use crate::packages;
 use crate::paths;
+use crate::wire::{Frame, Wire};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -61,14 +61,14 @@ fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
         setup.cards = vec![NetworkCard {
             model,
             address: card_address(end),
-            plug: wire.plug(end),
+            plug: wire.plug()?,
         }];
         boards.push(lab.start(&setup)?);
     }
     for from in finders.iter().copied() {
         wire.wait_for(|frame| knows_the_other(frame, from), lab.left())
             .with_context(|| {
-                let [first, second] = wire.counts();
+                let [first, second] = [0, 1].map(|end| wire.counts(end).sent);
                 format!(
                     "board {from} sent no packet to the other's card; the boards sent {first} and \
                      {second} frames"

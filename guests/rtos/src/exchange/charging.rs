@@ -1,58 +1,6 @@
 //! Charging: pulses on the caller's meter, one for every time unit that a call has begun.
 
-use super::{CALLS, Exchange, Number, RING_LIMIT};
-
-/// How fast the pulses come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tariff {
-    /// Within an area: numbers of equal length and first digit.
-    Local,
-    /// Between areas.
-    Trunk,
-    /// To a number that begins with 9.
-    Service,
-}
-
-impl Tariff {
-    /// The tariff of a call.
-    #[must_use]
-    pub fn between(from: Number, to: Number) -> Self {
-        if to.first_digit() == 9 {
-            Self::Service
-        } else if (from.digits(), from.first_digit()) == (to.digits(), to.first_digit()) {
-            Self::Local
-        } else {
-            Self::Trunk
-        }
-    }
-
-    /// Milliseconds of connected time that one pulse pays for.
-    #[must_use]
-    pub const fn unit(self) -> u64 {
-        match self {
-            Self::Local => 3000,
-            Self::Trunk => 1000,
-            Self::Service => 250,
-        }
-    }
-
-    /// Pulses for a connected time: the first comes with the answer.
-    #[must_use]
-    pub const fn pulses(self, connected: u64) -> u64 {
-        connected / self.unit() + 1
-    }
-}
-
-/// What a subscriber has used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Meter {
-    /// Pulses to pay for.
-    pub pulses: u64,
-    /// Milliseconds of connected time, of calls he made.
-    pub connected: u64,
-    /// Calls he made that were answered.
-    pub calls: u64,
-}
+use super::{CALLS, Exchange, RING_LIMIT};
 
 impl Exchange {
     /// Brings all meters up to the time, and ends calls that nobody answers.

@@ -1,5 +1,7 @@
 //! A load: random calls among subscribers of its own, the same for the same seed.
 
+use core::fmt::{self, Display, Formatter};
+
 use super::{Error, Exchange, Line, Number, Reply, Request};
 
 /// The subscribers of a load, from this number on.
@@ -40,8 +42,8 @@ impl Load {
     /// # Errors
     /// If the exchange has no room for them.
     pub fn new(exchange: &mut Exchange, calls: u64, seed: u32) -> Result<Self, Error> {
-        for number in FIRST..FIRST + COUNT {
-            match exchange.handle(0, Request::Register(Number(number))) {
+        for number in (FIRST..FIRST + COUNT).filter_map(Number::new) {
+            match exchange.handle(0, Request::Register(number)) {
                 Ok(_) | Err(Error::Taken(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -75,19 +77,21 @@ impl Load {
             exchange.check()?;
         }
         let number = if self.left > 0 {
-            Number(FIRST + self.draw(COUNT))
+            FIRST + self.draw(COUNT)
         } else if self.clearing < COUNT {
             self.clearing += 1;
-            Number(FIRST + self.clearing - 1)
+            FIRST + self.clearing - 1
         } else {
             exchange.check()?;
             return Ok(Some(self.summary));
         };
+        let number = Number::new(number).ok_or("a subscriber has no number")?;
         let line = exchange.line(number).ok_or("a subscriber has gone")?;
         let request = match (line, self.left > 0) {
             (Line::Idle, true) if self.draw(3) == 0 => {
-                let other = FIRST + (number.0 - FIRST + 1 + self.draw(COUNT - 1)) % COUNT;
-                Request::Call(number, Number(other))
+                let other = FIRST + (number.get() - FIRST + 1 + self.draw(COUNT - 1)) % COUNT;
+                let other = Number::new(other).ok_or("a subscriber has no number")?;
+                Request::Call(number, other)
             }
             (Line::Idle, false) => return Ok(None),
             (Line::Dialling, true) if self.draw(4) > 0 => Request::Status(number),
@@ -121,5 +125,23 @@ impl Load {
             Reply::Cleared(_, None) if line != Line::Busy => summary.abandoned += 1,
             _ => {}
         }
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            calls,
+            answered,
+            busy,
+            abandoned,
+            operations,
+            pulses,
+        } = self;
+        write!(
+            f,
+            "{calls} calls: {answered} answered, {busy} busy, {abandoned} abandoned; \
+             {operations} operations, {pulses} pulses"
+        )
     }
 }

@@ -1,17 +1,16 @@
 //! The telephone exchange: subscribers, calls between them, and what they cost.
 //!
-//! The exchange is a plain value in static memory. Whoever drives it, the console now, sends a
+//! The exchange is a plain value in static memory. Whoever drives it, the console or the network, sends a
 //! [`Request`] with the time in milliseconds and gets a [`Reply`] or an [`Error`]; [`Exchange::tick`] keeps
 //! the charging going in between.
 
 mod charging;
 mod load;
-mod show;
 #[cfg(test)]
 mod tests;
 
-pub use charging::{Meter, Tariff};
 pub use load::{Load, Summary};
+pub use protocol::{Error, Line, Meter, Number, Reply, Request, Tariff};
 
 /// Subscribers the exchange has room for.
 pub const SUBSCRIBERS: usize = 512;
@@ -19,103 +18,6 @@ pub const SUBSCRIBERS: usize = 512;
 pub const CALLS: usize = 128;
 /// A call that nobody answers ends after so many milliseconds.
 pub const RING_LIMIT: u64 = 60_000;
-
-/// A subscriber's number: one to eight digits, none of them a leading zero.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Number(u32);
-
-impl Number {
-    /// Checks a number.
-    #[must_use]
-    pub fn new(number: u32) -> Option<Self> {
-        (1..=99_999_999).contains(&number).then_some(Self(number))
-    }
-
-    /// Reads a number's digits.
-    #[must_use]
-    pub fn parse(digits: &str) -> Option<Self> {
-        let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && !digits.starts_with('0');
-        if plain {
-            Self::new(digits.parse().ok()?)
-        } else {
-            None
-        }
-    }
-
-    fn digits(self) -> u32 {
-        self.0.ilog10() + 1
-    }
-
-    fn first_digit(self) -> u32 {
-        self.0 / 10_u32.pow(self.digits() - 1)
-    }
-}
-
-/// What a subscriber's line is doing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Line {
-    /// The receiver is down.
-    Idle,
-    /// The subscriber has dialled and hears the other line ring.
-    Dialling,
-    /// The telephone rings.
-    Ringing,
-    /// Two subscribers speak.
-    Connected,
-    /// The subscriber hears the busy tone, until he clears.
-    Busy,
-}
-
-/// What can be asked of the exchange.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Request {
-    /// Gives a line a number.
-    Register(Number),
-    /// The first calls the second.
-    Call(Number, Number),
-    /// A ringing subscriber answers.
-    Answer(Number),
-    /// A subscriber puts the receiver down.
-    Clear(Number),
-    /// What a subscriber's line is doing.
-    Status(Number),
-    /// What a subscriber has to pay for.
-    Charging(Number),
-}
-
-/// What the exchange answers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reply {
-    /// The number is in service.
-    Registered(Number),
-    /// The second telephone rings.
-    Ringing(Number, Number),
-    /// The caller hears the busy tone: the other line is engaged, or no path is free.
-    Busy(Number, Number),
-    /// The call stands.
-    Connected(Number, Number, Tariff),
-    /// The line is idle; the pulses are those of the call that ended, if one did.
-    Cleared(Number, Option<u64>),
-    /// The line, the other party, and the milliseconds since the call was made or answered.
-    Status(Number, Line, Option<(Number, u64)>),
-    /// The subscriber's meter.
-    Charging(Number, Meter),
-}
-
-/// Why the exchange refuses.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Error {
-    /// Nobody has this number.
-    Unknown(Number),
-    /// Somebody has this number.
-    Taken(Number),
-    /// The table is full.
-    Full,
-    /// The line is doing something else.
-    WrongState(Number, Line),
-    /// A subscriber cannot call himself.
-    SameNumber(Number),
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Subscriber {
@@ -167,7 +69,10 @@ impl Exchange {
             Request::Call(from, to) => self.call(now, from, to),
             Request::Answer(number) => self.answer(now, number),
             Request::Clear(number) => self.clear(now, number),
-            Request::Status(number) => self.find(number).map(|place| self.status(now, place)),
+            Request::Status(number) => {
+                let place = self.find(number)?;
+                Ok(self.status(now, number, place))
+            }
             Request::Charging(number) => {
                 let place = self.find(number)?;
                 let meter = self.subscribers[place].map(|subscriber| subscriber.meter);
@@ -290,7 +195,7 @@ impl Exchange {
         call.answered.then_some(call.pulses)
     }
 
-    fn status(&self, now: u64, place: usize) -> Reply {
+    fn status(&self, now: u64, number: Number, place: usize) -> Reply {
         let other = self
             .path(place)
             .and_then(|path| self.calls[path])
@@ -305,7 +210,6 @@ impl Exchange {
                     now.saturating_sub(call.since),
                 ))
             });
-        let number = self.number_at(place).unwrap_or(Number(0));
         Reply::Status(number, self.line_at(place), other)
     }
 

@@ -2,11 +2,11 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use super::{Error, Line, Meter, Number, Reply, Summary, Tariff};
+use crate::{Error, Line, Meter, Number, Reply, Tariff};
 
 impl Display for Number {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.get().fmt(f)
     }
 }
 
@@ -82,23 +82,5 @@ impl Display for Error {
             Self::WrongState(number, line) => write!(f, "{number} is {line}"),
             Self::SameNumber(number) => write!(f, "{number} cannot call itself"),
         }
-    }
-}
-
-impl Display for Summary {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            calls,
-            answered,
-            busy,
-            abandoned,
-            operations,
-            pulses,
-        } = self;
-        write!(
-            f,
-            "{calls} calls: {answered} answered, {busy} busy, {abandoned} abandoned; \
-             {operations} operations, {pulses} pulses"
-        )
     }
 }
