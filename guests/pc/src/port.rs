@@ -68,3 +68,27 @@ pub fn outl(port: u16, value: u32) {
         asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags));
     }
 }
+
+/// Reads words from a port into memory, low byte first. Interrupts may come between any two of them. An odd last byte is left
+/// as it is.
+#[inline]
+pub fn insw(port: u16, bytes: &mut [u8]) {
+    // SAFETY: writes twice as many bytes as there are pairs in the slice, from its start on; the direction flag is clear,
+    // as Rust demands between assembly blocks.
+    unsafe {
+        asm!("rep insw", in("dx") port, inout("edi") bytes.as_mut_ptr() => _,
+             inout("ecx") bytes.len() / 2 => _, options(nostack, preserves_flags));
+    }
+}
+
+/// Writes words from memory to a port, low byte first. Interrupts may come between any two of them. An odd last byte is left
+/// out.
+#[inline]
+pub fn outsw(port: u16, bytes: &[u8]) {
+    // SAFETY: reads twice as many bytes as there are pairs in the slice, from its start on; the direction flag is clear, as
+    // in `insw`. ESI cannot be named as an operand, so it is exchanged.
+    unsafe {
+        asm!("xchg esi, {0}", "rep outsw", "xchg esi, {0}", inout(reg) bytes.as_ptr() => _, in("dx") port,
+             inout("ecx") bytes.len() / 2 => _, options(nostack, readonly, preserves_flags));
+    }
+}

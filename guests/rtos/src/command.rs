@@ -36,6 +36,8 @@ pub enum Command {
     Exchange(Request),
     /// The exchange as a whole.
     Traffic,
+    /// The network.
+    Network,
     /// Makes so many random calls.
     Load(u32),
     /// Restarts the machine.
@@ -66,6 +68,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("status [NUM]", "a line, or the whole exchange"),
     ("charging NUM", "a subscriber's meter"),
     ("load N", "make N random calls"),
+    ("net", "the network: card, addresses, counters"),
     ("reboot", "restart the machine"),
     ("halt", "switch the machine off"),
     ("crash triple|ud|wild", "take the system down"),
@@ -104,6 +107,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, &'static str> {
             word => Command::Exchange(Request::Status(number(word)?)),
         },
         "charging" => Command::Exchange(Request::Charging(number(argument())?)),
+        "net" => Command::Network,
         "load" => Command::Load(count(argument(), 100, 1, 1_000_000)?),
         "reboot" => Command::Reboot,
         "halt" => Command::Halt,

@@ -11,7 +11,7 @@ use rtos::{
 use crate::{
     BOOT, diagnosis, jitter,
     machine::{shared::Late, uart},
-    phone, selftest, system,
+    network, phone, selftest, system,
 };
 
 const PROMPT: &str = "rtos> ";
@@ -136,6 +136,7 @@ fn obey(command: Command) {
         Command::Clock(seconds) => diagnosis::clock(seconds),
         Command::Exchange(request) => phone::ask(request),
         Command::Traffic => phone::traffic(),
+        Command::Network => network::show(),
         Command::Load(calls) => phone::load(calls),
         Command::Reboot => {
             say!("reboot: resetting");

@@ -5,7 +5,7 @@ use pc::{handover::Boot, idt};
 use crate::{
     console, jitter,
     machine::{pic, pit, shared::Late},
-    phone, selftest, system,
+    network, phone, selftest, system,
 };
 
 /// What the loader handed over.
@@ -34,6 +34,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     // Each runs at once until it waits; the console's first words come last.
     system::spawn("work", WORK_PRIORITY, system::work, 0);
     system::spawn("charging", CHARGING_PRIORITY, phone::charge, 0);
+    network::init();
     system::spawn("console", CONSOLE_PRIORITY, console::run, 0);
     system::idle()
 }

@@ -12,4 +12,5 @@ pub mod exchange;
 pub mod kernel;
 pub mod latency;
 pub mod line;
+pub mod net;
 pub mod ring;

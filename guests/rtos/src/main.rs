@@ -15,6 +15,8 @@ mod jitter;
 #[cfg(target_arch = "x86")]
 mod machine;
 #[cfg(target_arch = "x86")]
+mod network;
+#[cfg(target_arch = "x86")]
 mod phone;
 #[cfg(target_arch = "x86")]
 mod selftest;

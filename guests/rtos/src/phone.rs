@@ -2,9 +2,11 @@
 
 use core::cell::UnsafeCell;
 
+use protocol::Datagram;
 use rtos::{
     exchange::{Exchange, Load, Request},
     kernel::MutexId,
+    net::server::{Peer, Server},
 };
 
 use crate::{console::say, machine::shared::Late, system};
@@ -54,6 +56,11 @@ pub(crate) fn ask(request: Request) {
         Some(Err(error)) => say!("exchange: refused, {error}"),
         None => {}
     }
+}
+
+/// Lets the server take a datagram; its answer, if there is one.
+pub(crate) fn serve(server: &mut Server, peer: Peer, datagram: &[u8]) -> Option<Datagram> {
+    with(|exchange, now| server.serve(now, peer, datagram, exchange)).flatten()
 }
 
 /// Prints the exchange's state.

@@ -1,6 +1,6 @@
 //! Charging: pulses on the caller's meter, one for every time unit that a call has begun.
 
-use super::{CALLS, Exchange, RING_LIMIT};
+use super::{CALLS, Exchange, Meter, RING_LIMIT};
 
 impl Exchange {
     /// Brings all meters up to the time, and ends calls that nobody answers.
@@ -16,6 +16,17 @@ impl Exchange {
                 self.set(usize::from(call.caller), None, true);
             }
         }
+    }
+
+    /// What all subscribers have used.
+    #[must_use]
+    pub fn usage(&self) -> Meter {
+        let meters = self.subscribers.iter().flatten();
+        meters.fold(Meter::default(), |sum, subscriber| Meter {
+            pulses: sum.pulses + subscriber.meter.pulses,
+            connected: sum.connected + subscriber.meter.connected,
+            calls: sum.calls + subscriber.meter.calls,
+        })
     }
 
     /// Brings the caller's meter up to the time.

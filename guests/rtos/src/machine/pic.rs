@@ -1,6 +1,7 @@
 //! The pair of 8259 interrupt controllers.
 
 use pc::{
+    cpu,
     idt::{self, TrapFrame},
     port::{inb, outb},
 };
@@ -16,6 +17,8 @@ const CASCADE: u8 = 2;
 const END_OF_INTERRUPT: u8 = 0x20;
 const READ_REQUESTS: u8 = 0x0a;
 const READ_SERVICE: u8 = 0x0b;
+/// Which lines are level-triggered, one bit to a line, in two ports.
+const EDGE_LEVEL: u16 = 0x4d0;
 
 struct Lines {
     handlers: [Option<fn()>; 16],
@@ -49,6 +52,12 @@ pub(crate) fn connect(line: u8, handler: fn()) {
         let (chip, bit) = place(line);
         outb(chip + 1, inb(chip + 1) & !bit);
     });
+}
+
+/// Makes a line level-triggered, as PCI's are.
+pub(crate) fn set_level(line: u8) {
+    let port = EDGE_LEVEL + u16::from(line / 8);
+    cpu::without_interrupts(|| outb(port, inb(port) | 1 << (line % 8)));
 }
 
 /// Whether an interrupt of the line waits for service.

@@ -57,3 +57,28 @@ impl<T: Copy> Late<T> {
         self.0.with(|place| *place)
     }
 }
+
+/// Memory that one task takes for itself, and keeps.
+pub(crate) struct Own<T> {
+    value: UnsafeCell<T>,
+    taken: Shared<bool>,
+}
+
+// SAFETY: `take` gives the only reference away, once.
+unsafe impl<T: Send> Sync for Own<T> {}
+
+impl<T> Own<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self {
+            value: UnsafeCell::new(value),
+            taken: Shared::new(false),
+        }
+    }
+
+    /// Takes the memory; `None` if that was done before.
+    pub(crate) fn take(&'static self) -> Option<&'static mut T> {
+        let was_taken = self.taken.with(|taken| core::mem::replace(taken, true));
+        // SAFETY: `taken` was clear, and stays set: there is no other reference, and none will come.
+        (!was_taken).then(|| unsafe { &mut *self.value.get() })
+    }
+}
