@@ -127,14 +127,20 @@ pub const fn pci_input(device: u8, pin: u8) -> u8 {
     if device == CHIPSET {
         power::SCI_IRQ
     } else {
-        PCI_INPUT + (device % PINS + pin % PINS) % PINS
+        PCI_INPUT + pci_wire(device, pin)
     }
+}
+
+/// The wire, 0 to 3, in which a device's interrupt pin (0 is A) meets those of others.
+#[must_use]
+pub const fn pci_wire(device: u8, pin: u8) -> u8 {
+    (device % PINS + pin % PINS) % PINS
 }
 
 /// The PCI device that is the chipset.
 const CHIPSET: u8 = 1;
 /// Interrupt pins of a PCI device.
-const PINS: u8 = 4;
+pub const PINS: u8 = 4;
 
 /// Builds the tables for the guest-physical address `base`.
 ///

@@ -13,6 +13,7 @@ pub mod ioapic;
 pub mod keyboard;
 pub mod lapic;
 pub mod msi;
+pub mod ne2000;
 pub mod nic;
 pub mod pc;
 pub mod pci;

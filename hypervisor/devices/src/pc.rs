@@ -4,6 +4,7 @@
 //! the hypervisor's own timer late or unarmed. That one is armed ([`Pc::next_deadline`]) only for events whose
 //! interrupt is not masked: a masked one can wait for the access that unmasks it.
 
+mod adapters;
 mod bus;
 mod console;
 mod effects;
@@ -13,6 +14,7 @@ mod ports;
 #[cfg(test)]
 mod properties;
 mod state;
+mod strings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unclaimed;
@@ -32,6 +34,7 @@ use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
 use crate::virtio::VirtioConfig;
+use adapters::Adapter;
 pub use effects::{DiskError, Effects, MemoryAccess, OutsideMemory};
 use lines::Lines;
 pub use state::{PcStateV1, StateError};
@@ -59,7 +62,7 @@ pub struct PcConfig {
     pub pci: bool,
     /// Whether there is an I/O APIC, whose page the processor's side maps ([`Pc::io_apic_read`]).
     pub io_apic: bool,
-    /// The virtio devices. They need `pci`, and `io_apic` for interrupts: without, drivers can but poll.
+    /// The virtio devices. They need `pci`.
     pub virtio: VirtioConfig,
     /// The network cards. Those on the PCI bus are behind the other virtio devices there, in their order.
     pub nics: Vec<NicConfig>,
@@ -121,6 +124,7 @@ pub struct Pc {
     rtc: Option<Rtc>,
     uart: Option<Uart>,
     pci: Option<Pci>,
+    adapters: Vec<Adapter>,
     unclaimed: Unclaimed,
     /// When the timer, the clock and the system control interrupt are due.
     timer_next: Ticks,
@@ -155,6 +159,7 @@ impl Pc {
                 .then(|| Rtc::new(tsc_hz, memory_bytes, wall_clock, now)),
             uart: config.com1.then(Uart::new),
             pci: config.pci.then(|| Pci::new(&config.virtio, &config.nics)),
+            adapters: Adapter::all(&config.nics),
             unclaimed: Unclaimed::new(),
             config,
             timer_next: Ticks::NEVER,
@@ -182,6 +187,9 @@ impl Pc {
         if let Some(pci) = &mut self.pci {
             pci.reset(effects);
         }
+        for adapter in &mut self.adapters {
+            adapter.card.power_up();
+        }
         self.start_lines();
         self.settle_bus(now);
     }
@@ -192,7 +200,11 @@ impl Pc {
         for irq in [IRQ_COM1, IRQ_CLOCK, SCI_IRQ] {
             self.lines.set(irq, false);
         }
+        self.settle_lines();
         self.lines.reset();
+        if self.pci.is_some() {
+            self.lines.share_pci_lines();
+        }
         self.rearm_all();
     }
 

@@ -3,9 +3,12 @@
 //! Sources: PCI Local Bus 3.0, 3.2.2.3.2 (the mechanism) and chapter 6 (the header); Intel 440FX data sheet (82441FX);
 //! Intel 82371AB (PIIX4) data sheet.
 
+mod decoder;
+mod device;
 pub(crate) mod endpoint;
 mod functions;
 pub(crate) mod msix;
+pub(crate) mod router;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +20,13 @@ use serde::{Deserialize, Serialize};
 use crate::msi::Dispatch;
 use crate::nic::{NicConfig, NicModel};
 use crate::pc::{Effects, StateError};
+use crate::ne2000::{Ne2000, Rtl8029};
 use crate::virtio::{self, DISKS_MAX, VirtioConfig};
+use decoder::Decoder;
+pub(crate) use device::Device;
+pub use device::DeviceStateV1;
 use functions::{Definition, HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT};
+use router::Asserted;
 
 bitflags! {
     /// CONFIG_ADDRESS, 0xCF8.
@@ -67,8 +75,8 @@ pub struct PciStateV1 {
     pub address: u32,
     /// The chipset's functions, in the order of their slots.
     pub functions: Vec<FunctionStateV1>,
-    /// The virtio devices, in the order of their slots.
-    pub virtio: Vec<virtio::FunctionStateV1>,
+    /// The devices, in the order of their slots.
+    pub devices: Vec<DeviceStateV1>,
     /// Which of those is the next to work.
     pub turn: u8,
 }
@@ -139,7 +147,7 @@ impl Table {
 /// What a configuration access reaches.
 enum Target<'a> {
     Chipset(&'a mut Table),
-    Virtio(&'a mut virtio::Function),
+    Device(&'a mut Device),
 }
 
 /// The host bridge's configuration mechanism with the chipset and the devices behind it.
@@ -147,8 +155,9 @@ enum Target<'a> {
 pub struct Pci {
     address: Address,
     functions: [Table; 3],
-    virtio: Vec<virtio::Function>,
-    /// Which of the virtio devices is the next to work, so that none waits for another's end.
+    devices: Vec<Device>,
+    decoder: Decoder,
+    /// Which of the devices is the next to work, so that none waits for another's end.
     turn: usize,
 }
 
@@ -157,7 +166,7 @@ impl Pci {
     /// cards behind them.
     #[must_use]
     pub fn new(config: &VirtioConfig, nics: &[NicConfig]) -> Self {
-        let mut virtio = Vec::new();
+        let mut virtio: Vec<virtio::Function> = Vec::new();
         let mut slots = FIRST_DEVICE..;
         for (number, disk) in (0..).zip(config.disks.iter().take(DISKS_MAX)) {
             virtio.extend(
@@ -172,28 +181,35 @@ impl Pci {
         if config.entropy {
             virtio.extend(slots.next().map(virtio::Function::entropy));
         }
-        for (nic, config) in (0..).zip(nics) {
-            let NicModel::Virtio { pairs } = config.model else {
-                continue;
-            };
-            let net = |at| virtio::Function::net(at, nic, config, pairs);
-            virtio.extend(slots.next().map(net));
-        }
-        Self {
+        let mut devices: Vec<Device> = virtio.into_iter().map(Device::Virtio).collect();
+        let cards = (0..).zip(nics).filter_map(|(nic, config)| {
+            let virtio = |at, pairs| Device::Virtio(virtio::Function::net(at, nic, config, pairs));
+            Some(match config.model {
+                NicModel::Virtio { pairs } => virtio(slots.next()?, pairs),
+                NicModel::Rtl8029 => Device::Rtl8029(Rtl8029::new(slots.next()?, nic, config)),
+                NicModel::Ne2000 { .. } => return None,
+            })
+        });
+        devices.extend(cards);
+        let mut pci = Self {
             address: Address::empty(),
             functions: chipset(),
-            virtio,
+            devices,
+            decoder: Decoder::new(),
             turn: 0,
-        }
+        };
+        pci.decoder.update(&pci.devices);
+        pci
     }
 
     /// A reset of the board, and the firmware after it.
     pub fn reset(&mut self, effects: &mut impl Effects) {
         self.address = Address::empty();
         self.functions = chipset();
-        for function in &mut self.virtio {
-            function.reset(effects);
+        for device in &mut self.devices {
+            device.reset(effects);
         }
+        self.decoder.update(&self.devices);
         self.turn = 0;
     }
 
@@ -233,10 +249,8 @@ impl Pci {
         if let Some(table) = self.functions.iter_mut().find(|table| table.slot == slot) {
             return Some(Target::Chipset(table));
         }
-        let device = |function: &&mut virtio::Function| {
-            slot.function == 0 && function.device() == slot.device
-        };
-        self.virtio.iter_mut().find(device).map(Target::Virtio)
+        let there = |device: &&mut Device| slot.function == 0 && device.number() == slot.device;
+        self.devices.iter_mut().find(there).map(Target::Device)
     }
 
     /// The addressed register as CONFIG_DATA reads it; a function that is absent reads all ones.
@@ -244,7 +258,7 @@ impl Pci {
         let register = self.register();
         match self.target() {
             Some(Target::Chipset(table)) => table.read(register),
-            Some(Target::Virtio(function)) => function.read_configuration(register),
+            Some(Target::Device(device)) => device.read_configuration(register),
             None => u32::MAX,
         }
     }
@@ -254,94 +268,134 @@ impl Pci {
         let register = self.register();
         match self.target() {
             Some(Target::Chipset(table)) => table.write(register, value, lanes),
-            Some(Target::Virtio(function)) => {
-                function.write_configuration(register, value, lanes, effects);
+            Some(Target::Device(device)) => {
+                device.write_configuration(register, value, lanes, effects);
+                if endpoint::moves(register) {
+                    self.decoder.update(&self.devices);
+                }
             }
             None => {}
         }
     }
 
     /// The device that decodes a port, and the port's offset among its own.
-    pub(crate) fn port(&mut self, port: u16) -> Option<(&mut virtio::Function, u16)> {
-        self.virtio
-            .iter_mut()
-            .find_map(|function| function.port(port).map(|offset| (function, offset)))
+    #[inline]
+    pub(crate) fn port(&mut self, port: u16) -> Option<(&mut Device, u16)> {
+        let device = self.devices.get_mut(self.decoder.find(port)?)?;
+        let (first, _) = device.ports()?;
+        Some((device, port - first))
+    }
+
+    /// The NE2000 that decodes a port, and the port's offset among its own.
+    pub(crate) fn card_at(&mut self, port: u16) -> Option<(&mut Ne2000, u16)> {
+        match self.port(port)? {
+            (Device::Rtl8029(function), offset) => Some((&mut function.card, offset)),
+            (Device::Virtio(_), _) => None,
+        }
+    }
+
+    /// The virtio devices.
+    fn virtio(&self) -> impl Iterator<Item = &virtio::Function> {
+        self.devices.iter().filter_map(Device::virtio)
+    }
+
+    /// The virtio devices.
+    fn virtio_mut(&mut self) -> impl Iterator<Item = &mut virtio::Function> {
+        self.devices.iter_mut().filter_map(Device::virtio_mut)
     }
 
     /// The device that decodes an address, and its offset in the device's page.
     pub(crate) fn memory(&mut self, address: u64) -> Option<(&mut virtio::Function, u16)> {
-        self.virtio
-            .iter_mut()
+        self.virtio_mut()
             .find_map(|function| function.address(address).map(|offset| (function, offset)))
     }
 
     /// Whether a device decodes an address.
     #[must_use]
     pub fn mapped(&self, address: u64) -> bool {
-        let decodes = |function: &virtio::Function| function.address(address).is_some();
-        self.virtio.iter().any(decodes)
+        self.virtio()
+            .any(|function| function.address(address).is_some())
     }
 
     /// The console.
     pub(crate) fn console(&self) -> Option<&virtio::Function> {
-        self.virtio.iter().find(|function| function.is_console())
+        self.virtio().find(|function| function.is_console())
     }
 
     /// The console.
     pub(crate) fn console_mut(&mut self) -> Option<&mut virtio::Function> {
-        self.virtio
-            .iter_mut()
+        self.virtio_mut()
             .find(|function| function.is_console())
     }
 
-    /// The device that is a network card of the board.
+    /// The virtio device that is network card `nic` of the board.
     pub(crate) fn nic(&mut self, nic: u8) -> Option<&mut virtio::Function> {
-        self.virtio
-            .iter_mut()
+        self.virtio_mut()
             .find(|function| function.nic() == Some(nic))
+    }
+
+    /// The NE2000 that is network card `nic` of the board.
+    pub(crate) fn card(&self, nic: u8) -> Option<&Ne2000> {
+        self.devices.iter().find_map(|device| match device {
+            Device::Rtl8029(function) if function.card.nic() == nic => Some(&function.card),
+            _ => None,
+        })
+    }
+
+    /// The NE2000 that is network card `nic` of the board.
+    pub(crate) fn card_mut(&mut self, nic: u8) -> Option<&mut Ne2000> {
+        self.devices.iter_mut().find_map(|device| match device {
+            Device::Rtl8029(function) if function.card.nic() == nic => Some(&mut function.card),
+            _ => None,
+        })
     }
 
     /// Takes back what was lent to the world.
     pub(crate) fn rest(&mut self, effects: &mut impl Effects) {
-        for function in &mut self.virtio {
+        for function in self.virtio_mut() {
             function.take_back(effects);
         }
     }
 
     /// Lends it again.
     pub(crate) fn resume(&mut self, effects: &mut impl Effects) {
-        for function in &mut self.virtio {
+        for function in self.virtio_mut() {
             function.lend(effects);
         }
     }
 
-    /// The inputs of the I/O APIC that devices assert, a bit for each.
-    pub(crate) fn lines(&self) -> u32 {
-        let asserted = self.virtio.iter().filter_map(virtio::Function::line);
-        asserted.fold(0, |lines, input| lines | 1 << input)
+    /// What devices assert.
+    pub(crate) fn asserted(&self) -> Asserted {
+        let inputs = self.devices.iter().filter_map(Device::line);
+        let inputs = inputs.fold(0, |inputs, input| inputs | 1 << input);
+        if inputs == 0 {
+            return Asserted::default();
+        }
+        let [_, isa_bridge, _] = &self.functions;
+        Asserted::routed(inputs, isa_bridge.read(router::REGISTER))
     }
 
     /// Sends the messages that wait.
     pub(crate) fn send(&mut self, mut to: impl FnMut(Dispatch)) {
-        for function in &mut self.virtio {
-            function.send(&mut to);
+        for device in &mut self.devices {
+            device.send(&mut to);
         }
     }
 
     /// Whether a device has work left.
     pub(crate) fn working(&self) -> bool {
-        self.virtio.iter().any(virtio::Function::working)
+        self.devices.iter().any(Device::working)
     }
 
     /// Lets the next device that has work left do some.
     pub(crate) fn work(&mut self, effects: &mut impl Effects) {
-        let count = self.virtio.len();
+        let count = self.devices.len();
         for step in 0..count {
             let at = (self.turn + step) % count;
-            if let Some(function) = self.virtio.get_mut(at)
-                && function.working()
+            if let Some(device) = self.devices.get_mut(at)
+                && device.working()
             {
-                function.work(effects);
+                device.work(effects);
                 self.turn = (at + 1) % count;
                 return;
             }
@@ -359,7 +413,7 @@ impl Pci {
         PciStateV1 {
             address: self.address.bits(),
             functions: functions.collect(),
-            virtio: self.virtio.iter().map(virtio::Function::save).collect(),
+            devices: self.devices.iter().map(Device::save).collect(),
             turn: self.turn as u8,
         }
     }
@@ -379,17 +433,18 @@ impl Pci {
             Address::from_bits(state.address).ok_or(StateError::Invalid("PCI: address"))?;
         pci.turn = usize::from(state.turn);
         if state.functions.len() != pci.functions.len()
-            || state.virtio.len() != pci.virtio.len()
-            || pci.turn > pci.virtio.len().saturating_sub(1)
+            || state.devices.len() != pci.devices.len()
+            || pci.turn > pci.devices.len().saturating_sub(1)
         {
             return Err(StateError::Devices);
         }
         for (table, saved) in pci.functions.iter_mut().zip(&state.functions) {
             table.restore(saved)?;
         }
-        for (function, saved) in pci.virtio.iter_mut().zip(&state.virtio) {
-            function.restore(saved)?;
+        for (device, saved) in pci.devices.iter_mut().zip(&state.devices) {
+            device.restore(saved)?;
         }
+        pci.decoder.update(&pci.devices);
         Ok(pci)
     }
 }

@@ -1,6 +1,7 @@
-//! The PCI bus's place on the board: ports and memory of its devices, their interrupts and their work.
+//! The buses' place on the board: ports and memory of devices, their interrupts and their work.
 
 use super::{Effects, Pc, Width};
+use crate::pci::Pci;
 use crate::time::Ticks;
 
 /// Ticks from the start of a device's work to where it goes on with what it left: more than one go takes, so that the
@@ -9,28 +10,31 @@ const WORK_PAUSE: u64 = 10_000;
 
 impl Pc {
     /// A read of a device's ports, if it is one.
-    pub(super) fn read_device(&mut self, port: u16, width: Width) -> Option<u32> {
-        let (function, offset) = self.pci.as_mut()?.port(port)?;
-        let value = function.read_port(offset, width);
+    pub(super) fn read_device(
+        &mut self,
+        port: u16,
+        width: Width,
+        effects: &mut impl Effects,
+    ) -> Option<u32> {
+        let (device, offset) = self.pci.as_mut()?.port(port)?;
+        let value = device.read_port(offset, width, effects);
         // Reading the interrupt status ends the interrupt.
         self.settle_lines();
         Some(value)
     }
 
-    /// A write to a device's ports; whether it was one.
+    /// A write to a device's ports; whether it was one. The bus is to be settled then.
     pub(super) fn write_device(
         &mut self,
         port: u16,
         width: Width,
         value: u32,
-        now: Ticks,
         effects: &mut impl Effects,
     ) -> bool {
-        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.port(port)) else {
+        let Some((device, offset)) = self.pci.as_mut().and_then(|pci| pci.port(port)) else {
             return false;
         };
-        function.write_port(offset, width, value, effects);
-        self.settle_bus(now);
+        device.write_port(offset, width, value, effects);
         true
     }
 
@@ -73,7 +77,7 @@ impl Pc {
         self.settle_bus(now);
     }
 
-    /// Lets a device go on with work that it left.
+    /// Lets devices go on with work that they left.
     #[cold]
     #[inline(never)]
     pub(super) fn work(&mut self, now: Ticks, effects: &mut impl Effects) {
@@ -81,16 +85,22 @@ impl Pc {
         if let Some(pci) = &mut self.pci {
             pci.work(effects);
         }
+        for adapter in &mut self.adapters {
+            if adapter.card.working() {
+                adapter.card.work(effects);
+            }
+        }
         self.settle_bus(now);
         self.rearm();
     }
 
-    /// Lines, messages and work after anything that happened on the bus.
+    /// Lines, messages and work after anything that happened on a bus.
     pub(super) fn settle_bus(&mut self, now: Ticks) {
         self.settle_lines();
-        let Some(pci) = &mut self.pci else { return };
-        pci.send(|dispatch| self.lines.send(dispatch));
-        let working = pci.working();
+        if let Some(pci) = &mut self.pci {
+            pci.send(|dispatch| self.lines.send(dispatch));
+        }
+        let working = self.working();
         if working != (self.work_next != Ticks::NEVER) {
             self.work_next = if working {
                 Ticks(now.0.saturating_add(WORK_PAUSE))
@@ -101,9 +111,16 @@ impl Pc {
         }
     }
 
+    /// Whether devices have work left.
+    pub(super) fn working(&self) -> bool {
+        self.pci.as_ref().is_some_and(Pci::working)
+            || self.adapters.iter().any(|adapter| adapter.card.working())
+    }
+
     pub(super) fn settle_lines(&mut self) {
+        self.settle_adapters();
         if let Some(pci) = &self.pci {
-            self.lines.set_pci(pci.lines());
+            self.lines.set_pci(pci.asserted());
         }
     }
 }

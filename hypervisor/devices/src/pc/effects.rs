@@ -107,6 +107,8 @@ pub trait Effects: MemoryAccess {
     ///
     /// [`OutsideMemory`], if a part of it is; nothing was sent.
     fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory>;
+    /// Network card `nic` has room for frames again, which it had not.
+    fn room_for_frames(&mut self, nic: u8);
 
     /// Lends the receive queues of network card `nic`, which a driver drives now, to the world.
     fn lend_receiver(&mut self, nic: u8, receiver: Receiver);

@@ -1,11 +1,15 @@
 //! Interrupt lines: from the devices to the 8259A pair and, where the board has one, to the I/O APIC.
+//!
+//! A line of the 8259A pair is asserted while its own device asserts it or the router passes on a PCI pin to it. In the
+//! I/O APIC they have inputs of their own.
 
 use alloc::collections::VecDeque;
 
 use crate::acpi::PCI_INPUT;
 use crate::ioapic::{INPUTS, IoApic};
 use crate::msi::Dispatch;
-use crate::pic::{Masked, Pic};
+use crate::pci::router::{Asserted, LEVELS};
+use crate::pic::{Masked, Pic, Which};
 use crate::power::SCI_IRQ;
 
 use super::{IRQ_CLOCK, IRQ_TIMER};
@@ -16,13 +20,23 @@ const fn input(irq: u8) -> u8 {
     if irq == IRQ_TIMER { TIMER_INPUT } else { irq }
 }
 
+/// Interrupt request lines.
+const IRQS: u8 = 16;
+
+/// A line's bit; a line that does not exist has none.
+const fn line(irq: u8) -> u16 {
+    if irq < IRQS { 1 << irq } else { 0 }
+}
+
 /// The interrupt controllers of the board.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     pub(super) pic: Pic,
     pub(super) io_apic: Option<IoApic>,
-    /// The inputs of the I/O APIC that PCI devices assert, a bit for each.
-    pci: u32,
+    /// The lines that their own devices assert, a bit for each.
+    own: u16,
+    /// What PCI devices assert.
+    pci: Asserted,
     /// Messages on their way to the local APICs.
     messages: VecDeque<Dispatch>,
 }
@@ -38,14 +52,21 @@ impl Lines {
         Self {
             pic,
             io_apic,
-            pci: 0,
+            own: 0,
+            pci: Asserted::default(),
             messages,
         }
     }
 
-    /// Gives a line its level.
+    /// Gives a line its level, as its own device drives it.
     pub(super) fn set(&mut self, irq: u8, level: bool) {
-        self.pic.set_line(irq, level);
+        let bit = line(irq);
+        if level {
+            self.own |= bit;
+        } else {
+            self.own &= !bit;
+        }
+        self.pic.set_line(irq, (self.own | self.pci.lines) & bit != 0);
         if let Some(io_apic) = &mut self.io_apic
             && let Some(message) = io_apic.set_line(input(irq), level)
         {
@@ -53,29 +74,52 @@ impl Lines {
         }
     }
 
-    /// Gives the inputs of PCI devices their levels: those of the bits that are set are asserted.
+    /// Takes over what PCI devices assert.
     #[inline]
-    pub(super) fn set_pci(&mut self, asserted: u32) {
-        if self.pci == asserted {
-            return;
+    pub(super) fn set_pci(&mut self, asserted: Asserted) {
+        if self.pci != asserted {
+            self.change_pci(asserted);
         }
-        let changed = self.pci ^ asserted;
+    }
+
+    #[inline(never)]
+    fn change_pci(&mut self, asserted: Asserted) {
+        let inputs = self.pci.inputs ^ asserted.inputs;
+        let lines = self.pci.lines ^ asserted.lines;
         self.pci = asserted;
+        for irq in (0..IRQS).filter(|irq| lines & line(*irq) != 0) {
+            let level = (self.own | asserted.lines) & line(irq) != 0;
+            self.pic.set_line(irq, level);
+        }
         let Some(io_apic) = &mut self.io_apic else {
             return;
         };
-        for input in (PCI_INPUT..INPUTS).filter(|input| changed & 1 << input != 0) {
-            let message = io_apic.set_line(input, asserted & 1 << input != 0);
+        for input in (PCI_INPUT..INPUTS).filter(|input| inputs & 1 << input != 0) {
+            let message = io_apic.set_line(input, asserted.inputs & 1 << input != 0);
             self.messages.extend(message);
         }
     }
 
-    /// The levels of a restored bus; whether the restored I/O APIC has the same.
-    pub(super) fn restore_pci(&mut self, asserted: u32) -> bool {
-        self.pci = asserted;
-        self.io_apic.as_ref().is_none_or(|io_apic| {
-            (PCI_INPUT..INPUTS).all(|input| io_apic.line(input) == (asserted & 1 << input != 0))
-        })
+    /// The levels of restored devices, of which the timer's is not told; whether the restored controllers have the same.
+    pub(super) fn restore_levels(&mut self, own: impl Iterator<Item = u8>, pci: Asserted) -> bool {
+        let timer = (self.pic.line(IRQ_TIMER)).then_some(IRQ_TIMER);
+        self.own = own.chain(timer).fold(0, |own, irq| own | line(irq));
+        self.pci = pci;
+        let levels = (0..IRQS)
+            .all(|irq| self.pic.line(irq) == ((self.own | pci.lines) & line(irq) != 0));
+        let inputs = self.io_apic.as_ref().is_none_or(|io_apic| {
+            (0..IRQS).all(|irq| io_apic.line(input(irq)) == (self.own & line(irq) != 0))
+                && (PCI_INPUT..INPUTS)
+                    .all(|input| io_apic.line(input) == (pci.inputs & 1 << input != 0))
+        });
+        levels && inputs
+    }
+
+    /// What firmware does about PCI devices: the lines that they are routed to are level-sensitive.
+    pub(super) fn share_pci_lines(&mut self) {
+        let [master, slave] = LEVELS.to_le_bytes();
+        self.pic.set_sense(Which::Master, master);
+        self.pic.set_sense(Which::Slave, slave);
     }
 
     /// A device sends a message. Without local APICs nobody hears it.

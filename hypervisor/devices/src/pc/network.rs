@@ -1,6 +1,7 @@
 //! The network cards' side towards the world.
 
 use super::{Effects, Pc};
+use crate::ne2000::Ne2000;
 use crate::time::Ticks;
 use crate::virtio::{Fault, Function};
 
@@ -48,6 +49,28 @@ impl Pc {
     #[must_use]
     pub fn malformed_frames(&mut self, nic: u8) -> u64 {
         self.nic(nic).map_or(0, |function| function.malformed())
+    }
+
+    /// Whether network card `nic`, an NE2000, would not lose a frame now for want of memory: it has room for the longest,
+    /// or is off line and loses all of them. [`Effects::room_for_frames`] tells of room that comes.
+    #[must_use]
+    pub fn nic_room(&self, nic: u8) -> bool {
+        let adapters = self.adapters.iter().map(|adapter| &adapter.card);
+        let card = adapters.into_iter().find(|card| card.nic() == nic);
+        let card = card.or_else(|| self.pci.as_ref().and_then(|pci| pci.card(nic)));
+        card.is_none_or(Ne2000::room)
+    }
+
+    /// A frame comes from the wire to network card `nic`, an NE2000: whole, without the check sequence. Returns whether it
+    /// was not lost; a card without room tells its driver of the loss.
+    pub fn receive_frame(&mut self, nic: u8, frame: &[u8], now: Ticks) -> bool {
+        self.tick(now);
+        let adapters = self.adapters.iter_mut().map(|adapter| &mut adapter.card);
+        let card = adapters.into_iter().find(|card| card.nic() == nic);
+        let card = card.or_else(|| self.pci.as_mut().and_then(|pci| pci.card_mut(nic)));
+        let taken = card.is_some_and(|card| card.receive(frame));
+        self.settle_bus(now);
+        taken
     }
 
     /// Takes back what is lent to the world: before the board's state is [saved](Self::save), or the board goes.

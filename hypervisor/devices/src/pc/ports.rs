@@ -102,7 +102,7 @@ impl Pc {
         port: u16,
         width: Width,
         now: Ticks,
-        _effects: &mut impl Effects,
+        effects: &mut impl Effects,
     ) -> u32 {
         if now < self.next_event
             && width == Width::Byte
@@ -110,7 +110,7 @@ impl Pc {
         {
             return u32::from(self.lines.pic.read(which, register));
         }
-        self.read_any(port, width, now)
+        self.read_any(port, width, now, effects)
     }
 
     /// A guest's write of `width` to `port`. Bits of `value` above the width are ignored.
@@ -143,11 +143,20 @@ impl Pc {
 
     /// A read of any port at any time. Out of line, so that the short way above saves no registers for it.
     #[inline(never)]
-    fn read_any(&mut self, port: u16, width: Width, now: Ticks) -> u32 {
+    fn read_any(
+        &mut self,
+        port: u16,
+        width: Width,
+        now: Ticks,
+        effects: &mut impl Effects,
+    ) -> u32 {
         self.tick(now);
-        if port >= DEVICES
-            && let Some(value) = self.read_device(port, width)
-        {
+        let device = if port >= DEVICES {
+            self.read_device(port, width, effects)
+        } else {
+            self.read_adapter(port, width, effects)
+        };
+        if let Some(value) = device {
             return value;
         }
         if let Some(value) = self.read_pci(port, width) {
@@ -181,8 +190,13 @@ impl Pc {
         effects: &mut impl Effects,
     ) {
         self.tick(now);
-        if port >= DEVICES && self.write_device(port, width, value, now, effects) {
-            return;
+        let device = if port >= DEVICES {
+            self.write_device(port, width, value, effects)
+        } else {
+            self.write_adapter(port, width, value, effects)
+        };
+        if device {
+            return self.settle_bus(now);
         }
         if self.write_pci(port, width, value, now, effects) {
             return;

@@ -1,11 +1,15 @@
 //! The saved state of a board.
 
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
+use super::adapters::Adapter;
 use super::lines::Lines;
 use super::{IRQ_CLOCK, IRQ_COM1, Pc, PcConfig, Unclaimed};
 use crate::ioapic::{IoApic, IoApicStateV1};
 use crate::keyboard::{Keyboard, KeyboardStateV1};
+use crate::ne2000::Ne2000StateV1;
 use crate::pci::{Pci, PciStateV1};
 use crate::pic::{Pic, PicStateV1};
 use crate::pit::{Pit, PitStateV1};
@@ -61,7 +65,9 @@ pub struct PcStateV1 {
     pub uart: Option<UartStateV1>,
     /// PCI bus.
     pub pci: Option<PciStateV1>,
-    /// When devices on it go on with work that they left.
+    /// Network cards on the ISA bus, in the order of the configuration.
+    pub adapters: Vec<Ne2000StateV1>,
+    /// When devices go on with work that they left.
     pub work: Option<Ticks>,
 }
 
@@ -80,6 +86,7 @@ impl Pc {
             rtc: self.rtc.as_ref().map(Rtc::save),
             uart: self.uart.as_ref().map(Uart::save),
             pci: self.pci.as_ref().map(Pci::save),
+            adapters: self.adapters.iter().map(|adapter| adapter.card.save()).collect(),
             work: (self.work_next != Ticks::NEVER).then_some(self.work_next),
         }
     }
@@ -105,6 +112,13 @@ impl Pc {
         let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
         let pci = state.pci.as_ref();
         let pci = pci.map(|pci| Pci::restore(&config.virtio, &config.nics, pci));
+        let mut adapters = Adapter::all(&config.nics);
+        if state.adapters.len() != adapters.len() {
+            return Err(StateError::Devices);
+        }
+        for (adapter, state) in adapters.iter_mut().zip(&state.adapters) {
+            adapter.card.restore(state)?;
+        }
         let mut pc = Self {
             lines: Lines::new(
                 Pic::restore(&state.pic)?,
@@ -117,6 +131,7 @@ impl Pc {
             rtc: rtc.transpose()?,
             uart: state.uart.as_ref().map(Uart::restore).transpose()?,
             pci: pci.transpose()?,
+            adapters,
             unclaimed: Unclaimed::new(),
             config,
             timer_next: Ticks::NEVER,
@@ -131,16 +146,13 @@ impl Pc {
             (IRQ_CLOCK, pc.rtc.as_ref().is_some_and(Rtc::interrupt)),
             (SCI_IRQ, pc.power.interrupt()),
         ];
-        if lines
-            .iter()
-            .any(|(irq, level)| pc.lines.pic.line(*irq) != *level)
-        {
+        let cards = pc.adapters.iter().map(|adapter| (adapter.irq, adapter.card.interrupt()));
+        let asserted = lines.into_iter().chain(cards).filter(|(_, level)| *level);
+        let pci = pc.pci.as_ref().map(Pci::asserted).unwrap_or_default();
+        if !pc.lines.restore_levels(asserted.map(|(irq, _)| irq), pci) {
             return Err(StateError::Invalid("interrupt lines"));
         }
-        if !pc.lines.restore_pci(pc.pci.as_ref().map_or(0, Pci::lines)) {
-            return Err(StateError::Invalid("interrupt lines of PCI"));
-        }
-        if pc.pci.as_ref().is_some_and(Pci::working) != (pc.work_next != Ticks::NEVER) {
+        if pc.working() != (pc.work_next != Ticks::NEVER) {
             return Err(StateError::Invalid("work of devices"));
         }
         pc.rearm_all();

@@ -5,16 +5,21 @@
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
+use super::router;
+use crate::acpi::pci_input;
 use crate::pc::StateError;
 
 /// Base address registers of a header.
 const BARS: usize = 6;
+/// The interrupt pin.
+const PIN_A: u8 = 0;
 /// Where capabilities begin.
 pub(crate) const CAPABILITIES: u8 = 0x40;
-/// What the interrupt line register reads where the firmware knows of no line (6.2.4).
-const NO_LINE: u8 = 0xFF;
 /// I/O below is the board's own: a base address there decodes nothing.
 pub(crate) const IO_FIRST: u32 = 0x1000;
+/// Where the firmware puts the ports of device 0, and how many it keeps for each device.
+const FIRMWARE_IO: u32 = 0xC000;
+const FIRMWARE_IO_STEP: u32 = 0x100;
 
 bitflags! {
     /// The command register (6.2.2).
@@ -80,6 +85,8 @@ pub(crate) struct Identity {
     pub(crate) revision: u8,
     pub(crate) subsystem_vendor: u16,
     pub(crate) subsystem: u16,
+    /// Whether there are capabilities, from [`CAPABILITIES`] on.
+    pub(crate) capabilities: bool,
     pub(crate) bars: [Bar; BARS],
 }
 
@@ -97,6 +104,8 @@ pub struct EndpointStateV1 {
 /// A header. The device has one function and interrupt pin A.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
+    /// The device number on the bus.
+    device: u8,
     identity: Identity,
     /// What the firmware put into the base address registers.
     firmware: [u32; BARS],
@@ -106,35 +115,48 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// A header as firmware leaves it: with base addresses, and decoding them.
-    pub(crate) fn new(identity: Identity, firmware: [u32; BARS]) -> Self {
+    /// The header of device `device` as firmware leaves it: with base addresses, decoding them, and with the interrupt
+    /// line to which it routed the pin.
+    pub(crate) fn new(device: u8, identity: Identity, firmware: [u32; BARS]) -> Self {
         Self {
+            device,
             identity,
             firmware,
             command: Command::IO | Command::MEMORY,
             bases: firmware,
-            line: NO_LINE,
+            line: router::firmware_line(device, PIN_A),
         }
     }
 
     /// A reset of the board, and the firmware after it.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.identity, self.firmware);
+        *self = Self::new(self.device, self.identity, self.firmware);
+    }
+
+    /// The device number on the bus.
+    pub(crate) const fn device(&self) -> u8 {
+        self.device
     }
 
     pub(crate) fn command(&self) -> Command {
         self.command
     }
 
+    /// The I/O APIC's input that the device's pin drives, if it `asks` and may use it.
+    pub(crate) fn input(&self, asks: bool) -> Option<u8> {
+        let off = self.command.contains(Command::INTX_DISABLE);
+        (asks && !off).then(|| pci_input(self.device, PIN_A))
+    }
+
     /// Reads a register of the header. `interrupt` is whether the device asks for its pin.
     pub(crate) fn read(&self, register: u8, interrupt: bool) -> u32 {
-        const PIN_A: u32 = 1 << 8;
         let pair = |low: u16, high: u16| u32::from(high) << 16 | u32::from(low);
         let identity = &self.identity;
         match register {
             0x00 => pair(identity.vendor, identity.device),
             0x04 => {
-                let mut status = Status::CAPABILITIES;
+                let mut status = Status::empty();
+                status.set(Status::CAPABILITIES, identity.capabilities);
                 status.set(Status::INTERRUPT, interrupt);
                 pair(self.command.bits(), status.bits())
             }
@@ -147,8 +169,9 @@ impl Endpoint {
                 None => 0,
             },
             0x2C => pair(identity.subsystem_vendor, identity.subsystem),
-            0x34 => u32::from(CAPABILITIES),
-            0x3C => PIN_A | u32::from(self.line),
+            0x34 if identity.capabilities => u32::from(CAPABILITIES),
+            // Pins are counted from 1 here.
+            0x3C => u32::from(PIN_A + 1) << 8 | u32::from(self.line),
             _ => 0,
         }
     }
@@ -209,6 +232,16 @@ impl Endpoint {
         self.line = state.line;
         Ok(())
     }
+}
+
+/// Where the firmware puts the ports of a device, which are at most 256.
+pub(crate) fn firmware_io(device: u8) -> u32 {
+    FIRMWARE_IO + FIRMWARE_IO_STEP * u32::from(device)
+}
+
+/// Whether a write to a register of the header can move or switch what a device decodes.
+pub(crate) const fn moves(register: u8) -> bool {
+    matches!(register, 0x04 | 0x10..=0x24)
 }
 
 /// Which base address register a register is.

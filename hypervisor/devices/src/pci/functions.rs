@@ -2,6 +2,7 @@
 //!
 //! Only what an operating system looks for is there: no register is writable unless it is mere storage.
 
+use super::router;
 use crate::power;
 
 /// A doubleword register of a configuration header.
@@ -9,7 +10,7 @@ use crate::power;
 pub(super) struct Register {
     /// A multiple of 4.
     pub(super) offset: u8,
-    /// The value after reset.
+    /// The value as firmware leaves it.
     pub(super) initial: u32,
     /// The bits that a write sets.
     pub(super) writable: u32,
@@ -71,11 +72,11 @@ pub(super) const ISA_BRIDGE: &Definition = &[
     fixed(0x0C, MULTIFUNCTION),
     // IORT (0x4C): I/O recovery times; reset value.
     fixed(0x4C, 0x0000_004D),
-    // PIRQRC (0x60 to 0x63): interrupt routing, disabled.
+    // PIRQRC (0x60 to 0x63): interrupt routing.
     Register {
-        offset: 0x60,
-        initial: 0x8080_8080,
-        writable: 0x8F8F_8F8F,
+        offset: router::REGISTER,
+        initial: router::INITIAL,
+        writable: router::WRITABLE,
     },
 ];
 

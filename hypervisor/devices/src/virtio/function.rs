@@ -15,7 +15,7 @@ use super::net::Net;
 use super::queue::{NO_VECTOR, Queue};
 use super::transport::{self, Interrupts, Request, Status, Transport, TransportStateV1};
 use super::{Budget, Disk, Fault};
-use crate::acpi::{PCI_MEMORY, pci_input};
+use crate::acpi::PCI_MEMORY;
 use crate::msi::Dispatch;
 use crate::nic::NicConfig;
 use crate::pc::{Effects, StateError, Width};
@@ -34,8 +34,6 @@ const TABLE_BAR: u8 = 1;
 /// Ports of a device, and bytes of its page.
 const PORTS: u16 = 0x100;
 const PAGE: u16 = 0x1000;
-/// Where the firmware puts the ports of device 0.
-const FIRMWARE_PORTS: u16 = 0xC000;
 
 /// What is at which port.
 const COMMON: Range<u16> = 0..transport::LENGTH;
@@ -88,8 +86,6 @@ pub struct FunctionStateV1 {
 /// A virtio device on the PCI bus.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
-    /// The device number.
-    device: u8,
     endpoint: Endpoint,
     window: WindowStateV1,
     msix: MsiX,
@@ -132,13 +128,13 @@ impl Function {
             revision: 1,
             subsystem_vendor: VENDOR,
             subsystem: SUBSYSTEM + identity.kind,
+            capabilities: true,
             bars: [ports, table, none, none, none, none],
         };
-        let firmware_ports = u32::from(FIRMWARE_PORTS) + u32::from(PORTS) * u32::from(device);
+        let firmware_ports = endpoint::firmware_io(device);
         let firmware_table = PCI_MEMORY.0 + u32::from(PAGE) * u32::from(device);
         Self {
-            device,
-            endpoint: Endpoint::new(header, [firmware_ports, firmware_table, 0, 0, 0, 0]),
+            endpoint: Endpoint::new(device, header, [firmware_ports, firmware_table, 0, 0, 0, 0]),
             window: WindowStateV1::default(),
             msix: MsiX::new(identity.queues + 1),
             transport: Transport::new(
@@ -168,7 +164,7 @@ impl Function {
 
     /// The device number on the bus.
     pub(crate) const fn device(&self) -> u8 {
-        self.device
+        self.endpoint.device()
     }
 
     /// Whether it is a console.
@@ -341,7 +337,7 @@ impl Function {
     /// Stops the device until its driver resets it (2.1.2). What it was at is forgotten.
     fn stop(&mut self, fault: Fault, effects: &mut impl Effects) {
         self.faults = self.faults.saturating_add(1);
-        effects.device_stopped(self.device, fault, self.faults);
+        effects.device_stopped(self.device(), fault, self.faults);
         self.take_back(effects);
         self.transport.queues.iter_mut().for_each(Queue::abandon);
         self.model.reset();
@@ -351,8 +347,7 @@ impl Function {
 
     /// The I/O APIC's input that the device asserts.
     pub(crate) fn line(&self) -> Option<u8> {
-        let off = self.endpoint.command().contains(Command::INTX_DISABLE);
-        (self.asks() && !off).then(|| pci_input(self.device, 0))
+        self.endpoint.input(self.asks())
     }
 
     /// Whether the device asks for its interrupt pin.
@@ -367,11 +362,9 @@ impl Function {
         }
     }
 
-    /// The offset of a port among the device's.
-    #[inline]
-    pub(crate) fn port(&self, port: u16) -> Option<u16> {
-        let offset = port.checked_sub(self.endpoint.io_base(usize::from(PORTS_BAR))?)?;
-        (offset < PORTS).then_some(offset)
+    /// The first of the device's ports and how many they are, if it decodes them.
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+        Some((self.endpoint.io_base(usize::from(PORTS_BAR))?, PORTS))
     }
 
     /// The offset of an address in the device's page.

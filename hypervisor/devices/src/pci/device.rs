@@ -1,0 +1,164 @@
+//! A device on the bus, whatever it is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::msi::Dispatch;
+use crate::ne2000::{Rtl8029, Rtl8029StateV1};
+use crate::pc::{Effects, StateError, Width};
+use crate::virtio;
+
+/// The saved state of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceStateV1 {
+    /// A virtio device.
+    Virtio(virtio::FunctionStateV1),
+    /// A network card.
+    Rtl8029(Rtl8029StateV1),
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub(crate) enum Device {
+    Virtio(virtio::Function),
+    Rtl8029(Rtl8029),
+}
+
+impl Device {
+    /// A reset of the board.
+    pub(super) fn reset(&mut self, effects: &mut impl Effects) {
+        match self {
+            Self::Virtio(function) => function.reset(effects),
+            Self::Rtl8029(function) => function.reset(),
+        }
+    }
+
+    /// The device number.
+    pub(super) const fn number(&self) -> u8 {
+        match self {
+            Self::Virtio(function) => function.device(),
+            Self::Rtl8029(function) => function.device(),
+        }
+    }
+
+    /// The virtio device.
+    pub(super) const fn virtio(&self) -> Option<&virtio::Function> {
+        match self {
+            Self::Virtio(function) => Some(function),
+            Self::Rtl8029(_) => None,
+        }
+    }
+
+    /// The virtio device.
+    pub(super) const fn virtio_mut(&mut self) -> Option<&mut virtio::Function> {
+        match self {
+            Self::Virtio(function) => Some(function),
+            Self::Rtl8029(_) => None,
+        }
+    }
+
+    /// The input of the I/O APIC that the device asserts.
+    pub(super) fn line(&self) -> Option<u8> {
+        match self {
+            Self::Virtio(function) => function.line(),
+            Self::Rtl8029(function) => function.line(),
+        }
+    }
+
+    /// Sends the messages that wait.
+    pub(super) fn send(&mut self, to: impl FnMut(Dispatch)) {
+        if let Self::Virtio(function) = self {
+            function.send(to);
+        }
+    }
+
+    /// Whether there is work left.
+    pub(super) fn working(&self) -> bool {
+        match self {
+            Self::Virtio(function) => function.working(),
+            Self::Rtl8029(function) => function.card.working(),
+        }
+    }
+
+    /// Does some of it.
+    pub(super) fn work(&mut self, effects: &mut impl Effects) {
+        match self {
+            Self::Virtio(function) => function.work(effects),
+            Self::Rtl8029(function) => function.card.work(effects),
+        }
+    }
+
+    /// The first of the device's ports and how many they are, if it decodes them: a power of two from 32 on.
+    pub(super) fn ports(&self) -> Option<(u16, u16)> {
+        match self {
+            Self::Virtio(function) => function.ports(),
+            Self::Rtl8029(function) => function.ports(),
+        }
+    }
+
+    /// A read of `width` from the port at `offset`.
+    pub(crate) fn read_port(
+        &mut self,
+        offset: u16,
+        width: Width,
+        effects: &mut impl Effects,
+    ) -> u32 {
+        match self {
+            Self::Virtio(function) => function.read_port(offset, width),
+            Self::Rtl8029(function) => function.card.read_port(offset, width, effects),
+        }
+    }
+
+    /// A write of `width` to the port at `offset`.
+    pub(crate) fn write_port(
+        &mut self,
+        offset: u16,
+        width: Width,
+        value: u32,
+        effects: &mut impl Effects,
+    ) {
+        match self {
+            Self::Virtio(function) => function.write_port(offset, width, value, effects),
+            Self::Rtl8029(function) => function.card.write_port(offset, width, value, effects),
+        }
+    }
+
+    /// Reads a register of the configuration space.
+    pub(super) fn read_configuration(&mut self, register: u8) -> u32 {
+        match self {
+            Self::Virtio(function) => function.read_configuration(register),
+            Self::Rtl8029(function) => function.read_configuration(register),
+        }
+    }
+
+    /// Writes those bits of a register of the configuration space that are set in `lanes`.
+    pub(super) fn write_configuration(
+        &mut self,
+        register: u8,
+        value: u32,
+        lanes: u32,
+        effects: &mut impl Effects,
+    ) {
+        match self {
+            Self::Virtio(function) => {
+                function.write_configuration(register, value, lanes, effects);
+            }
+            Self::Rtl8029(function) => function.write_configuration(register, value, lanes),
+        }
+    }
+
+    pub(super) fn save(&self) -> DeviceStateV1 {
+        match self {
+            Self::Virtio(function) => DeviceStateV1::Virtio(function.save()),
+            Self::Rtl8029(function) => DeviceStateV1::Rtl8029(function.save()),
+        }
+    }
+
+    /// Takes on a saved state.
+    pub(super) fn restore(&mut self, state: &DeviceStateV1) -> Result<(), StateError> {
+        match (self, state) {
+            (Self::Virtio(function), DeviceStateV1::Virtio(state)) => function.restore(state),
+            (Self::Rtl8029(function), DeviceStateV1::Rtl8029(state)) => function.restore(state),
+            _ => Err(StateError::Devices),
+        }
+    }
+}
