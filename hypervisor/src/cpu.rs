@@ -4,6 +4,7 @@ use crate::console::{self, Focus, Typed};
 use crate::guest::{GuestHandle, GuestState};
 use crate::machine::{BoardFacts, Machine, VirtualCpu, Want, Yield};
 use crate::memory::PhysicalMemory;
+use crate::network::{self, Network, network};
 use crate::timer::Timer;
 use crate::{guest, shell};
 use alloc::boxed::Box;
@@ -26,6 +27,8 @@ pub mod vector {
     pub const ATTENTION: u8 = 0xe1;
     /// The serial line.
     pub const SERIAL: u8 = 0xe2;
+    /// A network card.
+    pub const NETWORK: u8 = 0xe3;
     /// Spurious interrupts of the local APIC.
     pub const SPURIOUS: u8 = 0xff;
 }
@@ -118,6 +121,11 @@ pub fn host_interrupt(vector: u8) {
     match vector {
         vector::SPURIOUS => return,
         vector::SERIAL => console::service(typed),
+        vector::NETWORK => {
+            if let Some(network) = network() {
+                network.interrupt();
+            }
+        }
         // These have done their work by coming.
         vector::TIMER | vector::ATTENTION => {}
         other => warn!("unexpected interrupt, vector {other:#x}"),
@@ -209,6 +217,7 @@ pub(crate) unsafe fn run(
     no_guests(
         number,
         shared,
+        base.timer,
         &"this processor has neither Intel VT-x nor AMD-V",
     )
 }
@@ -241,7 +250,7 @@ impl Base {
         let started = unsafe { S::start(host, timer, &mut *shared.memory.lock()) };
         let shell = match started {
             Ok(shell) => shell,
-            Err(reason) => no_guests(number, shared, &reason),
+            Err(reason) => no_guests(number, shared, timer, &reason),
         };
         if number == 0 {
             info!(
@@ -266,7 +275,12 @@ impl Base {
 }
 
 /// A processor that cannot run guests, for this reason: those that are bound to it cannot run at all.
-fn no_guests(number: usize, shared: &'static Shared, reason: &dyn fmt::Display) -> ! {
+fn no_guests(
+    number: usize,
+    shared: &'static Shared,
+    timer: &'static Timer,
+    reason: &dyn fmt::Display,
+) -> ! {
     error!("cpu {number}: cannot run guests: {reason}");
     for guest in guest::all() {
         if guest.cpus.first() == Some(&number) {
@@ -276,15 +290,52 @@ fn no_guests(number: usize, shared: &'static Shared, reason: &dyn fmt::Display) 
             guest.set_state(GuestState::Crashed);
         }
     }
-    idle_for_good(shared)
+    let tended = tended_by(number);
+    loop {
+        take_interrupts();
+        shared.attention[number].store(false, Ordering::Release);
+        let until = tended.map_or(u64::MAX, |network| {
+            network.tend(tsc::read());
+            network.next_look()
+        });
+        shared.power.off_if_idle();
+        idle(number, shared, timer, until);
+    }
 }
 
-/// A processor that cannot run guests still serves the console.
-fn idle_for_good(shared: &'static Shared) -> ! {
-    loop {
-        shared.power.off_if_idle();
+/// The network, if this processor tends it.
+fn tended_by(number: usize) -> Option<&'static Network> {
+    network().filter(|_| number == network::TENDER)
+}
+
+/// Lets pending interrupts of the host in.
+fn take_interrupts() {
+    x86_64::instructions::interrupts::enable();
+    // STI takes effect behind the next instruction.
+    x86_64::instructions::nop();
+    x86_64::instructions::interrupts::disable();
+}
+
+/// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier, so that
+/// the way out of the halt is not added to how late the event is seen.
+fn idle(number: usize, shared: &Shared, timer: &Timer, until: u64) {
+    let lead = shared.facts.tsc_hz * WAKE_LEAD_MICROSECONDS / 1_000_000;
+    let now = tsc::read();
+    if until.saturating_sub(now) <= lead {
+        while tsc::read() < until {
+            core::hint::spin_loop();
+        }
+        return;
+    }
+    if until != u64::MAX {
+        timer.arm(until - lead);
+    }
+    if !shared.attention[number].load(Ordering::Acquire) {
         x86_64::instructions::interrupts::enable_and_hlt();
         x86_64::instructions::interrupts::disable();
+    }
+    if until != u64::MAX {
+        timer.disarm();
     }
 }
 
@@ -350,12 +401,17 @@ impl<S: Shell> Cpu<S> {
     }
 
     fn schedule(mut self) -> ! {
+        let tended = tended_by(self.number);
         loop {
-            self.take_interrupts();
+            take_interrupts();
             self.take_commands();
-            let now = tsc::read();
-            // Where the run of the chosen vCPU must end for the sake of one above it.
+            // Where the run of the chosen vCPU must end for the sake of one above it, or of the network.
             let mut until = u64::MAX;
+            if let Some(network) = tended {
+                network.tend(tsc::read());
+                until = network.next_look();
+            }
+            let now = tsc::read();
             let mut wanted = None;
             for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
                 let want = vcpu.poll(now, &mut self.shell, &self.shared.memory);
@@ -378,9 +434,10 @@ impl<S: Shell> Cpu<S> {
                     // Being made ready is on no guest's account.
                     self.busy_since = tsc::read();
                 }
+                None if tended.is_some_and(Network::hurries) => {}
                 None => {
                     self.shared.power.off_if_idle();
-                    self.idle(until);
+                    idle(self.number, self.shared, self.timer, until);
                     self.busy_since = tsc::read();
                 }
             }
@@ -429,14 +486,6 @@ impl<S: Shell> Cpu<S> {
         }
     }
 
-    /// Lets pending interrupts of the host in.
-    fn take_interrupts(&self) {
-        x86_64::instructions::interrupts::enable();
-        // STI takes effect behind the next instruction.
-        x86_64::instructions::nop();
-        x86_64::instructions::interrupts::disable();
-    }
-
     fn take_commands(&mut self) {
         if !self.shared.attention[self.number].swap(false, Ordering::AcqRel) {
             return;
@@ -449,28 +498,5 @@ impl<S: Shell> Cpu<S> {
         }
         // What the operator wanted is on no guest's account.
         self.busy_since = tsc::read();
-    }
-
-    /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier,
-    /// so that the way out of the halt is not added to how late the event is seen.
-    fn idle(&self, until: u64) {
-        let lead = self.ticks_per_millisecond * WAKE_LEAD_MICROSECONDS / 1000;
-        let now = tsc::read();
-        if until.saturating_sub(now) <= lead {
-            while tsc::read() < until {
-                core::hint::spin_loop();
-            }
-            return;
-        }
-        if until != u64::MAX {
-            self.timer.arm(until - lead);
-        }
-        if !self.shared.attention[self.number].load(Ordering::Acquire) {
-            x86_64::instructions::interrupts::enable_and_hlt();
-            x86_64::instructions::interrupts::disable();
-        }
-        if until != u64::MAX {
-            self.timer.disarm();
-        }
     }
 }

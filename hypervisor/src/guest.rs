@@ -105,6 +105,7 @@ pub(crate) struct GuestHandle {
     commands: Vec<Mutex<VecDeque<Command>>>,
     input: Mutex<VecDeque<u8>>,
     input_waits: AtomicBool,
+    network_waits: AtomicBool,
     pub(crate) history: Mutex<History>,
 }
 
@@ -148,6 +149,7 @@ pub(crate) fn register(guests: &[config::Guest]) {
                         .collect(),
                     input: Mutex::new(VecDeque::with_capacity(INPUT_MAX)),
                     input_waits: AtomicBool::new(false),
+                    network_waits: AtomicBool::new(false),
                     history: Mutex::new(history),
                 }
             })
@@ -221,5 +223,21 @@ impl GuestHandle {
         }
         self.input_waits.store(!input.is_empty(), Ordering::Release);
         count
+    }
+
+    /// Something has come for a network card of the guest's; its owner is to be told.
+    pub(crate) fn note_network(&self) {
+        self.network_waits.store(true, Ordering::Release);
+    }
+
+    /// For the owner: whether something has come for a network card since [`GuestHandle::take_network`].
+    #[inline]
+    pub(crate) fn network_waits(&self) -> bool {
+        self.network_waits.load(Ordering::Relaxed)
+    }
+
+    /// For the owner, before it looks at the cards.
+    pub(crate) fn take_network(&self) {
+        self.network_waits.swap(false, Ordering::AcqRel);
     }
 }

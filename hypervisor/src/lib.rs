@@ -20,6 +20,7 @@ mod machine;
 pub mod memory;
 mod mmio;
 mod msrs;
+mod network;
 mod power;
 mod shell;
 mod task;
@@ -108,11 +109,13 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
     );
     guest::register(&board.guests);
     mmio::warm_up();
-    console::set_focus(console::Focus::Guest(0));
-    info!(
-        "console: Ctrl-O h for the hypervisor's shell, Ctrl-O 1 to {} for guests",
-        board.guests.len()
-    );
+    if !board.guests.is_empty() {
+        console::set_focus(console::Focus::Guest(0));
+        info!(
+            "console: Ctrl-O h for the hypervisor's shell, Ctrl-O 1 to {} for guests",
+            board.guests.len()
+        );
+    }
     if host.wall_clock.is_none() {
         warn!("the board's clock cannot be read: guests start in 1970");
     }
@@ -130,6 +133,13 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
     host.interrupts
         .route_isa(drivers::serial::COM1_IRQ, host.cpus[0], vector::SERIAL);
     console::start_interrupts();
+    network::set_up(network::Parts {
+        board: &board,
+        cards: host.nics,
+        memory: &mut host.memory,
+        tender: host.cpus[network::TENDER],
+        tsc_hz: host.tsc_hz,
+    });
     let power = power::Power {
         soft_off: host.soft_off,
         when_all_off: board.when_all_off,

@@ -22,6 +22,7 @@ mod trace;
 mod tracking;
 mod virtual_cpu;
 
+pub(crate) use statistics::Totals;
 pub(crate) use virtual_cpu::{VirtualCpu, Want, Yield};
 
 use crate::cpu;
@@ -29,6 +30,7 @@ use crate::cpuid::{Cpuid, Offer};
 use crate::guest::GuestHandle;
 use crate::host::BootModule;
 use crate::memory::{GuestMemory, PhysicalMemory};
+use crate::network::GuestNetwork;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use config::{Clock, Device, ImageFormat};
@@ -36,14 +38,18 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::{Address, LocalApicConfig};
+use devices::nic::{NicConfig, NicModel};
 use devices::{Pc, PcConfig, Ticks, VirtioConfig};
 use disk::Disk;
 use drivers::entropy::Generator;
+use drivers::tsc;
 use frozen::VirtualCpuStateV1;
 use local::Local;
 use log::warn;
 use mailbox::Mailbox;
+use requests::Requests;
 use spin::Mutex;
+use statistics::Published;
 use vcpu::{Facts, NestedTables, Permissions};
 
 /// Why a guest could not be set up or started. The message names the cause.
@@ -113,6 +119,7 @@ struct VcpuPort {
     /// Its owner knows that the run is over.
     parked: AtomicBool,
     mailbox: Mailbox,
+    published: Published,
     /// Its state, left by its owner for the lead at the end of a run or the other way round for the begin of one.
     saved: Mutex<Option<VirtualCpuStateV1>>,
 }
@@ -141,6 +148,7 @@ pub(crate) struct Machine {
     physical_bits: u8,
     devices: Mutex<Pc>,
     disks: Vec<Disk>,
+    network: GuestNetwork,
     /// Where random numbers for the guest come from, if the board has such.
     entropy: Option<Generator>,
     glance: Glance,
@@ -196,6 +204,7 @@ impl Machine {
             cpu: *cpu as usize,
             parked: AtomicBool::new(true),
             mailbox: Mailbox::default(),
+            published: Published::default(),
             saved: Mutex::new(None),
         });
         Ok(Self {
@@ -212,6 +221,7 @@ impl Machine {
             physical_bits: facts.physical_bits,
             devices: Mutex::new(devices),
             disks,
+            network: GuestNetwork::of(handle),
             entropy,
             glance: Glance {
                 deadline: AtomicU64::new(Ticks::NEVER.0),
@@ -221,6 +231,16 @@ impl Machine {
             translations: AtomicU64::new(0),
             config,
         })
+    }
+
+    /// The totals of each vCPU, as of up to a tenth of a second ago.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = Totals> + '_ {
+        self.vcpus.iter().map(|vcpu| vcpu.published.get())
+    }
+
+    /// The guest's memory.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
     }
 
     /// Whether there are local APICs and an I/O APIC.
@@ -335,15 +355,26 @@ impl Machine {
         }
     }
 
+    /// Takes everything of the devices back from where others reach it, at the end of a run: nobody touches the guest's
+    /// memory from here on.
+    fn leave_network(&'static self) {
+        self.devices.lock().rest(&mut Requests::new(self));
+        self.network.clear();
+    }
+
     /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `base`.
     fn new_devices(&self, base: u64) -> Pc {
         Pc::new(self.pc_config(base), Ticks(0))
     }
 
     /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`.
-    fn begin_run(&self, number: u64, devices: Pc, base: u64) {
+    fn begin_run(&'static self, number: u64, devices: Pc, base: u64) {
         let mut shared = self.devices.lock();
         *shared = devices;
+        shared.resume(
+            Ticks(tsc::read().saturating_sub(base)),
+            &mut Requests::new(self),
+        );
         self.glance.update(&shared);
         drop(shared);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
@@ -464,6 +495,18 @@ fn pc_config(
         pci: config.devices.contains(&Device::Pci),
         io_apic: has_apics(config),
         virtio,
-        nics: Vec::new(),
+        nics: config.nics.iter().map(nic_config).collect(),
+    }
+}
+
+fn nic_config(nic: &config::GuestNic) -> NicConfig {
+    NicConfig {
+        model: match nic.model {
+            config::NicModel::Virtio => NicModel::Virtio { pairs: nic.queues },
+            config::NicModel::Rtl8029 => NicModel::Rtl8029,
+            config::NicModel::Ne2000 { port, irq } => NicModel::Ne2000 { port, irq },
+        },
+        mac: nic.mac,
+        mtu: nic.mtu,
     }
 }

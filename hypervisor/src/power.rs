@@ -12,12 +12,14 @@ pub(crate) struct Power {
 }
 
 impl Power {
-    /// Powers the board off if no guest runs and the board file wants that.
+    /// Powers the board off if none of its guests runs any more and the board file wants that.
     pub(crate) fn off_if_idle(&self) {
+        let guests = guest::all();
         let over = |guest: &guest::GuestHandle| {
             matches!(guest.state(), GuestState::Off | GuestState::Crashed)
         };
-        if self.when_all_off == WhenAllOff::PowerOff && guest::all().iter().all(over) {
+        let wanted = self.when_all_off == WhenAllOff::PowerOff && !guests.is_empty();
+        if wanted && guests.iter().all(over) {
             info!("no guest runs any more: powering the board off");
             self.off();
         }

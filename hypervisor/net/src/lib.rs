@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod address;
 mod bucket;
+mod capture;
 mod checksum;
 mod flow;
 mod header;
@@ -23,6 +24,7 @@ mod vlan;
 
 pub use address::{MacAddress, ParseMacError};
 pub use bucket::Rate;
+pub use capture::Capture;
 pub use checksum::complete_checksum;
 pub use flow::flow_hash;
 pub use header::{REWRITTEN_MAX, Rewritten};

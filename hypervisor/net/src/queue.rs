@@ -94,6 +94,20 @@ impl FrameQueue {
         Some(u32::from_le_bytes(*bytes))
     }
 
+    /// Shows all frames in their order.
+    pub fn visit(&self, mut show: impl FnMut(&[u8])) {
+        let mut at = self.first;
+        for _ in 0..self.count {
+            if matches!(self.length(at), None | Some(WRAP)) {
+                at = 0;
+            }
+            let length = self.length(at).unwrap_or(0) as usize;
+            let start = at + WORD;
+            show(self.memory.get(start..start + length).unwrap_or(&[]));
+            at = start + padded(length);
+        }
+    }
+
     /// Shows the first frame to `take`, if there is one; it is gone if that says so. Returns whether one is gone.
     pub fn pop_if(&mut self, take: impl FnOnce(&[u8]) -> bool) -> bool {
         if self.count == 0 {
@@ -157,6 +171,9 @@ mod tests {
                         prop_assert_eq!(popped, model.pop_front().is_some());
                     }
                 }
+                let mut all = VecDeque::new();
+                queue.visit(|frame| all.push_back(frame.to_vec()));
+                prop_assert_eq!(&all, &model);
                 prop_assert_eq!(queue.len(), model.len());
                 prop_assert_eq!(queue.is_empty(), model.is_empty());
             }

@@ -28,6 +28,9 @@ const PROGRESS: u64 = 256;
 /// TSC ticks that a vCPU spins for a lock before another one gets its processor.
 const PAUSE_WINDOW: u32 = 4096;
 
+/// How often in a second a vCPU's totals are published.
+const PUBLICATIONS: u64 = 10;
+
 /// The guest uses XSAVE.
 const CR4_OSXSAVE: u64 = 1 << 18;
 
@@ -66,7 +69,14 @@ impl<V: Vcpu> VirtualCpu<V> {
         until: u64,
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Yield {
-        match self.run_until(cpu, since, until, frames) {
+        let ended = self.run_until(cpu, since, until, frames);
+        let now = tsc::read();
+        if now >= self.next_publication {
+            self.next_publication = now + self.machine.board.tsc_hz / PUBLICATIONS;
+            let published = &self.machine.vcpus[self.index].published;
+            published.set(self.statistics.totals());
+        }
+        match ended {
             Ok(End::Halted { wakeable: true }) => {
                 self.activity = Activity::Halted(tsc::read());
                 Yield::Done
@@ -323,6 +333,7 @@ impl Context<'_> {
         if may_take_input(access.port()) {
             self.platform.feed_console(self.machine.handle);
         }
+        self.platform.feed_network(self.machine.handle);
         Ok(requests.end())
     }
 

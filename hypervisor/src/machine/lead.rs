@@ -216,6 +216,7 @@ impl Lead {
                 }
                 let ending = machine.run.ending.lock().take();
                 self.stage = Stage::Idle;
+                machine.leave_network();
                 match (next, ending) {
                     (Next::Start, _) => self.stage = Stage::Scrubbing(0),
                     (Next::Stop, _) => {}
@@ -316,7 +317,7 @@ impl Lead {
 
     fn begin(
         &mut self,
-        machine: &Machine,
+        machine: &'static Machine,
         devices: Pc,
         base: u64,
         start: Option<StartState>,

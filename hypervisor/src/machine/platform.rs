@@ -432,6 +432,28 @@ impl<'a> Platform<'a> {
         }
     }
 
+    /// Shows the guest's network cards what has come for them.
+    #[inline(always)]
+    pub(super) fn feed_network(&mut self, guest: &GuestHandle) {
+        if guest.network_waits() {
+            self.take_arrivals(guest);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_arrivals(&mut self, guest: &GuestHandle) {
+        // What comes from here on is noted anew.
+        guest.take_network();
+        let machine = self.machine;
+        let now = self.time(tsc::read());
+        let mut requests = Requests::new(machine);
+        if machine.network.feed(self.pc(), now, &mut requests) {
+            guest.note_network();
+        }
+        self.settle();
+    }
+
     /// Gives the guest typed bytes as far as it has room.
     pub(super) fn feed_console(&mut self, guest: &GuestHandle) {
         if !guest.input_waits() {

@@ -4,7 +4,8 @@ use super::Machine;
 use super::disk::Disk;
 use super::exits::End;
 use crate::console;
-use crate::memory::OutOfBounds;
+use crate::memory::{GuestMemory, OutOfBounds};
+use crate::network::{Frame, Rest};
 use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Fault, Part, Receiver};
 use devices::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
@@ -37,24 +38,39 @@ fn outside(error: OutOfBounds) -> OutsideMemory {
     OutsideMemory(error.address)
 }
 
-impl MemoryAccess for Requests {
+impl MemoryAccess for &GuestMemory {
     fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
-        self.machine.memory.read(address, bytes).map_err(outside)
+        self.read(address, bytes).map_err(outside)
     }
 
     fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), OutsideMemory> {
-        self.machine.memory.write(address, bytes).map_err(outside)
+        self.write(address, bytes).map_err(outside)
     }
 
     fn load_u16(&mut self, address: u64) -> Result<u16, OutsideMemory> {
-        self.machine.memory.load_u16(address).map_err(outside)
+        GuestMemory::load_u16(self, address).map_err(outside)
     }
 
     fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
-        self.machine
-            .memory
-            .store_u16(address, value)
-            .map_err(outside)
+        GuestMemory::store_u16(self, address, value).map_err(outside)
+    }
+}
+
+impl MemoryAccess for Requests {
+    fn read_memory(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
+        self.machine.memory().read_memory(address, bytes)
+    }
+
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), OutsideMemory> {
+        self.machine.memory().write_memory(address, bytes)
+    }
+
+    fn load_u16(&mut self, address: u64) -> Result<u16, OutsideMemory> {
+        MemoryAccess::load_u16(&mut self.machine.memory(), address)
+    }
+
+    fn store_u16(&mut self, address: u64, value: u16) -> Result<(), OutsideMemory> {
+        MemoryAccess::store_u16(&mut self.machine.memory(), address, value)
     }
 }
 
@@ -104,13 +120,31 @@ impl Effects for Requests {
         }
     }
 
-    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
-        Ok(Sent::Done)
+    fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+        let memory = &self.machine.memory;
+        for part in frame.rest {
+            if !memory.contains(part.address, u64::from(part.length)) {
+                return Err(OutsideMemory(part.address));
+            }
+        }
+        let rest = Rest::Guest(memory, frame.rest);
+        Ok(self
+            .machine
+            .network
+            .send(nic, &Frame::new(frame.head, rest, frame.offload)))
     }
 
-    fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
+    fn room_for_frames(&mut self, nic: u8) {
+        if self.machine.network.waits_for_room(nic) {
+            self.machine.handle.note_network();
+        }
+    }
 
-    fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
-        None
+    fn lend_receiver(&mut self, nic: u8, receiver: Receiver) {
+        self.machine.network.lend(nic, receiver);
+    }
+
+    fn take_receiver(&mut self, nic: u8) -> Option<Receiver> {
+        self.machine.network.take_back(nic)
     }
 }

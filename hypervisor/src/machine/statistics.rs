@@ -1,6 +1,7 @@
 //! Counting exits, and where a vCPU's time goes.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Kinds of exits that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +88,66 @@ impl Statistics {
     }
 }
 
+/// Totals of a vCPU since its guest's start. Times are in TSC ticks of the board.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) exits: u64,
+    pub(crate) guest: u64,
+    /// In the hypervisor on the guest's account.
+    pub(crate) root: u64,
+    pub(crate) halted: u64,
+    pub(crate) interrupts: u64,
+}
+
+/// Totals as everybody sees them: they lag behind, and each by itself is right.
+#[derive(Debug, Default)]
+pub(super) struct Published([AtomicU64; 5]);
+
+impl Published {
+    pub(super) fn set(&self, totals: Totals) {
+        let Totals {
+            exits,
+            guest,
+            root,
+            halted,
+            interrupts,
+        } = totals;
+        for (place, value) in self.0.iter().zip([exits, guest, root, halted, interrupts]) {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> Totals {
+        let [exits, guest, root, halted, interrupts] =
+            self.0.each_ref().map(|place| place.load(Ordering::Relaxed));
+        Totals {
+            exits,
+            guest,
+            root,
+            halted,
+            interrupts,
+        }
+    }
+}
+
+impl Statistics {
+    /// The totals of all kinds.
+    pub(super) fn totals(&self) -> Totals {
+        let exits = self.tallies.iter().enumerate();
+        let exits = exits.filter(|(kind, _)| *kind != Kind::Schedule as usize);
+        Totals {
+            exits: exits.map(|(_, tally)| tally.count).sum(),
+            guest: self.guest,
+            root: self.tallies.iter().map(|tally| tally.ticks).sum(),
+            halted: self.halted,
+            interrupts: self.injected,
+        }
+    }
+}
+
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let root: u64 = self.tallies.iter().map(|tally| tally.ticks).sum();
+        let root = self.totals().root;
         write!(
             f,
             "guest {} ticks, root {root} ticks, halted {} ticks, {} interrupts, {} unknown MSRs",
@@ -120,6 +178,15 @@ mod tests {
         statistics.count(Kind::Cpuid, 140);
         statistics.count(Kind::Other, 7);
         statistics.guest = 5;
+        let published = Published::default();
+        published.set(statistics.totals());
+        let totals = Totals {
+            exits: 3,
+            guest: 5,
+            root: 247,
+            ..Totals::default()
+        };
+        assert_eq!(published.get(), totals);
         assert_eq!(
             statistics.to_string(),
             "guest 5 ticks, root 247 ticks, halted 0 ticks, 0 interrupts, 0 unknown MSRs\n  \

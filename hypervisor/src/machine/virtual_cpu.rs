@@ -72,6 +72,8 @@ pub(crate) struct VirtualCpu<V> {
     /// The machine's number as its processor last dropped cached translations.
     pub(super) translations: u64,
     pub(super) statistics: Statistics,
+    /// When, in the board's TSC, its totals are published next.
+    pub(super) next_publication: u64,
     pub(super) trace: Trace,
     /// That of vCPU 0 leads the guest's life.
     lead: Option<Lead>,
@@ -90,6 +92,7 @@ impl<V: Vcpu> VirtualCpu<V> {
             run_number: 0,
             translations: 0,
             statistics: Statistics::default(),
+            next_publication: 0,
             trace: Trace::new(),
             lead: (index == 0).then(Lead::default),
         }
@@ -194,6 +197,9 @@ impl<V: Vcpu> VirtualCpu<V> {
         let platform = &mut Platform::new(self.machine, self.index, &mut self.local);
         platform.expire(now);
         platform.feed_console(self.machine.handle);
+        if self.index == 0 {
+            platform.feed_network(self.machine.handle);
+        }
         let wakes = match self.activity {
             Activity::Parked | Activity::WaitForStartUp => false,
             Activity::Running => true,

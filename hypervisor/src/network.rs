@@ -1,0 +1,283 @@
+//! The board's network: ports, and the way of a frame between them.
+//!
+//! Whoever has a frame takes it all the way: the processor of the guest that sends it, or the one that tends the board's
+//! cards. [`Switch`] says where to; each port has a lock of its own, held while one frame is put behind it. The first
+//! processor tends the cards and the hypervisor's own station.
+
+mod frame;
+mod guest_end;
+mod inbox;
+mod port;
+mod report;
+mod setup;
+mod software;
+mod station;
+mod uplink;
+
+pub(crate) use frame::{Frame, Rest};
+pub(crate) use port::Port;
+pub(crate) use setup::{Parts, set_up};
+
+use crate::cpu;
+use crate::guest::GuestHandle;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use devices::nic::Sent;
+use devices::virtio::Receiver;
+use devices::{Effects, Pc, Ticks};
+use drivers::tsc;
+use net::{Capture, PortId, Switch};
+use port::{End, Given};
+use spin::{Mutex, Once};
+use station::Station;
+
+/// The processor that tends cards and station.
+pub(crate) const TENDER: usize = 0;
+
+/// The longest frame that is put together: with a tag, and as long as IPv4 allows.
+const FRAME_MAX: usize = 18 + 0xFFFF;
+
+/// Microseconds for which received frames are taken in one go, before guests run again.
+const TURN_MICROSECONDS: u64 = 4;
+/// Microseconds for which guests run between two such goes.
+const PAUSE_MICROSECONDS: u64 = 10;
+
+/// What came of a turn of somebody's.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// There is more to be done at once.
+    more: bool,
+    /// When, in the board's TSC, the next one is due.
+    next: u64,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            more: false,
+            next: u64::MAX,
+        }
+    }
+}
+
+/// The network of the board.
+pub(crate) struct Network {
+    switch: Mutex<Switch>,
+    /// By their numbers: uplinks, guests' cards, the station.
+    ports: alloc::vec::Vec<Port>,
+    capture: Mutex<Capture>,
+    station: Option<Station>,
+    /// There is something for the tender.
+    waits: AtomicBool,
+    /// The last turn left something.
+    left: AtomicBool,
+    /// When, in the board's TSC, the tender looks although nobody asked it to.
+    next_look: AtomicU64,
+    ticks_per_microsecond: u64,
+    /// The board's TSC at its start, for the times of captured frames.
+    start: u64,
+}
+
+static NETWORK: Once<Network> = Once::new();
+
+/// The network, where the board has one.
+pub(crate) fn network() -> Option<&'static Network> {
+    NETWORK.get()
+}
+
+impl Network {
+    fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index())
+    }
+
+    /// Takes a frame from a port to wherever it is to go.
+    fn forward(&self, from: &Port, frame: &Frame<'_>) -> Given {
+        let now = tsc::read();
+        let way = self
+            .switch
+            .lock()
+            .forward(from.id, frame.head(), frame.length(), now);
+        if way.captured {
+            self.capture(frame, now);
+        }
+        let alone = way.ports.len() == 1;
+        for id in way.ports.iter() {
+            let Some(port) = self.port(id) else { continue };
+            let given = match way.rewritten(id, frame.head()) {
+                None => port.give(self, frame, from),
+                Some(header) => {
+                    let frame = frame.with_header(header.bytes(), header.replaces());
+                    port.give(self, &frame, from)
+                }
+            };
+            match given {
+                Given::Taken => {}
+                Given::Busy if alone => return given,
+                Given::Busy | Given::Refused => {
+                    port.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Given::Taken
+    }
+
+    #[cold]
+    fn capture(&self, frame: &Frame<'_>, now: u64) {
+        let nanoseconds =
+            (now.saturating_sub(self.start)).saturating_mul(1000) / self.ticks_per_microsecond;
+        self.capture
+            .lock()
+            .push(nanoseconds, frame.length(), |into| {
+                frame.read(0, into).unwrap_or(0)
+            });
+    }
+
+    /// Makes the tender look soon.
+    fn attend(&self) {
+        if !self.waits.swap(true, Ordering::AcqRel) {
+            cpu::attend(TENDER);
+        }
+    }
+
+    /// An interrupt of a card.
+    pub(crate) fn interrupt(&self) {
+        for port in &self.ports {
+            if let End::Uplink(uplink) = &port.end {
+                uplink.interrupt();
+            }
+        }
+        self.waits.store(true, Ordering::Release);
+    }
+
+    /// For the tender: does what is to be done now, for some microseconds at most.
+    #[inline]
+    pub(crate) fn tend(&self, now: u64) {
+        if self.waits.load(Ordering::Acquire) || now >= self.next_look() {
+            self.take_turn(now);
+        }
+    }
+
+    /// For the tender: when, in the board's TSC, it must look at the latest.
+    #[inline]
+    pub(crate) fn next_look(&self) -> u64 {
+        self.next_look.load(Ordering::Relaxed)
+    }
+
+    /// For the tender, where no guest wants to run: whether it is to go on at once with what the last turn left.
+    pub(crate) fn hurries(&self) -> bool {
+        let left = self.left.swap(false, Ordering::Relaxed);
+        if left {
+            self.waits.store(true, Ordering::Relaxed);
+        }
+        left
+    }
+
+    #[cold]
+    fn take_turn(&self, now: u64) {
+        self.waits.store(false, Ordering::Release);
+        let until = now + TURN_MICROSECONDS * self.ticks_per_microsecond;
+        let mut next = u64::MAX;
+        let mut more = false;
+        for port in &self.ports {
+            if let End::Uplink(uplink) = &port.end {
+                if let Some(up) = uplink.watch(now) {
+                    self.switch.lock().set_link(port.id, up);
+                }
+                let turn = uplink.turn(now, until, |frame| {
+                    self.forward(port, frame);
+                });
+                more |= turn.more;
+                next = next.min(turn.next);
+            }
+        }
+        if let Some(station) = &self.station {
+            let turn = station.turn(self, now);
+            more |= turn.more;
+            next = next.min(turn.next);
+        }
+        self.left.store(more, Ordering::Relaxed);
+        if more {
+            next = tsc::read() + PAUSE_MICROSECONDS * self.ticks_per_microsecond;
+        }
+        self.next_look.store(next, Ordering::Relaxed);
+    }
+}
+
+/// A guest's cards, from the other side of the switch.
+#[derive(Clone, Copy)]
+pub(crate) struct GuestNetwork {
+    /// One for each card, in their order.
+    ports: &'static [Port],
+}
+
+impl GuestNetwork {
+    /// The cards of a guest.
+    pub(crate) fn of(guest: &GuestHandle) -> Self {
+        let all = network().map_or(&[][..], |network| &network.ports);
+        let own =
+            |port: &Port| matches!(&port.end, End::Guest(end) if end.guest.index == guest.index);
+        let first = all.iter().position(own).unwrap_or(0);
+        let count = all.iter().filter(|port| own(port)).count();
+        Self {
+            ports: all.get(first..first + count).unwrap_or(&[]),
+        }
+    }
+
+    fn end(self, nic: u8) -> Option<&'static guest_end::GuestEnd> {
+        match &self.ports.get(usize::from(nic))?.end {
+            End::Guest(end) => Some(end),
+            End::Uplink(_) | End::Station(_) => None,
+        }
+    }
+
+    /// Sends a frame from a card.
+    pub(crate) fn send(self, nic: u8, frame: &Frame<'_>) -> Sent {
+        let (Some(network), Some(port)) = (network(), self.ports.get(usize::from(nic))) else {
+            return Sent::Done;
+        };
+        match network.forward(port, frame) {
+            Given::Busy => Sent::Busy,
+            Given::Taken | Given::Refused => Sent::Done,
+        }
+    }
+
+    /// A card lends its receive queues: frames come from here on.
+    pub(crate) fn lend(self, nic: u8, receiver: Receiver) {
+        if let Some(end) = self.end(nic) {
+            end.lend(receiver);
+        }
+    }
+
+    /// A card gets its queues back: nobody works on them from here on.
+    pub(crate) fn take_back(self, nic: u8) -> Option<Receiver> {
+        self.end(nic)?.take_back()
+    }
+
+    /// Whether frames wait for a card to have room.
+    pub(crate) fn waits_for_room(self, nic: u8) -> bool {
+        self.end(nic)
+            .is_some_and(guest_end::GuestEnd::waits_for_room)
+    }
+
+    /// Shows the cards what has come for them. Returns whether they are to be shown more.
+    pub(crate) fn feed(self, pc: &mut Pc, now: Ticks, effects: &mut impl Effects) -> bool {
+        let mut more = false;
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                more |= end.feed(pc, now, effects);
+            }
+        }
+        more
+    }
+
+    /// The guest's run is over: nothing reaches it any more, and nobody is told of it where it was.
+    pub(crate) fn clear(self) {
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.clear();
+                if let Some(network) = network() {
+                    network.switch.lock().forget(port.id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A guest's network card, from the other side of the switch.
+
+use super::frame::{ForGuest, Frame};
+use super::inbox::Inbox;
+use super::software;
+use crate::cpu;
+use crate::guest::GuestHandle;
+use crate::machine::Machine;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use devices::virtio::{Fault, Receiver, Refusal, Takes};
+use devices::{Effects, Pc, Ticks};
+use net::flow_hash;
+use spin::Mutex;
+
+/// Among the bits of queues: one of them is broken.
+const BROKEN: u32 = 1 << 31;
+/// Frames that are put into a card's memory in one go.
+const BATCH: usize = 4;
+
+/// A guest's network card.
+pub(super) struct GuestEnd {
+    pub(super) guest: &'static GuestHandle,
+    priority: u8,
+    /// Which of its cards.
+    nic: u8,
+    card: Card,
+}
+
+/// How a card gets its frames.
+enum Card {
+    /// It lends its receive queues, for whoever has a frame to work on them.
+    Lending(Lent),
+    /// It has memory of its own, into which the guest's owner puts frames.
+    Buffered(Inbox),
+}
+
+#[derive(Default)]
+struct Lent {
+    receiver: Mutex<Option<Receiver>>,
+    /// Queues whose interrupt is wanted, a bit for each, and [`BROKEN`].
+    events: AtomicU32,
+    fault: Mutex<Option<Fault>>,
+}
+
+impl GuestEnd {
+    pub(super) fn new(
+        guest: &'static GuestHandle,
+        priority: u8,
+        nic: u8,
+        model: config::NicModel,
+    ) -> Self {
+        let card = match model {
+            config::NicModel::Virtio => Card::Lending(Lent::default()),
+            config::NicModel::Rtl8029 | config::NicModel::Ne2000 { .. } => {
+                Card::Buffered(Inbox::new())
+            }
+        };
+        Self {
+            guest,
+            priority,
+            nic,
+            card,
+        }
+    }
+
+    /// Gives the guest a frame; whether it has it, or has no use for it. `workbench` is where a frame is put together that
+    /// the card cannot take as it is.
+    pub(super) fn deliver(&self, frame: &Frame<'_>, workbench: &Mutex<Vec<u8>>) -> bool {
+        match &self.card {
+            Card::Lending(lent) => {
+                let machine = self.guest.machine.get().copied().flatten();
+                let (taken, events) = machine.map_or((false, 0), |machine| {
+                    lent.deliver(frame, machine, workbench)
+                });
+                // Who is told already, looks.
+                if events & !lent.events.fetch_or(events, Ordering::AcqRel) != 0 {
+                    self.tell();
+                }
+                taken
+            }
+            Card::Buffered(inbox) => {
+                let taken =
+                    software::give(frame, Takes::empty(), workbench, |frame| inbox.put(frame));
+                self.tell();
+                taken
+            }
+        }
+    }
+
+    /// Makes the guest's owner look.
+    fn tell(&self) {
+        self.guest.note_network();
+        if let Some(cpu) = self.guest.cpus.first() {
+            cpu::attend_vcpu(*cpu, self.priority);
+        }
+    }
+
+    /// The card lends its receive queues: frames come from here on.
+    pub(super) fn lend(&self, receiver: Receiver) {
+        if let Card::Lending(lent) = &self.card {
+            *lent.receiver.lock() = Some(receiver);
+        }
+    }
+
+    /// The card gets its queues back: nobody works on them from here on.
+    pub(super) fn take_back(&self) -> Option<Receiver> {
+        match &self.card {
+            Card::Lending(lent) => lent.receiver.lock().take(),
+            Card::Buffered(_) => None,
+        }
+    }
+
+    /// For the guest's owner: shows the card what has come. Returns whether it is to be shown more.
+    pub(super) fn feed(&self, pc: &mut Pc, now: Ticks, effects: &mut impl Effects) -> bool {
+        match &self.card {
+            Card::Lending(lent) => {
+                let events = lent.events.swap(0, Ordering::AcqRel);
+                if events != 0 {
+                    let fault = lent.fault.lock().take();
+                    pc.received(self.nic, events & !BROKEN, fault, now, effects);
+                }
+                false
+            }
+            Card::Buffered(inbox) => {
+                let mut count = 0;
+                while count < BATCH && pc.nic_room(self.nic) {
+                    let given = inbox.take(|frame| {
+                        // A card that is off line loses it, as one on a wire does.
+                        pc.receive_frame(self.nic, frame, now);
+                        true
+                    });
+                    if !given {
+                        return false;
+                    }
+                    count += 1;
+                }
+                count == BATCH && !inbox.is_empty()
+            }
+        }
+    }
+
+    /// Whether frames wait for the card to have room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        match &self.card {
+            Card::Lending(_) => false,
+            Card::Buffered(inbox) => !inbox.is_empty(),
+        }
+    }
+
+    /// The guest's run is over: nothing reaches it any more, and what waits never will.
+    pub(super) fn clear(&self) {
+        match &self.card {
+            Card::Lending(lent) => {
+                *lent.receiver.lock() = None;
+                lent.events.store(0, Ordering::Relaxed);
+                *lent.fault.lock() = None;
+            }
+            Card::Buffered(inbox) => inbox.clear(),
+        }
+    }
+}
+
+impl Lent {
+    /// Gives the guest a frame; whether that is done, and what its owner must see to.
+    fn deliver(
+        &self,
+        frame: &Frame<'_>,
+        machine: &'static Machine,
+        workbench: &Mutex<Vec<u8>>,
+    ) -> (bool, u32) {
+        let mut slot = self.receiver.lock();
+        let Some(receiver) = slot.as_mut() else {
+            return (false, 0);
+        };
+        if !receiver.wants(frame.head()) {
+            return (true, 0);
+        }
+        let hash = flow_hash(frame.head());
+        let mut memory = machine.memory();
+        let mut events = 0;
+        let takes = receiver.takes();
+        let taken = software::give(frame, takes, workbench, |frame| {
+            let payload = ForGuest(*frame, machine.memory());
+            match receiver.deliver(&payload, &frame.offload, hash, &mut memory) {
+                Ok(delivery) => {
+                    events |= u32::from(delivery.interrupt) << delivery.queue;
+                    true
+                }
+                Err(Refusal::Fault(fault)) => {
+                    self.fault.lock().get_or_insert(fault);
+                    events |= BROKEN;
+                    false
+                }
+                Err(Refusal::NoBuffers | Refusal::TooLong | Refusal::Offload) => false,
+            }
+        });
+        (taken, events)
+    }
+}

@@ -1,0 +1,254 @@
+//! How the network comes about: from the board file, and the cards that there are.
+
+use super::guest_end::GuestEnd;
+use super::inbox::Inbox;
+use super::port::{End, Port};
+use super::station::Station;
+use super::uplink::Uplink;
+use super::{NETWORK, Network};
+use crate::cpu::vector;
+use crate::guest;
+use crate::memory::{OutOfMemory, PhysicalMemory};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use config::{Board, Card, GuestNic, Vlans};
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use drivers::dma::Dma;
+use drivers::entropy::Generator;
+use drivers::nic::{self, Delivery, Found, Nic, OpenError, OpenOptions};
+use drivers::pci::{Message, PciAddress};
+use drivers::tsc;
+use log::{error, info};
+use net::{Capture, MacAddress, PortConfig, Rate, Switch, SwitchConfig, VlanId};
+use spin::Mutex;
+use vcpu::FrameSource;
+
+/// Seconds after which a station that was not heard of is forgotten (IEEE 802.1Q, table 8-6).
+const AGEING_SECONDS: u64 = 300;
+/// What passes a limit at once: this part of what passes in a second, and a long frame.
+const BURST_PART: u64 = 100;
+/// The priority of frames from urgent ports where they leave with a tag: that of voice (IEEE 802.1Q, table I-2).
+const URGENT_PRIORITY: u8 = 5;
+/// Bytes of captured frames that are kept.
+const CAPTURE_SIZE: usize = 256 << 10;
+
+/// Everything that the network is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) board: &'a Board,
+    /// Cards that were found.
+    pub(crate) cards: Vec<Found>,
+    pub(crate) memory: &'a mut PhysicalMemory,
+    /// APIC ID of the processor that tends the network.
+    pub(crate) tender: u32,
+    pub(crate) tsc_hz: u64,
+}
+
+/// Why an uplink has no card.
+enum CardError {
+    Absent,
+    Memory(OutOfMemory),
+    Open(OpenError),
+}
+
+impl fmt::Display for CardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("it is not on this board"),
+            Self::Memory(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Makes the network of the board file, if it has one. What cannot be had of it is told, and left out.
+pub(crate) fn set_up(mut parts: Parts<'_>) {
+    let board = parts.board;
+    if !board.has_network() {
+        return;
+    }
+    let mut builder = Builder {
+        switch: Switch::new(SwitchConfig {
+            ticks_per_second: parts.tsc_hz,
+            ageing_seconds: AGEING_SECONDS,
+            seed: seed(),
+        }),
+        ports: Vec::new(),
+    };
+    for uplink in &board.uplinks {
+        match open(uplink, &mut parts) {
+            Ok((nic, interrupts)) => {
+                let end = Uplink::new(uplink.name.clone(), nic, interrupts, parts.tsc_hz / 1000);
+                let config = port_config(&uplink.vlans);
+                builder.add(uplink.name.clone(), false, config, |_| End::Uplink(end));
+            }
+            Err(reason) => error!(
+                "uplink {}: no card at {}: {reason}",
+                uplink.name, uplink.card
+            ),
+        }
+    }
+    for (config, handle) in board.guests.iter().zip(guest::all()) {
+        for (at, nic) in (0..).zip(&config.nics) {
+            let name = format!("{}.{at}", config.name);
+            let end = GuestEnd::new(handle, config.priority, at, nic.model);
+            builder.add(name, nic.urgent, nic_port(nic), |_| End::Guest(end));
+        }
+    }
+    let mut station = None;
+    if let Some(management) = &board.management {
+        let config = port_config(&Vlans::access(management.vlan));
+        builder.add("management".into(), false, config, |port| {
+            station = Some(Station::new(port, management, parts.tsc_hz, seed()));
+            End::Station(Inbox::new())
+        });
+    }
+    NETWORK.call_once(|| Network {
+        switch: Mutex::new(builder.switch),
+        ports: builder.ports,
+        capture: Mutex::new(Capture::new(CAPTURE_SIZE)),
+        station,
+        waits: AtomicBool::new(true),
+        left: AtomicBool::new(false),
+        next_look: AtomicU64::new(0),
+        ticks_per_microsecond: (parts.tsc_hz / 1_000_000).max(1),
+        start: tsc::read(),
+    });
+}
+
+/// A number that nobody outside the board knows, as far as it has a source of such.
+fn seed() -> u64 {
+    let mut bytes = tsc::read().to_le_bytes();
+    if let Some(generator) = Generator::new() {
+        generator.fill(&mut bytes);
+    }
+    u64::from_le_bytes(bytes)
+}
+
+struct Builder {
+    switch: Switch,
+    ports: Vec<Port>,
+}
+
+impl Builder {
+    fn add(
+        &mut self,
+        name: String,
+        urgent: bool,
+        mut config: PortConfig,
+        end: impl FnOnce(net::PortId) -> End,
+    ) {
+        if urgent {
+            config.priority = URGENT_PRIORITY;
+        }
+        // The board file has no more ports than there can be.
+        if let Some(id) = self.switch.add_port(config) {
+            self.ports.push(Port::new(id, name, urgent, end(id)));
+        }
+    }
+}
+
+/// Finds an uplink's card, and lets it run. Returns it, and whether it interrupts.
+fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>, bool), CardError> {
+    let wanted = |found: &Found| match uplink.card {
+        Card::Slot {
+            bus,
+            device,
+            function,
+        } => {
+            found.address()
+                == PciAddress {
+                    bus,
+                    device,
+                    function,
+                }
+        }
+        Card::Mac(mac) => MacAddress(found.mac()) == mac,
+    };
+    let at = parts
+        .cards
+        .iter()
+        .position(wanted)
+        .ok_or(CardError::Absent)?;
+    let found = parts.cards.swap_remove(at);
+    let jumbo = uplink.mtu > GuestNic::MTU_DEFAULT;
+    let memory = dma(nic::dma_bytes(jumbo), parts.memory).map_err(CardError::Memory)?;
+    let delivery = if found.has_messages() {
+        Delivery::Message(message(parts.tender))
+    } else {
+        Delivery::Pin
+    };
+    let interrupts = delivery != Delivery::Pin;
+    let nic = found
+        .open(memory, OpenOptions { jumbo, delivery })
+        .map_err(CardError::Open)?;
+    info!(
+        "uplink {}: {} at {}, {}{}",
+        uplink.name,
+        nic.model(),
+        nic.address(),
+        MacAddress(nic.mac()),
+        if interrupts { "" } else { ", polled" }
+    );
+    nic.set_filter(&nic::Filter {
+        promiscuous: true,
+        ..nic::Filter::default()
+    });
+    Ok((nic, interrupts))
+}
+
+/// What a card writes to interrupt the tender (SDM volume 3, 11.11).
+fn message(tender: u32) -> Message {
+    const LOCAL_APICS: u64 = 0xFEE0_0000;
+    Message {
+        address: LOCAL_APICS | u64::from(tender & 0xFF) << 12,
+        data: u32::from(vector::NETWORK),
+    }
+}
+
+/// Takes memory for a card. Old ones reach no more than 4 GiB.
+fn dma(bytes: usize, memory: &mut PhysicalMemory) -> Result<Dma, OutOfMemory> {
+    const REACH: u64 = 1 << 32;
+    let physical = memory.take_zeroed(bytes as u64, REACH)?;
+    let pointer = memory.direct_map().pointer(physical);
+    let pointer = NonNull::new(pointer).ok_or(OutOfMemory {
+        wanted: bytes as u64,
+        free: memory.free(),
+    })?;
+    // SAFETY: taken just now, zeroed, page-aligned, mapped for good, and never given back.
+    Ok(unsafe { Dma::new(physical, pointer, bytes) })
+}
+
+fn vlans(numbers: &[u16]) -> impl Iterator<Item = VlanId> + '_ {
+    numbers.iter().copied().filter_map(VlanId::new)
+}
+
+fn port_config(of: &Vlans) -> PortConfig {
+    PortConfig {
+        untagged: of.untagged.and_then(VlanId::new),
+        tagged: vlans(&of.tagged).collect(),
+        ..PortConfig::default()
+    }
+}
+
+fn nic_port(nic: &GuestNic) -> PortConfig {
+    PortConfig {
+        guard: nic.guard.then_some(nic.mac),
+        ingress: nic.transmit_limit.map(rate),
+        egress: nic.receive_limit.map(rate),
+        ..port_config(&nic.vlans)
+    }
+}
+
+/// A limit in bits a second.
+fn rate(bits: u64) -> Rate {
+    let bytes_per_second = (bits / 8).max(1);
+    let burst = bytes_per_second / BURST_PART + super::FRAME_MAX as u64;
+    Rate {
+        bytes_per_second,
+        burst: u32::try_from(burst).unwrap_or(u32::MAX),
+    }
+}

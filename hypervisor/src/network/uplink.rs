@@ -1,0 +1,151 @@
+//! A card of the board as a port of the switch.
+
+use super::Turn;
+use super::frame::Frame;
+use super::port::Given;
+use super::software;
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use drivers::nic::{Causes, Link, Nic, Received, TransmitError};
+use drivers::tsc;
+use log::{info, warn};
+use net::Offload;
+
+/// Room in the card's transmit ring that frames which are not urgent leave free.
+const RESERVE: u16 = 64;
+/// Milliseconds between two looks at a card's health.
+const WATCH_MILLISECONDS: u64 = 100;
+
+/// A card.
+pub(super) struct Uplink {
+    name: String,
+    pub(super) nic: Box<dyn Nic>,
+    /// It asked for attention, or there is more than the last turn took.
+    waits: AtomicBool,
+    /// When, in the board's TSC, its health is looked after again.
+    next_watch: AtomicU64,
+    ticks_per_millisecond: u64,
+    /// Whether its interrupts come; else it is polled.
+    interrupts: bool,
+}
+
+impl Uplink {
+    pub(super) fn new(
+        name: String,
+        nic: Box<dyn Nic>,
+        interrupts: bool,
+        ticks_per_millisecond: u64,
+    ) -> Self {
+        Self {
+            name,
+            nic,
+            waits: AtomicBool::new(true),
+            next_watch: AtomicU64::new(0),
+            ticks_per_millisecond,
+            interrupts,
+        }
+    }
+
+    /// An interrupt that may be the card's; whether it was.
+    pub(super) fn interrupt(&self) -> bool {
+        let causes = self.nic.handle_interrupt();
+        if causes.contains(Causes::LINK) {
+            self.next_watch.store(0, Ordering::Relaxed);
+        }
+        if causes.contains(Causes::RECEIVE) {
+            self.waits.store(true, Ordering::Release);
+        }
+        !causes.is_empty()
+    }
+
+    /// Looks after the card, if it is time; returns whether the link is up, if that changed.
+    pub(super) fn watch(&self, now: u64) -> Option<bool> {
+        if now < self.next_watch.load(Ordering::Relaxed) {
+            return None;
+        }
+        let next = now + WATCH_MILLISECONDS * self.ticks_per_millisecond;
+        self.next_watch.store(next, Ordering::Relaxed);
+        let name = &self.name;
+        let seen = self.nic.watch(now / self.ticks_per_millisecond);
+        if let Some(fault) = seen.fault {
+            warn!("uplink {name}: {fault}");
+            // What the card has received meanwhile, it told nobody.
+            self.waits.store(true, Ordering::Release);
+        }
+        let link = seen.link?;
+        info!("uplink {name}: link {link}");
+        Some(link != Link::Down)
+    }
+
+    /// Hands received frames to `take` until the board's TSC is `until`.
+    pub(super) fn turn(&self, now: u64, until: u64, mut take: impl FnMut(&Frame<'_>)) -> Turn {
+        let mut next = self.next_watch.load(Ordering::Relaxed);
+        if !self.interrupts {
+            next = next.min(now + self.ticks_per_millisecond);
+        } else if !self.waits.swap(false, Ordering::AcqRel) {
+            return Turn { more: false, next };
+        }
+        let mut receive = |received: Received<'_>| {
+            let offload = Offload {
+                verified: received.checksum_valid,
+                ..Offload::default()
+            };
+            take(&Frame::of_bytes(received.frame, offload));
+        };
+        loop {
+            if !self.nic.receive(&mut receive) && !self.nic.listen() {
+                return Turn { more: false, next };
+            }
+            if tsc::read() >= until {
+                self.waits.store(true, Ordering::Release);
+                return Turn { more: true, next };
+            }
+        }
+    }
+
+    /// Sends a frame.
+    pub(super) fn transmit(&self, frame: &Frame<'_>, urgent: bool) -> Given {
+        let reserve = if urgent { 0 } else { RESERVE };
+        if frame.offload.segmentation.is_none() {
+            return given(
+                self.nic
+                    .transmit(frame.length(), None, reserve, &mut |into| {
+                        software::write_whole(frame, into);
+                    }),
+            );
+        }
+        let mut result = Given::Taken;
+        let mut first = true;
+        let sound = software::cut(frame, |piece| {
+            // There is room for all of them, or none is sent now.
+            let behind = if first { piece.behind as u16 } else { 0 };
+            let sent = self
+                .nic
+                .transmit(piece.length(), None, reserve + behind, &mut |into| {
+                    piece.write(into);
+                });
+            result = match given(sent) {
+                Given::Busy if !first => Given::Refused,
+                other => other,
+            };
+            first = false;
+            result == Given::Taken
+        });
+        if sound || result != Given::Taken {
+            result
+        } else {
+            Given::Refused
+        }
+    }
+}
+
+fn given(sent: Result<(), TransmitError>) -> Given {
+    match sent {
+        Ok(()) => Given::Taken,
+        Err(TransmitError::Full) => Given::Busy,
+        Err(TransmitError::Down | TransmitError::TooLong | TransmitError::Checksum) => {
+            Given::Refused
+        }
+    }
+}
