@@ -102,7 +102,8 @@ impl Connection {
             }
         }
         // The client closed before it had said what it wants.
-        if matches!(self.stage, Stage::Asking(_)) && !socket.may_recv() {
+        let closed = socket.state() == tcp::State::CloseWait;
+        if closed && matches!(self.stage, Stage::Asking(_)) {
             socket.close();
             self.go_to(Stage::Closing, now);
         }
