@@ -108,6 +108,8 @@ impl Effects for Requests {
         Ok(Sent::Done)
     }
 
+    fn room_for_frames(&mut self, _nic: u8) {}
+
     fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
 
     fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
