@@ -11,9 +11,9 @@
 //! One I/O APIC with 24 inputs from 0 on. Interrupt request lines have the inputs of their numbers, but for the timer's
 //! (IRQ 0), which has input 2, as on every PC. The system control interrupt is active high and level-triggered.
 //! PCI pins are wired to the inputs 16 to 19, which share nothing with the old lines: pin A of device 0 to 16, and on
-//! by one for each further pin and each further device ([`pci_input`]). So there is no router to program, and what the
-//! tables say holds only for guests that use the I/O APIC. The one exception is the chipset, device 1: its pin A is the
-//! system control interrupt.
+//! by one for each further pin and each further device ([`pci_input`]). A guest that says by \_PIC that it uses the 8259A
+//! pair, or does not say that it uses the I/O APIC, is told the lines to which firmware routed them. The one exception is
+//! the chipset, device 1: its pin A is the system control interrupt.
 
 mod dsdt;
 #[cfg(test)]
@@ -138,7 +138,7 @@ pub const fn pci_wire(device: u8, pin: u8) -> u8 {
 }
 
 /// The PCI device that is the chipset.
-const CHIPSET: u8 = 1;
+pub const CHIPSET: u8 = 1;
 /// Interrupt pins of a PCI device.
 pub const PINS: u8 = 4;
 

@@ -278,9 +278,7 @@ impl Ne2000 {
             Readable::TransmitConfig => self.transmit_config.bits() | !TransmitConfig::all().bits(),
             Readable::DataConfig => self.data_config.bits() | !DataConfig::all().bits(),
             Readable::Mask => self.mask.bits(),
-            Readable::Signature(at) => self
-                .realtek
-                .map_or(0xFF, |_| byte(&Realtek::SIGNATURE, at)),
+            Readable::Signature(at) => self.realtek.map_or(0xFF, |_| byte(&Realtek::SIGNATURE, at)),
             Readable::EepromCommand => self.realtek.map_or(0xFF, |chip| chip.eeprom.bits()),
             // The version, and a medium that is not coaxial.
             Readable::Config0 => self.realtek.map_or(0xFF, |_| 0),

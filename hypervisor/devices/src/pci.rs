@@ -18,9 +18,9 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 use crate::msi::Dispatch;
+use crate::ne2000::{Ne2000, Rtl8029};
 use crate::nic::{NicConfig, NicModel};
 use crate::pc::{Effects, StateError};
-use crate::ne2000::{Ne2000, Rtl8029};
 use crate::virtio::{self, DISKS_MAX, VirtioConfig};
 use decoder::Decoder;
 pub(crate) use device::Device;
@@ -324,8 +324,7 @@ impl Pci {
 
     /// The console.
     pub(crate) fn console_mut(&mut self) -> Option<&mut virtio::Function> {
-        self.virtio_mut()
-            .find(|function| function.is_console())
+        self.virtio_mut().find(|function| function.is_console())
     }
 
     /// The virtio device that is network card `nic` of the board.

@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package,
-    PackageBuilder, Path, ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, If, Interrupt, Method, Name,
+    Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 
 use super::{AcpiConfig, CHIPSET, PCI_MEMORY, PINS, pci_input};
+use crate::pci::router::firmware_line;
 use crate::power;
 
 /// Integers have 64 bits from this revision on.
@@ -26,6 +27,7 @@ const CONFIGURATION: (u16, u16) = (0xCF8, 0xCFF);
 pub(super) fn table(config: &AcpiConfig) -> Sdt {
     let mut aml = Vec::new();
     soft_off().to_aml_bytes(&mut aml);
+    interrupt_model(&mut aml);
     let mut devices = Vec::new();
     for cpu in 0..config.cpus {
         processor(cpu, &mut devices);
@@ -51,6 +53,17 @@ fn soft_off() -> Name {
     let kind = power::SOFT_OFF;
     let values = Package::new(vec![&kind, &kind, &ZERO, &ZERO]);
     Name::new(Path::new("_S5_"), &values)
+}
+
+/// Which interrupt controllers the guest uses, from \_PIC (5.8.1): 0 for the 8259A pair, 1 for the I/O APIC.
+const MODEL: &str = "PICM";
+
+/// \_PIC keeps what it is told.
+fn interrupt_model(into: &mut Vec<u8>) {
+    name(MODEL, &ZERO).to_aml_bytes(into);
+    let (model, told) = (Path::new(MODEL), Arg(0));
+    let keep = Store::new(&model, &told);
+    Method::new(Path::new("_PIC"), 1, false, vec![&keep]).to_aml_bytes(into);
 }
 
 fn name(name: &str, value: &dyn Aml) -> Name {
@@ -87,6 +100,13 @@ fn pci(into: &mut Vec<u8>) {
             None,
         ),
     ]);
+    const INPUTS: &str = "PRTA";
+    const LINES: &str = "PRTP";
+    let (model, inputs, lines) = (Path::new(MODEL), Path::new(INPUTS), Path::new(LINES));
+    let answer = Return::new(&inputs);
+    let apic = If::new(&model, vec![&answer]);
+    let otherwise = Return::new(&lines);
+    let routes = Method::new(Path::new("_PRT"), 0, false, vec![&apic, &otherwise]);
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -94,14 +114,16 @@ fn pci(into: &mut Vec<u8>) {
             &name("_UID", &ZERO),
             &name("_BBN", &ZERO),
             &resources,
-            &name("_PRT", &routing()),
+            &name(INPUTS, &routing(pci_input)),
+            &name(LINES, &routing(firmware_line)),
+            &routes,
         ],
     )
     .to_aml_bytes(into);
 }
 
-/// The routing table (6.2.13): a device with any function, a pin, no link device, the input.
-fn routing() -> PackageBuilder {
+/// A routing table (6.2.13): a device with any function, a pin, no link device, where the pin leads.
+fn routing(leads: impl Fn(u8, u8) -> u8) -> PackageBuilder {
     const ANY_FUNCTION: u32 = 0xFFFF;
     let mut table = PackageBuilder::new();
     for device in 1..=DEVICE_MAX {
@@ -110,8 +132,8 @@ fn routing() -> PackageBuilder {
                 continue;
             }
             let address = u32::from(device) << 16 | ANY_FUNCTION;
-            let input = pci_input(device, pin);
-            table.add_element(&Package::new(vec![&address, &pin, &ZERO, &input]));
+            let interrupt = leads(device, pin);
+            table.add_element(&Package::new(vec![&address, &pin, &ZERO, &interrupt]));
         }
     }
     table

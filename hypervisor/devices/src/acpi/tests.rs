@@ -169,6 +169,30 @@ fn pins_lead_to_four_inputs_in_turn() {
 }
 
 #[test]
+fn without_the_io_apic_pins_lead_to_the_lines_of_the_firmware() {
+    let tables = tables();
+    // Name (PICM, 0); Method (_PIC, 1) { PICM = Arg0 }
+    assert!(contains(
+        tables.dsdt(),
+        b"\x08PICM\0\x14\x0C_PIC\x01\x70\x68PICM"
+    ));
+    // Method (_PRT) { If (PICM) { Return (PRTA) } Return (PRTP) }
+    assert!(contains(
+        tables.dsdt(),
+        b"_PRT\0\xA0\x0APICM\xA4PRTA\xA4PRTP"
+    ));
+    for (device, pin, line) in [(1, 0, 9), (2, 0, 10), (2, 1, 11), (3, 0, 11), (31, 3, 10)] {
+        let entry = [4, 0x0C, 0xFF, 0xFF, device, 0, pin, 0, 0x0A, line];
+        let entry: Vec<u8> = match pin {
+            // 0 and 1 are opcodes of their own.
+            0 | 1 => entry.to_vec(),
+            _ => [&entry[..6], &[0x0A, pin], &entry[7..]].concat(),
+        };
+        assert!(contains(tables.dsdt(), &entry), "{device} {pin}");
+    }
+}
+
+#[test]
 fn soft_off_is_the_model_s_sleep_type() {
     // Name (_S5_, Package (4) { 5, 5, 0, 0 })
     let expected = [

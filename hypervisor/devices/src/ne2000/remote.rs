@@ -14,8 +14,7 @@ impl Ne2000 {
         if remote == Remote::Send {
             // The oldest frame, with its header: how long it is, and where the one behind it begins.
             self.remote_address = u16::from(self.boundary) << 8;
-            let [next, low, high] =
-                [1, 2, 3].map(|at| self.memory.read(self.remote_address + at));
+            let [next, low, high] = [1, 2, 3].map(|at| self.memory.read(self.remote_address + at));
             self.remote_next = next;
             self.remote_count = u16::from_le_bytes([low, high]);
         }
@@ -126,7 +125,11 @@ impl Ne2000 {
     /// read.
     pub(super) fn read_run(&mut self, width: Width, bytes: &mut [u8]) -> usize {
         let moves = self.gives();
-        let total = if moves { self.run(width, bytes.len()) } else { 0 };
+        let total = if moves {
+            self.run(width, bytes.len())
+        } else {
+            0
+        };
         let mut rest = bytes.get_mut(..total).unwrap_or_default();
         while !rest.is_empty() {
             let count = self.chunk(rest.len());
@@ -149,7 +152,11 @@ impl Ne2000 {
     /// were written.
     pub(crate) fn write_string(&mut self, width: Width, bytes: &[u8]) -> usize {
         let moves = self.takes();
-        let total = if moves { self.run(width, bytes.len()) } else { 0 };
+        let total = if moves {
+            self.run(width, bytes.len())
+        } else {
+            0
+        };
         let mut rest = bytes.get(..total).unwrap_or_default();
         while !rest.is_empty() {
             let count = self.chunk(rest.len());

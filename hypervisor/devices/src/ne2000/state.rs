@@ -135,12 +135,10 @@ impl Ne2000 {
         {
             return Err(invalid);
         }
-        self.transmit_status =
-            TransmitStatus::from_bits(state.transmit_status).ok_or(invalid)?;
+        self.transmit_status = TransmitStatus::from_bits(state.transmit_status).ok_or(invalid)?;
         self.receive_status = ReceiveStatus::from_bits(state.receive_status).ok_or(invalid)?;
         self.receive_config = ReceiveConfig::from_bits(state.receive_config).ok_or(invalid)?;
-        self.transmit_config =
-            TransmitConfig::from_bits(state.transmit_config).ok_or(invalid)?;
+        self.transmit_config = TransmitConfig::from_bits(state.transmit_config).ok_or(invalid)?;
         self.data_config = DataConfig::from_bits(state.data_config).ok_or(invalid)?;
         self.page_start = state.page_start;
         self.page_stop = state.page_stop;

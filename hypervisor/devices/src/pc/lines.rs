@@ -20,8 +20,14 @@ const fn input(irq: u8) -> u8 {
     if irq == IRQ_TIMER { TIMER_INPUT } else { irq }
 }
 
-/// Interrupt request lines.
+/// Lines, of which one is none: there the second 8259A is.
 const IRQS: u8 = 16;
+const CASCADE: u8 = 2;
+
+/// The interrupt request lines.
+fn irqs() -> impl Iterator<Item = u8> {
+    (0..IRQS).filter(|irq| *irq != CASCADE)
+}
 
 /// A line's bit; a line that does not exist has none.
 const fn line(irq: u8) -> u16 {
@@ -66,7 +72,8 @@ impl Lines {
         } else {
             self.own &= !bit;
         }
-        self.pic.set_line(irq, (self.own | self.pci.lines) & bit != 0);
+        self.pic
+            .set_line(irq, (self.own | self.pci.lines) & bit != 0);
         if let Some(io_apic) = &mut self.io_apic
             && let Some(message) = io_apic.set_line(input(irq), level)
         {
@@ -87,7 +94,7 @@ impl Lines {
         let inputs = self.pci.inputs ^ asserted.inputs;
         let lines = self.pci.lines ^ asserted.lines;
         self.pci = asserted;
-        for irq in (0..IRQS).filter(|irq| lines & line(*irq) != 0) {
+        for irq in irqs().filter(|irq| lines & line(*irq) != 0) {
             let level = (self.own | asserted.lines) & line(irq) != 0;
             self.pic.set_line(irq, level);
         }
@@ -105,10 +112,10 @@ impl Lines {
         let timer = (self.pic.line(IRQ_TIMER)).then_some(IRQ_TIMER);
         self.own = own.chain(timer).fold(0, |own, irq| own | line(irq));
         self.pci = pci;
-        let levels = (0..IRQS)
-            .all(|irq| self.pic.line(irq) == ((self.own | pci.lines) & line(irq) != 0));
+        let levels =
+            irqs().all(|irq| self.pic.line(irq) == ((self.own | pci.lines) & line(irq) != 0));
         let inputs = self.io_apic.as_ref().is_none_or(|io_apic| {
-            (0..IRQS).all(|irq| io_apic.line(input(irq)) == (self.own & line(irq) != 0))
+            irqs().all(|irq| io_apic.line(input(irq)) == (self.own & line(irq) != 0))
                 && (PCI_INPUT..INPUTS)
                     .all(|input| io_apic.line(input) == (pci.inputs & 1 << input != 0))
         });

@@ -97,13 +97,7 @@ const fn lanes(offset: u8, width: Width) -> Option<u32> {
 impl Pc {
     /// A guest's read of `width` from `port`. Bits above the width are 0.
     #[inline]
-    pub fn read(
-        &mut self,
-        port: u16,
-        width: Width,
-        now: Ticks,
-        effects: &mut impl Effects,
-    ) -> u32 {
+    pub fn read(&mut self, port: u16, width: Width, now: Ticks, effects: &mut impl Effects) -> u32 {
         if now < self.next_event
             && width == Width::Byte
             && let Some((which, register)) = pic_register(port)
@@ -143,13 +137,7 @@ impl Pc {
 
     /// A read of any port at any time. Out of line, so that the short way above saves no registers for it.
     #[inline(never)]
-    fn read_any(
-        &mut self,
-        port: u16,
-        width: Width,
-        now: Ticks,
-        effects: &mut impl Effects,
-    ) -> u32 {
+    fn read_any(&mut self, port: u16, width: Width, now: Ticks, effects: &mut impl Effects) -> u32 {
         self.tick(now);
         let device = if port >= DEVICES {
             self.read_device(port, width, effects)

@@ -86,7 +86,11 @@ impl Pc {
             rtc: self.rtc.as_ref().map(Rtc::save),
             uart: self.uart.as_ref().map(Uart::save),
             pci: self.pci.as_ref().map(Pci::save),
-            adapters: self.adapters.iter().map(|adapter| adapter.card.save()).collect(),
+            adapters: self
+                .adapters
+                .iter()
+                .map(|adapter| adapter.card.save())
+                .collect(),
             work: (self.work_next != Ticks::NEVER).then_some(self.work_next),
         }
     }
@@ -146,7 +150,10 @@ impl Pc {
             (IRQ_CLOCK, pc.rtc.as_ref().is_some_and(Rtc::interrupt)),
             (SCI_IRQ, pc.power.interrupt()),
         ];
-        let cards = pc.adapters.iter().map(|adapter| (adapter.irq, adapter.card.interrupt()));
+        let cards = pc
+            .adapters
+            .iter()
+            .map(|adapter| (adapter.irq, adapter.card.interrupt()));
         let asserted = lines.into_iter().chain(cards).filter(|(_, level)| *level);
         let pci = pc.pci.as_ref().map(Pci::asserted).unwrap_or_default();
         if !pc.lines.restore_levels(asserted.map(|(irq, _)| irq), pci) {

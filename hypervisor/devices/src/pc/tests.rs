@@ -287,7 +287,7 @@ fn pci_is_found_as_kernels_look_for_it() {
     );
     bench.out(0xCF8, Width::Dword, 0x8000_0860);
     bench.outb(0xCFE, 0x0B);
-    assert_eq!(bench.read(0xCFC, Width::Dword), 0x800B_8080);
+    assert_eq!(bench.read(0xCFC, Width::Dword), 0x0B0B_0B0A);
     assert!(bench.world.resets.is_empty());
 }
 

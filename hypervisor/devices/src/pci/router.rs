@@ -5,7 +5,8 @@
 //! The pins of all devices meet in four wires, PIRQA to PIRQD. In the I/O APIC each has an input of its own, whatever the
 //! router does; the router gives it to a line of the 8259A pair, where it is asserted high and by its level.
 
-use crate::acpi::{PCI_INPUT, PINS, pci_wire};
+use crate::acpi::{CHIPSET, PCI_INPUT, PINS, pci_wire};
+use crate::power;
 
 /// The register with the routes of all four wires, a byte for each.
 pub(super) const REGISTER: u8 = 0x60;
@@ -46,8 +47,11 @@ impl Asserted {
     }
 }
 
-/// The interrupt request line to which the firmware routes a device's pin (0 is A).
+/// The interrupt request line to which the firmware routes a device's pin (0 is A). That of the chipset is fixed.
 pub(crate) fn firmware_line(device: u8, pin: u8) -> u8 {
+    if device == CHIPSET {
+        return power::SCI_IRQ;
+    }
     let wire = usize::from(pci_wire(device, pin));
     FIRMWARE.get(wire).copied().unwrap_or_default()
 }

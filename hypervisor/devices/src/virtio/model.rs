@@ -1,5 +1,7 @@
 //! What kind of device stands behind a transport.
 
+use alloc::boxed::Box;
+
 use serde::{Deserialize, Serialize};
 
 use super::block::Block;
@@ -47,7 +49,7 @@ pub(super) enum Model {
     Block(Block),
     Console(Console),
     Entropy(Entropy),
-    Net(Net),
+    Net(Box<Net>),
 }
 
 impl Model {

@@ -7,10 +7,11 @@ mod memory;
 mod transport;
 
 use memory::Arena;
-use transport::{Board, Ports};
+use transport::{Board, MAC, Ports};
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, RespStatus, VirtIOBlk};
 use virtio_drivers::device::console::VirtIOConsole;
+use virtio_drivers::device::net::{TxBuffer, VirtIONet};
 use virtio_drivers::device::rng::VirtIORng;
 
 /// PCI device numbers.
@@ -18,6 +19,7 @@ const DISK: u8 = 2;
 const READ_ONLY_DISK: u8 = 3;
 const CONSOLE: u8 = 4;
 const ENTROPY: u8 = 5;
+const CARD: u8 = 6;
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 3 * 7) as u8).collect()
@@ -132,6 +134,55 @@ fn entropy_is_there() {
     assert_eq!(count, 256, "no more at once");
     assert_eq!(bytes[..256], board.entropy()[..256]);
     assert_eq!(bytes[256..], [0; 44]);
+}
+
+/// A frame to the network card.
+fn frame(length: usize) -> Vec<u8> {
+    let mut bytes = pattern(length);
+    bytes[..6].copy_from_slice(&MAC);
+    bytes
+}
+
+#[test]
+fn a_network_card_sends_and_receives() {
+    let board = Board::new();
+    let mut card =
+        VirtIONet::<Arena, Ports, 16>::new(board.ports(CARD), 2048).expect("a network card");
+    assert_eq!(card.mac_address(), MAC);
+    for round in 0..100 {
+        let frame = frame(60 + 14 * round);
+        card.send(TxBuffer::from(&frame)).expect("sent");
+        assert_eq!(board.sent(), [frame.clone()]);
+        assert!(!card.can_recv());
+        assert!(board.deliver(&frame));
+        let received = card.receive().expect("a frame");
+        assert_eq!(received.packet(), frame);
+        card.recycle_rx_buffer(received).expect("given back");
+        if round % 10 == 0 {
+            board.replace();
+        }
+    }
+    assert_ne!(card.ack_interrupt().bits(), 0);
+    assert_eq!(board.stops(), []);
+}
+
+#[test]
+fn frames_beyond_the_buffers_are_lost_and_no_others() {
+    let board = Board::new();
+    let mut card =
+        VirtIONet::<Arena, Ports, 16>::new(board.ports(CARD), 2048).expect("a network card");
+    let taken = (0..20).filter(|at| board.deliver(&frame(60 + at))).count();
+    assert_eq!(taken, 16);
+    for at in 0..16 {
+        let received = card.receive().expect("a frame");
+        assert_eq!(received.packet(), frame(60 + at));
+        card.recycle_rx_buffer(received).expect("given back");
+    }
+    assert!(!card.can_recv());
+    assert!(board.deliver(&frame(1514)));
+    drop(card);
+    assert!(!board.deliver(&frame(60)), "nobody is there");
+    assert_eq!(board.stops(), []);
 }
 
 #[test]

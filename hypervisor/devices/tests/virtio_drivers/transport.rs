@@ -3,17 +3,21 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use devices::nic::{Outgoing, Sent};
-use devices::virtio::{Disk, Fault, Part, Receiver};
+use devices::nic::{NicConfig, NicModel, Outgoing, Sent};
+use devices::virtio::{Disk, Fault, Part, Payload, Receiver, Refusal};
 use devices::{
     DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, ResetCause, Ticks, VirtioConfig,
     Width,
 };
+use net::{MacAddress, Offload};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{self as drivers, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::memory::Arena;
+
+/// The network card's address.
+pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 fn config() -> PcConfig {
     let disk = |sectors, read_only| Disk { sectors, read_only };
@@ -30,7 +34,11 @@ fn config() -> PcConfig {
             console: true,
             entropy: true,
         },
-        nics: Vec::new(),
+        nics: vec![NicConfig {
+            model: NicModel::Virtio { pairs: 1 },
+            mac: MacAddress(MAC),
+            mtu: 1500,
+        }],
     }
 }
 
@@ -40,6 +48,8 @@ struct World {
     console: Vec<u8>,
     entropy: Vec<u8>,
     stops: Vec<(u8, Fault)>,
+    receiver: Option<Receiver>,
+    sent: Vec<Vec<u8>>,
 }
 
 impl World {
@@ -108,14 +118,45 @@ impl Effects for World {
         self.stops.push((device, fault));
     }
 
-    fn send_frame(&mut self, _nic: u8, _frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+    fn send_frame(&mut self, _nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
+        let mut bytes = frame.head.to_vec();
+        for part in frame.rest {
+            let mut more = vec![0; part.length as usize];
+            Arena::read(part.address, &mut more)?;
+            bytes.append(&mut more);
+        }
+        self.sent.push(bytes);
         Ok(Sent::Done)
     }
 
-    fn lend_receiver(&mut self, _nic: u8, _receiver: Receiver) {}
+    fn room_for_frames(&mut self, _nic: u8) {}
+
+    fn lend_receiver(&mut self, _nic: u8, receiver: Receiver) {
+        self.receiver = Some(receiver);
+    }
 
     fn take_receiver(&mut self, _nic: u8) -> Option<Receiver> {
-        None
+        self.receiver.take()
+    }
+}
+
+/// A frame for the board.
+struct Frame<'a>(&'a [u8]);
+
+impl Payload for Frame<'_> {
+    fn length(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn head(&self) -> &[u8] {
+        self.0
+    }
+
+    fn copy(&self, offset: u32, into: Part) -> Result<(), OutsideMemory> {
+        Arena::write(
+            into.address,
+            &self.0[offset as usize..][..into.length as usize],
+        )
     }
 }
 
@@ -138,6 +179,8 @@ impl Board {
                 console: Vec::new(),
                 entropy: (0..1000).map(|at| (at * at / 5) as u8).collect(),
                 stops: Vec::new(),
+                receiver: None,
+                sent: Vec::new(),
             },
             now: Ticks(0),
         })))
@@ -158,6 +201,7 @@ impl Board {
             board: self.clone(),
             base: base as u16 & !3,
             kind: match (identity >> 16) - 0x1040 {
+                1 => DeviceType::Network,
                 2 => DeviceType::Block,
                 3 => DeviceType::Console,
                 4 => DeviceType::EntropySource,
@@ -190,7 +234,34 @@ impl Board {
     /// Saves the board and goes on with a new one in that state.
     pub(crate) fn replace(&self) {
         let machine = &mut *self.0.borrow_mut();
+        machine.pc.rest(&mut machine.world);
         machine.pc = Pc::restore(config(), machine.pc.save()).expect("its own state");
+        machine.pc.resume(machine.now, &mut machine.world);
+    }
+
+    /// A frame for the network card comes; whether it took it.
+    pub(crate) fn deliver(&self, frame: &[u8]) -> bool {
+        let Machine { pc, world, now } = &mut *self.0.borrow_mut();
+        let Some(mut receiver) = world.receiver.take() else {
+            return false;
+        };
+        assert!(receiver.wants(frame));
+        let result = receiver.deliver(&Frame(frame), &Offload::default(), 0, world);
+        world.receiver = Some(receiver);
+        match result {
+            Ok(delivery) if delivery.interrupt => {
+                pc.received(0, 1 << delivery.queue, None, *now, world);
+            }
+            Ok(_) => {}
+            Err(Refusal::NoBuffers) => return false,
+            Err(refusal) => panic!("{refusal}"),
+        }
+        true
+    }
+
+    /// The frames that the network card sent.
+    pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.borrow_mut().world.sent)
     }
 
     /// Types.

@@ -3,8 +3,10 @@
 use super::World;
 use crate::msi::Dispatch;
 use crate::pc::tests::config;
-use crate::pc::{MemoryAccess, Pc, PcConfig, Width};
+use crate::pc::{MemoryAccess, Pc, PcConfig, PcStateV1, Width};
+use crate::pci::DeviceStateV1;
 use crate::time::Ticks;
+use crate::virtio::FunctionStateV1;
 
 /// PCI device numbers on the board under test.
 pub(super) const DISK: u8 = 2;
@@ -300,4 +302,13 @@ impl Bench {
 /// The descriptor table of a queue.
 pub(super) const fn ring(queue: u16) -> u64 {
     RINGS + 0x1000 * queue as u64
+}
+
+/// The virtio device that is the board's `at`th on the bus.
+pub(super) fn function(state: &mut PcStateV1, at: usize) -> &mut FunctionStateV1 {
+    let bus = state.pci.as_mut().expect("there");
+    match &mut bus.devices[at] {
+        DeviceStateV1::Virtio(function) => function,
+        DeviceStateV1::Rtl8029(_) => panic!("not virtio"),
+    }
 }

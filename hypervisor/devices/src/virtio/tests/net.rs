@@ -40,6 +40,14 @@ const GUEST_USO4: u64 = 1 << 54;
 const GUEST_USO6: u64 = 1 << 55;
 const HOST_USO: u64 = 1 << 56;
 
+/// Sets of features that go together.
+pub(super) const SETS: [u64; 4] = [
+    0,
+    MRG_RXBUF | CTRL_VQ | CTRL_RX | CTRL_RX_EXTRA | CTRL_MAC_ADDR,
+    MRG_RXBUF | CTRL_VQ | MQ | CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN | HOST_USO,
+    CTRL_VQ | MQ | CTRL_RX | GUEST_ANNOUNCE | GUEST_CSUM | GUEST_TSO4 | GUEST_USO6,
+];
+
 /// Queues: without multiqueue, the control queue is where the second receive queue would be.
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -123,7 +131,7 @@ impl Bench {
         result
     }
 
-    fn receive(&mut self, bytes: &[u8]) -> Result<Delivery, Refusal> {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<Delivery, Refusal> {
         self.deliver(bytes, &Offload::default(), 0)
     }
 
@@ -139,7 +147,7 @@ impl Bench {
     }
 
     /// Gives the card a buffer to receive into: a chain of parts from descriptor `head` on.
-    fn give(&mut self, queue: u16, head: u16, parts: &[(u64, u32)]) {
+    pub(super) fn give(&mut self, queue: u16, head: u16, parts: &[(u64, u32)]) {
         let parts: Vec<_> = parts
             .iter()
             .map(|(address, length)| (*address, *length, WRITE))
@@ -149,7 +157,7 @@ impl Bench {
     }
 
     /// Sends a frame with its header in one buffer.
-    fn send(&mut self, header: &[u8; HEADER as usize], frame: &[u8]) {
+    pub(super) fn send(&mut self, header: &[u8; HEADER as usize], frame: &[u8]) {
         self.store(LONG_BUFFER, header);
         self.store(LONG_BUFFER + u64::from(HEADER), frame);
         let part = (LONG_BUFFER, HEADER + frame.len() as u32, 0);
@@ -169,17 +177,17 @@ impl Bench {
         self.load(BUFFERS - 1, 1)[0]
     }
 
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         self.pc.rest(&mut self.world);
     }
 
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.pc.resume(self.now, &mut self.world);
     }
 }
 
 /// A frame to the card of so many bytes.
-fn frame(length: usize) -> Vec<u8> {
+pub(super) fn frame(length: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..length).map(|at| (at * 7 + at / 256) as u8).collect();
     bytes[..6].copy_from_slice(&MAC);
     bytes[12..14].copy_from_slice(&[0x88, 0xB5]);

@@ -141,8 +141,8 @@ fn a_board_saved_in_the_middle_of_a_request_goes_on() {
         bench.offer(0, 0);
     }
     bench.ring(0);
-    let state = bench.pc.save();
-    let function = &state.pci.as_ref().expect("there").virtio[0];
+    let mut state = bench.pc.save();
+    let function = function(&mut state, 0);
     let chain = function.transport.queues[0].chain.as_ref();
     assert!(
         chain.is_some_and(|chain| chain.written > 0),
@@ -536,9 +536,7 @@ fn rings_outside_memory_are_noticed_when_used() {
         bench.offer(0, 0);
         let state = {
             let mut state = bench.pc.save();
-            let queue = &mut state.pci.as_mut().expect("there").virtio[3]
-                .transport
-                .queues[0];
+            let queue = &mut function(&mut state, 3).transport.queues[0];
             match register {
                 0x20 => queue.descriptors = !0xF,
                 0x28 => queue.available = !0xF,

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) sent: Vec<Frame>,
     /// Whether there is no room for a frame.
     pub(crate) busy: bool,
+    /// Network cards that have room again.
+    pub(crate) rooms: Vec<u8>,
     pub(crate) lent: Lent,
 }
 
@@ -73,6 +75,7 @@ impl Default for World {
             moved: 0,
             sent: Vec::new(),
             busy: false,
+            rooms: Vec::new(),
             lent: Lent::default(),
         }
     }
@@ -185,6 +188,10 @@ impl Effects for World {
             offload: frame.offload,
         });
         Ok(Sent::Done)
+    }
+
+    fn room_for_frames(&mut self, nic: u8) {
+        self.rooms.push(nic);
     }
 
     fn lend_receiver(&mut self, nic: u8, receiver: Receiver) {

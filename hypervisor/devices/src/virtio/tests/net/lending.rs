@@ -172,7 +172,7 @@ fn a_saved_card_goes_on() {
 #[test]
 fn impossible_states_are_refused() {
     fn card(state: &mut PcStateV1) -> &mut NetStateV1 {
-        match &mut state.pci.as_mut().expect("there").virtio[4].model {
+        match &mut function(state, 4).model {
             ModelStateV1::Net(card) => card,
             _ => panic!("a network card"),
         }
@@ -199,10 +199,10 @@ fn impossible_states_are_refused() {
         },
         // Several pairs without commands.
         |s| {
-            let transport = &mut s.pci.as_mut().expect("there").virtio[4].transport;
+            let transport = &mut function(s, 4).transport;
             transport.driver_features &= !CTRL_VQ;
         },
-        |s| s.pci.as_mut().expect("there").virtio[4].transport.queues[0].size = 512,
+        |s| function(s, 4).transport.queues[0].size = 512,
     ];
     for (index, spoil) in spoils.iter().enumerate() {
         let mut spoilt = state.clone();

@@ -129,7 +129,7 @@ fn flows_go_to_the_queues_in_use() {
             bench.give(queue, head, &[(0x4000, 100)]);
         }
     }
-    let mut queue_of = |bench: &mut Bench, hash| {
+    let queue_of = |bench: &mut Bench, hash| {
         let delivery = bench.deliver(&frame(60), &Offload::default(), hash);
         delivery.expect("received").queue
     };
