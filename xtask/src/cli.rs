@@ -27,9 +27,9 @@ pub(crate) enum Command {
     ///
     /// Leaves in target/understudy: understudy.elf (the hypervisor with symbols), rtos.elf and
     /// probes.elf (the guests), board.bin (the board's description as the hypervisor reads it),
-    /// understudy.iso, which boots from CD or USB stick, and, for boards that name @linux or
-    /// @initramfs, linux/ with a kernel and an initial file system made of the distribution's
-    /// packages. The built hypervisor is checked: no instruction in it may touch vector or
+    /// understudy.iso, which boots from CD or USB stick, and, for boards that name @linux,
+    /// @linux-generic or their file systems, linux/ and linux-generic/ with a kernel and an initial
+    /// file system made of the distribution's packages. The built hypervisor is checked: no instruction in it may touch vector or
     /// floating-point registers, and no memory may be both writable and executable.
     Build(BuildOptions),
     /// Boot a board in an emulator and be its console.

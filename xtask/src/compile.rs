@@ -1,7 +1,7 @@
 //! Builds the programs: the hypervisor and the guests of this project.
 
 use crate::elf::Image;
-use crate::linux;
+use crate::linux::Linux;
 use crate::paths;
 use crate::progress;
 use crate::simd;
@@ -23,6 +23,8 @@ pub(crate) struct Programs {
     probes: PathBuf,
     linux: PathBuf,
     initramfs: PathBuf,
+    linux_generic: PathBuf,
+    initramfs_generic: PathBuf,
     /// Whether packages may be fetched for what a board names.
     pub may_fetch: bool,
 }
@@ -36,8 +38,10 @@ impl Programs {
             stripped: output.join("boot/understudy.elf"),
             rtos: output.join("rtos.elf"),
             probes: output.join("probes.elf"),
-            linux: linux::kernel(),
-            initramfs: linux::initramfs(),
+            linux: Linux::Cloud.kernel(),
+            initramfs: Linux::Cloud.initramfs(),
+            linux_generic: Linux::Generic.kernel(),
+            initramfs_generic: Linux::Generic.initramfs(),
             may_fetch: true,
         }
     }
@@ -70,6 +74,8 @@ impl Programs {
             BuiltImage::Probes => &self.probes,
             BuiltImage::Linux => &self.linux,
             BuiltImage::Initramfs => &self.initramfs,
+            BuiltImage::LinuxGeneric => &self.linux_generic,
+            BuiltImage::InitramfsGeneric => &self.initramfs_generic,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The bootable CD image of one board: GRUB, the hypervisor, the board's description, its files.
 
 use crate::compile::Programs;
-use crate::linux;
+use crate::linux::Linux;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use config::Board;
@@ -48,9 +48,18 @@ impl LoadedBoard {
         programs: &Programs,
     ) -> Result<Self> {
         let (board, sources) = parse(text, name)?;
-        let linux = [BuiltImage::Linux, BuiltImage::Initramfs].map(Origin::Built);
-        if sources.iter().any(|source| linux.contains(&source.origin)) {
-            linux::prepare(programs.may_fetch)?;
+        for (linux, kernel, initramfs) in [
+            (Linux::Cloud, BuiltImage::Linux, BuiltImage::Initramfs),
+            (
+                Linux::Generic,
+                BuiltImage::LinuxGeneric,
+                BuiltImage::InitramfsGeneric,
+            ),
+        ] {
+            let made = [kernel, initramfs].map(Origin::Built);
+            if sources.iter().any(|source| made.contains(&source.origin)) {
+                linux.prepare(programs.may_fetch)?;
+            }
         }
         let mut modules = Vec::new();
         let mut errors = Vec::new();

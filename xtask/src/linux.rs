@@ -1,8 +1,8 @@
 //! The Linux guest: a distribution's kernel with an initial file system of our own.
 //!
 //! guests/linux holds the recipe, the first program and programs of our own. What comes of them lies in
-//! `linux/` of the output folder and stays until one of them changes; remove that folder and `packages/`
-//! to take newer packages.
+//! `linux/` and `linux-generic/` of the output folder and stays until one of them changes; remove those
+//! folders and `packages/` to take newer packages.
 
 use crate::cpio::Archive;
 use crate::packages;
@@ -29,18 +29,34 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The package of our programs, and the file that it makes.
 const PROGRAMS: (&str, &str) = ("linux-programs", "lab");
 /// To be changed with what this module makes of the same recipe.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
-/// One preparation at a time, and only one in a run of this tool: whether it is done.
-static PREPARED: Mutex<bool> = Mutex::new(false);
+/// One preparation at a time, and only one of each in a run of this tool: those that are done.
+static PREPARED: Mutex<Vec<Linux>> = Mutex::new(Vec::new());
+
+/// Which of the distribution's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linux {
+    /// The one for virtual machines, which knows few devices.
+    Cloud,
+    /// The one for real hardware.
+    Generic,
+}
 
 /// guests/linux/recipe.toml.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
-    kernel: Kernel,
+    kernels: Kernels,
     userland: Userland,
     programs: Programs,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kernels {
+    cloud: Kernel,
+    generic: Kernel,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,59 +84,96 @@ struct Programs {
     names: Vec<String>,
 }
 
-fn folder() -> PathBuf {
-    paths::output().join("linux")
-}
-
-/// Where the kernel is once it is prepared.
-pub(crate) fn kernel() -> PathBuf {
-    folder().join("vmlinuz")
-}
-
-/// Where the initial file system is once it is prepared.
-pub(crate) fn initramfs() -> PathBuf {
-    folder().join("initramfs.cpio.gz")
-}
-
-/// Makes the kernel and the initial file system, unless they are there already.
-///
-/// # Errors
-///
-/// Where a package cannot be fetched or lacks what the recipe takes from it, or our programs do not
-/// compile.
-pub(crate) fn prepare(may_fetch: bool) -> Result<()> {
-    let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*prepared {
-        make_unless_there(may_fetch)?;
-        *prepared = true;
+impl Linux {
+    fn folder(self) -> PathBuf {
+        paths::output().join(match self {
+            Self::Cloud => "linux",
+            Self::Generic => "linux-generic",
+        })
     }
-    Ok(())
-}
 
-fn make_unless_there(may_fetch: bool) -> Result<()> {
-    let sources = paths::root().join("guests/linux");
-    let recipe_file = sources.join("recipe.toml");
-    let text = fs::read_to_string(&recipe_file)
-        .with_context(|| format!("cannot read {}", recipe_file.display()))?;
-    let init = paths::read(&sources.join("init"))?;
-    let programs = compile()?;
-    let mut hasher = DefaultHasher::new();
-    (FORMAT, &text, &init, &programs).hash(&mut hasher);
-    let key = format!("{:016x}\n", hasher.finish());
-    let key_file = folder().join("key");
-    if kernel().is_file()
-        && initramfs().is_file()
-        && fs::read_to_string(&key_file).is_ok_and(|old| old == key)
-    {
-        return Ok(());
+    /// Where the kernel is once it is prepared.
+    pub(crate) fn kernel(self) -> PathBuf {
+        self.folder().join("vmlinuz")
     }
-    let recipe: Recipe = toml::from_str(&text)
-        .with_context(|| format!("{} is wrong", paths::shown(&recipe_file)))?;
-    progress::step("Make the Linux guest", || {
-        paths::fresh_folder(&folder())?;
-        make(&recipe, &init, &programs, may_fetch)?;
-        paths::write(&key_file, &key)
-    })
+
+    /// Where the initial file system is once it is prepared.
+    pub(crate) fn initramfs(self) -> PathBuf {
+        self.folder().join("initramfs.cpio.gz")
+    }
+
+    /// Makes the kernel and the initial file system, unless they are there already.
+    ///
+    /// # Errors
+    ///
+    /// Where a package cannot be fetched or lacks what the recipe takes from it, or our programs do not
+    /// compile.
+    pub(crate) fn prepare(self, may_fetch: bool) -> Result<()> {
+        let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !prepared.contains(&self) {
+            self.make_unless_there(may_fetch)?;
+            prepared.push(self);
+        }
+        Ok(())
+    }
+
+    fn make_unless_there(self, may_fetch: bool) -> Result<()> {
+        let sources = paths::root().join("guests/linux");
+        let recipe_file = sources.join("recipe.toml");
+        let text = fs::read_to_string(&recipe_file)
+            .with_context(|| format!("cannot read {}", recipe_file.display()))?;
+        let init = paths::read(&sources.join("init"))?;
+        let programs = compile()?;
+        let mut hasher = DefaultHasher::new();
+        (FORMAT, &text, &init, &programs).hash(&mut hasher);
+        let key = format!("{:016x}\n", hasher.finish());
+        let key_file = self.folder().join("key");
+        if self.kernel().is_file()
+            && self.initramfs().is_file()
+            && fs::read_to_string(&key_file).is_ok_and(|old| old == key)
+        {
+            return Ok(());
+        }
+        let recipe: Recipe = toml::from_str(&text)
+            .with_context(|| format!("{} is wrong", paths::shown(&recipe_file)))?;
+        progress::step("Make the Linux guest", || {
+            paths::fresh_folder(&self.folder())?;
+            self.make(&recipe, &init, &programs, may_fetch)?;
+            paths::write(&key_file, &key)
+        })
+    }
+
+    fn make(self, recipe: &Recipe, init: &[u8], programs: &[u8], may_fetch: bool) -> Result<()> {
+        let Recipe {
+            kernels,
+            userland,
+            programs: Programs { names },
+        } = recipe;
+        let kernel = match self {
+            Self::Cloud => &kernels.cloud,
+            Self::Generic => &kernels.generic,
+        };
+        let package = packages::dependency(&kernel.package, &kernel.start, ARCHITECTURE)?;
+        let version = package.trim_start_matches(kernel.start.as_str());
+        let tree = packages::unpacked(&package, ARCHITECTURE, may_fetch)?;
+        paths::write(
+            &self.kernel(),
+            paths::read(&tree.join(format!("boot/vmlinuz-{version}")))?,
+        )?;
+        let modules = Modules::find(&tree.join("lib/modules").join(version))?;
+        let modules = modules
+            .with_dependencies(&kernel.modules)
+            .with_context(|| format!("the package {package} is not as the recipe says"))?;
+        let tree = packages::unpacked(&userland.package, ARCHITECTURE, may_fetch)?;
+        let busybox = paths::read(&tree.join(&userland.program))?;
+        let archive = gzip(&file_system(init, &busybox, (programs, names), &modules)?)?;
+        progress::note(&format!(
+            "Linux {version} with {} modules; initial file system of {} KiB",
+            modules.len(),
+            archive.len().div_ceil(1024)
+        ));
+        paths::write(&self.initramfs(), archive)
+    }
 }
 
 /// Compiles our programs with the compiler of this tool, statically, and returns their one file.
@@ -143,34 +196,6 @@ fn compile() -> Result<Vec<u8>> {
         bail!("{package} does not compile for {TARGET}; the compiler's messages are above");
     }
     paths::read(&output.join(TARGET).join("release").join(file))
-}
-
-fn make(recipe: &Recipe, init: &[u8], programs: &[u8], may_fetch: bool) -> Result<()> {
-    let Recipe {
-        kernel,
-        userland,
-        programs: Programs { names },
-    } = recipe;
-    let package = packages::dependency(&kernel.package, &kernel.start, ARCHITECTURE)?;
-    let version = package.trim_start_matches(kernel.start.as_str());
-    let tree = packages::unpacked(&package, ARCHITECTURE, may_fetch)?;
-    paths::write(
-        &self::kernel(),
-        paths::read(&tree.join(format!("boot/vmlinuz-{version}")))?,
-    )?;
-    let modules = Modules::find(&tree.join("lib/modules").join(version))?;
-    let modules = modules
-        .with_dependencies(&kernel.modules)
-        .with_context(|| format!("the package {package} is not as the recipe says"))?;
-    let tree = packages::unpacked(&userland.package, ARCHITECTURE, may_fetch)?;
-    let busybox = paths::read(&tree.join(&userland.program))?;
-    let archive = gzip(&file_system(init, &busybox, (programs, names), &modules)?)?;
-    progress::note(&format!(
-        "Linux {version} with {} modules; initial file system of {} KiB",
-        modules.len(),
-        archive.len().div_ceil(1024)
-    ));
-    paths::write(&initramfs(), archive)
 }
 
 /// The initial file system. Modules lie in lib/modules, where `order` names them in load order.
@@ -384,7 +409,9 @@ mod tests {
     fn the_recipe_of_the_project_can_be_read() {
         let file = paths::root().join("guests/linux/recipe.toml");
         let recipe: Recipe = toml::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-        assert!(recipe.kernel.package.starts_with(&recipe.kernel.start));
+        for kernel in [&recipe.kernels.cloud, &recipe.kernels.generic] {
+            assert!(kernel.package.starts_with(&kernel.start));
+        }
         assert!(recipe.userland.program.is_relative());
     }
 }

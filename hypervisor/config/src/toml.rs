@@ -9,7 +9,7 @@
 //! [[guest]]
 //! name = "rtos"
 //! image = "@rtos"                 # made by the build tool; or a path beside this file
-//! format = "multiboot"            # the default; or "linux", the default for "@linux"
+//! format = "multiboot"            # the default; or "linux", the default for "@linux" and "@linux-generic"
 //! memory = "16M"
 //! cpu = 1                         # or one for each of several vCPUs: [0, 2]
 //! priority = 100                  # the default; the higher number runs first
@@ -116,11 +116,22 @@ pub enum BuiltImage {
     Linux,
     /// `@initramfs`: the Linux guest's initial file system, a module for `@linux`.
     Initramfs,
+    /// `@linux-generic`: the distribution's kernel for real hardware, which drives old cards, too.
+    LinuxGeneric,
+    /// `@initramfs-generic`: the same file system with that kernel's modules, a module for `@linux-generic`.
+    InitramfsGeneric,
 }
 
 impl BuiltImage {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rtos, Self::Probes, Self::Linux, Self::Initramfs];
+    pub const ALL: [Self; 6] = [
+        Self::Rtos,
+        Self::Probes,
+        Self::Linux,
+        Self::Initramfs,
+        Self::LinuxGeneric,
+        Self::InitramfsGeneric,
+    ];
     /// Those that are programs of this project.
     pub const PROGRAMS: [Self; 2] = [Self::Rtos, Self::Probes];
 
@@ -132,6 +143,8 @@ impl BuiltImage {
             Self::Probes => "probes",
             Self::Linux => "linux",
             Self::Initramfs => "initramfs",
+            Self::LinuxGeneric => "linux-generic",
+            Self::InitramfsGeneric => "initramfs-generic",
         }
     }
 }
@@ -492,7 +505,7 @@ impl File<'_, '_> {
     fn usual_format(&self, image: u16) -> ImageFormat {
         let source = self.sources.get(usize::from(image));
         match source.map(|source| &source.origin) {
-            Some(Origin::Built(BuiltImage::Linux)) => ImageFormat::Linux,
+            Some(Origin::Built(BuiltImage::Linux | BuiltImage::LinuxGeneric)) => ImageFormat::Linux,
             _ => ImageFormat::Multiboot,
         }
     }

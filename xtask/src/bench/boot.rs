@@ -14,7 +14,7 @@ use super::{LIMIT, Workshop, native, statistics_of};
 use crate::cli::BenchOptions;
 use crate::emulator::console::Echo;
 use crate::emulator::{Emulator, Machine, Watch, bochs};
-use crate::linux;
+use crate::linux::Linux;
 use crate::paths;
 use crate::progress;
 use anyhow::{Context, Result};
@@ -46,7 +46,7 @@ struct Figures {
 /// Where one of them does not get there.
 pub(crate) fn boot(options: &BenchOptions) -> Result<ExitCode> {
     let workshop = Workshop::open(options)?;
-    linux::prepare(!options.no_install)?;
+    Linux::Cloud.prepare(!options.no_install)?;
     let khz = bochs::IPS / 1000;
     let command_line = format!("console=ttyS0 quiet tsc_early_khz={khz} rdinit=/bin/bootmark");
     let native = progress::step("Boot Linux natively", || natively(&workshop, &command_line))?;
@@ -66,8 +66,8 @@ pub(crate) fn boot(options: &BenchOptions) -> Result<ExitCode> {
 /// Ticks from the kernel's first instruction to the first program.
 fn natively(workshop: &Workshop, command_line: &str) -> Result<u64> {
     let folder = workshop.folder("native");
-    let kernel = paths::read(&linux::kernel())?;
-    let initrd = paths::read(&linux::initramfs())?;
+    let kernel = paths::read(&Linux::Cloud.kernel())?;
+    let initrd = paths::read(&Linux::Cloud.initramfs())?;
     let mut setup = native::machine(&folder, &kernel, &initrd, command_line, MEGABYTES)?;
     setup.watch = native::watch_entry(&kernel)?;
     let logs = folder.join("run");

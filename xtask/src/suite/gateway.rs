@@ -6,7 +6,7 @@ use super::lab::{Lab, Session};
 use crate::bench::native;
 use crate::client::{Client, Retry, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace};
-use crate::linux;
+use crate::linux::Linux;
 use crate::paths;
 use crate::wire::{Action, Share, Target, Wire};
 use anyhow::{Context, Result, ensure};
@@ -64,9 +64,9 @@ fn gateway(lab: &Lab) -> Result<()> {
 }
 
 fn boot(lab: &Lab, wire: &Wire) -> Result<Session> {
-    linux::prepare(lab.may_install)?;
-    let kernel = paths::read(&linux::kernel())?;
-    let initrd = paths::read(&linux::initramfs())?;
+    Linux::Cloud.prepare(lab.may_install)?;
+    let kernel = paths::read(&Linux::Cloud.kernel())?;
+    let initrd = paths::read(&Linux::Cloud.initramfs())?;
     let line = format!(
         "console=ttyS0 quiet net={LINUX}/24 gateway_to=\"{} 80 101\"",
         EXCHANGE.address
