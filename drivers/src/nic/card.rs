@@ -67,7 +67,7 @@ impl<R: Registers> Card<R> {
         }
         // Whatever the firmware had it do ends here.
         let silent = function.command() - Command::BUS_MASTER;
-        function.set_command(silent | Command::MEMORY | Command::IO);
+        function.set_command(silent | Command::MEMORY);
         if is_gone(&registers) {
             return Err(OpenError::NoAnswer);
         }

@@ -337,6 +337,11 @@ impl Mmio {
         }
     }
 
+    /// Whether a reset takes I/O ports.
+    pub(super) fn has_ports(&self) -> bool {
+        self.reset_ports.is_some()
+    }
+
     fn at(&self, register: Register) -> *mut u32 {
         debug_assert!(u64::from(register.0) < REGISTER_BYTES && register.0.is_multiple_of(4));
         // SAFETY: registers in this file are within the range that `new` was given.
