@@ -48,7 +48,7 @@ const fn frame_max(jumbo: bool) -> usize {
 
 /// A network card. Any processor may call any method at any time: the receiving and the transmitting half have a lock each.
 /// No method waits longer than another processor's `take` or `fill` does, but [`Nic::watch`] where it has to reset the card,
-/// and [`Nic::stop`].
+/// [`Nic::statistics`] meanwhile, and [`Nic::stop`].
 pub trait Nic: Send + Sync {
     /// Which card it is.
     fn model(&self) -> Model;
@@ -255,7 +255,7 @@ pub struct Filter<'a> {
 /// What [`Nic::watch`] saw and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
-    /// The link, if it changed.
+    /// The link, if it is another than the last time; at first it is taken to be down.
     pub link: Option<Link>,
     /// What went wrong; the card was reset, if it was still there.
     pub fault: Option<Fault>,
@@ -363,3 +363,6 @@ impl fmt::Display for OpenError {
 }
 
 impl core::error::Error for OpenError {}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 use super::descriptors::Format;
 use super::filter::Table;
 use super::receive::{Found, Receiver};
-use super::registers::{InterruptCauses, Layout, Registers, Status};
+use super::registers::{
+    CAUSE_SET, CAUSES, InterruptCauses, MASK_CLEAR, MASK_SET, Registers, Status,
+};
 use super::transmit::Transmitter;
 use super::{
     Causes, Checksum, Delivery, Fault, Filter, Link, Model, Nic, OpenError, OpenOptions, RING,
@@ -24,7 +26,6 @@ pub(super) struct Card<R: Registers> {
     registers: R,
     function: Function,
     model: Model,
-    layout: Layout,
     mac: [u8; 6],
     jumbo: bool,
     receiver: Mutex<Receiver>,
@@ -64,17 +65,16 @@ impl<R: Registers> Card<R> {
         if memory.length() < dma_bytes(options.jumbo) {
             return Err(OpenError::Memory);
         }
-        let layout = Layout::of(model);
         // Whatever the firmware had it do ends here.
         let silent = function.command() - Command::BUS_MASTER;
-        function.set_command(silent | Command::MEMORY | Command::IO);
+        function.set_command(silent | Command::MEMORY);
         if is_gone(&registers) {
             return Err(OpenError::NoAnswer);
         }
         if model == Model::I82574l {
             function.forbid_link_power_states();
         }
-        hardware::reset(&registers, &layout, model)?;
+        hardware::reset(&registers, model)?;
         let mac = identity::mac(&registers, model)?;
         match options.delivery {
             Delivery::Pin => function.enable_pin(),
@@ -89,7 +89,6 @@ impl<R: Registers> Card<R> {
             registers,
             function,
             model,
-            layout,
             mac,
             jumbo: options.jumbo,
             receiver: Mutex::new(receiver),
@@ -122,15 +121,15 @@ impl<R: Registers> Card<R> {
         let filter = self.filter.lock();
         filter.write(registers);
         let mut receiver = self.receiver.lock();
-        receiver.start(registers, &self.layout);
-        self.transmitter.lock().start(registers, &self.layout);
-        hardware::enable_queues(registers, &self.layout, self.model, receiver.buffer_bytes())?;
-        receiver.give(registers, &self.layout);
+        receiver.start(registers);
+        self.transmitter.lock().start(registers);
+        hardware::enable_queues(registers, self.model, receiver.buffer_bytes())?;
+        receiver.give(registers);
         hardware::enable_transmitter(registers);
         registers.set(hardware::receive_control(self.model, self.jumbo) | filter.flags());
         self.room_wanted.store(false, Ordering::SeqCst);
         self.ready.store(true, Ordering::SeqCst);
-        registers.write(self.layout.mask_set, hardware::UNMASKED.bits());
+        registers.write(MASK_SET, hardware::UNMASKED.bits());
         self.notice_link();
         if self.stopped.load(Ordering::SeqCst) {
             self.silence();
@@ -145,13 +144,13 @@ impl<R: Registers> Card<R> {
         // Whoever is in there leaves; whoever comes later finds it not ready.
         drop(self.receiver.lock());
         drop(self.transmitter.lock());
-        hardware::reset(&self.registers, &self.layout, self.model)?;
+        hardware::reset(&self.registers, self.model)?;
         self.run()
     }
 
     fn silence(&self) {
         self.ready.store(false, Ordering::SeqCst);
-        hardware::silence(&self.registers, &self.layout, self.model);
+        hardware::silence(&self.registers, self.model);
         let command = self.function.command() - Command::BUS_MASTER;
         self.function
             .set_command(command | Command::INTERRUPT_DISABLE);
@@ -287,7 +286,7 @@ impl<R: Registers> Nic for Card<R> {
 
     fn handle_interrupt(&self) -> Causes {
         let mut causes = Causes::empty();
-        let raw = self.registers.read(self.layout.causes);
+        let raw = self.registers.read(CAUSES);
         if raw == u32::MAX {
             return causes;
         }
@@ -312,7 +311,7 @@ impl<R: Registers> Nic for Card<R> {
             }
         }
         if !mask.is_empty() {
-            self.registers.write(self.layout.mask_clear, mask.bits());
+            self.registers.write(MASK_CLEAR, mask.bits());
         }
         causes
     }
@@ -323,14 +322,14 @@ impl<R: Registers> Nic for Card<R> {
             return false;
         }
         let receive = InterruptCauses::ANY_RECEIVE.bits();
-        self.registers.write(self.layout.mask_set, receive);
+        self.registers.write(MASK_SET, receive);
         receiver.is_waiting()
     }
 
     fn receive(&self, take: &mut dyn FnMut(Received<'_>)) -> bool {
         let mut receiver = self.receiver.lock();
         while self.is_ready() {
-            match receiver.receive(&self.registers, &self.layout, take) {
+            match receiver.receive(&self.registers, take) {
                 Found::Frame => return true,
                 Found::Nothing => return false,
                 Found::Damaged => {}
@@ -350,18 +349,11 @@ impl<R: Registers> Nic for Card<R> {
         if !self.is_ready() || self.link() == Link::Down {
             return Err(TransmitError::Down);
         }
-        let result = transmitter.transmit(
-            &self.registers,
-            &self.layout,
-            length,
-            checksum,
-            reserve,
-            fill,
-        );
+        let result = transmitter.transmit(&self.registers, length, checksum, reserve, fill);
         let full = result == Err(TransmitError::Full);
         if full && !self.room_wanted.swap(true, Ordering::SeqCst) {
             let transmitted = InterruptCauses::TRANSMITTED.bits();
-            self.registers.write(self.layout.mask_set, transmitted);
+            self.registers.write(MASK_SET, transmitted);
         }
         result
     }
@@ -430,7 +422,7 @@ impl<R: Registers> Nic for Card<R> {
 
     fn raise_test_interrupt(&self) {
         let cause = InterruptCauses::LINK_CHANGED.bits();
-        self.registers.write(self.layout.cause_set, cause);
+        self.registers.write(CAUSE_SET, cause);
     }
 }
 

@@ -1,13 +1,13 @@
 //! What a card counts. Its counters are cleared by being read, so they are added up here.
 
 use super::Statistics;
-use super::registers::{Registers, counter};
+use super::registers::{Register, Registers, counter};
 
 /// Adds a card's counters to `totals`.
 pub(super) fn collect(registers: &impl Registers, totals: &mut Statistics) {
     let count = |register| u64::from(registers.read(register));
     // The low half is to be read first: reading the high one clears both.
-    let wide = |low: super::registers::Register| {
+    let wide = |low: Register| {
         let low_half = count(low);
         low_half | count(low.nth(1)) << 32
     };
@@ -18,7 +18,7 @@ pub(super) fn collect(registers: &impl Registers, totals: &mut Statistics) {
     totals.missed += count(counter::MISSED);
     totals.no_buffer += count(counter::NO_BUFFER);
     totals.crc_errors += count(counter::CRC_ERRORS);
-    totals.symbol_errors += count(counter::ALIGNMENT_ERRORS) + count(counter::SYMBOL_ERRORS);
+    totals.symbol_errors += count(counter::ALIGNMENT_ERRORS) + count(counter::RECEIVE_ERRORS);
     totals.length_errors += count(counter::LENGTH_ERRORS)
         + count(counter::UNDERSIZED)
         + count(counter::FRAGMENTS)

@@ -33,6 +33,7 @@ pub struct Candidate {
     function: Function,
     model: Model,
     registers: Range<u64>,
+    reset_ports: Option<u16>,
 }
 
 impl Candidate {
@@ -40,20 +41,30 @@ impl Candidate {
     #[must_use]
     pub fn recognise(function: &Function) -> Option<Self> {
         let model = Model::with_numbers(function.vendor(), function.device())?;
-        match function.bar(0) {
-            Some(Bar::Memory(range)) if range.end - range.start >= REGISTER_BYTES => Some(Self {
-                function: function.clone(),
-                model,
-                registers: range.start..range.start + REGISTER_BYTES,
-            }),
-            _ => {
-                log::warn!(
-                    "{model} at {}: the firmware gave it no addresses",
-                    function.address()
-                );
-                None
+        let mut registers = None;
+        let mut ports = None;
+        for (index, bar) in function.bars() {
+            match bar {
+                Bar::Memory(range) if index == 0 => registers = Some(range),
+                Bar::Io(range) => ports = u16::try_from(range.start).ok(),
+                Bar::Memory(_) => {}
             }
         }
+        let registers = registers.filter(|range| range.end - range.start >= REGISTER_BYTES);
+        let Some(Range { start, .. }) = registers else {
+            log::warn!(
+                "{model} at {}: the firmware gave it no addresses",
+                function.address()
+            );
+            return None;
+        };
+        Some(Self {
+            function: function.clone(),
+            model,
+            registers: start..start + REGISTER_BYTES,
+            // This one may not answer when it is reset by its registers in memory.
+            reset_ports: ports.filter(|_| model == Model::I82540em),
+        })
     }
 
     /// Which card it is.
@@ -84,16 +95,8 @@ impl Candidate {
     ///
     /// [`OpenError`] if it does not tell.
     pub unsafe fn attach(self, registers: NonNull<u8>, tsc_hz: u64) -> Result<Found, OpenError> {
-        let reset_ports = match self.model {
-            // This one may not answer when it is reset by its registers in memory.
-            Model::I82540em => (1..6).find_map(|index| match self.function.bar(index)? {
-                Bar::Io(ports) => u16::try_from(ports.start).ok(),
-                Bar::Memory(_) => None,
-            }),
-            _ => None,
-        };
         // SAFETY: passed on to the caller; the ports are the card's own.
-        let registers = unsafe { Mmio::new(registers, reset_ports, tsc_hz) };
+        let registers = unsafe { Mmio::new(registers, self.reset_ports, tsc_hz) };
         let command = self.function.command();
         self.function.set_command(command | Command::MEMORY);
         let mac = if is_gone(&registers) {
@@ -163,6 +166,9 @@ impl Found {
             registers,
             ..
         } = self;
+        if registers.has_ports() {
+            function.set_command(function.command() | Command::IO);
+        }
         Ok(Box::new(Card::open(
             registers, function, model, memory, options,
         )?))

@@ -1,11 +1,11 @@
 //! Bringing a card up and down (8254x chapter 14; 82574 section 4.6; 82576 section 4.5).
 
 use super::registers::{
-    Control, EepromControl, ExtendedControl, INTERRUPT_VECTORS, InterruptCauses, LONG_PACKET_MAX,
-    Layout, PACKET_BUFFER, PCIE_CONTROL, PCIE_CONTROL_2, Queue, QueueControl,
-    RECEIVE_ABSOLUTE_DELAY, RECEIVE_DELAY, ReceiveChecksum, ReceiveControl, Registers, Status,
-    THROTTLING, TRANSMIT_ARBITRATION, TRANSMIT_DELAY, TRANSMIT_GAP, TransmitControl,
-    VECTOR_THROTTLING,
+    CAUSES, Control, EepromControl, ExtendedControl, INTERRUPT_VECTORS, InterruptCauses,
+    LONG_PACKET_MAX, MASK_CLEAR, PACKET_BUFFER, PCIE_CONTROL, PCIE_CONTROL_2, Queue, QueueControl,
+    RECEIVE_ABSOLUTE_DELAY, RECEIVE_DELAY, ReceiveChecksum, ReceiveControl, Registers,
+    SPLIT_RECEIVE, Status, THROTTLING, TRANSMIT_ARBITRATION, TRANSMIT_DELAY, TRANSMIT_GAP,
+    TransmitControl, VECTOR_THROTTLING, receive_queue, transmit_queue,
 };
 use super::{Model, OpenError, ownership, phy};
 
@@ -19,8 +19,8 @@ pub(super) const UNMASKED: InterruptCauses =
     InterruptCauses::ANY_RECEIVE.union(InterruptCauses::LINK_CHANGED);
 
 /// Ends all activity: no interrupt, no access to memory after this.
-pub(super) fn silence(registers: &impl Registers, layout: &Layout, model: Model) {
-    registers.write(layout.mask_clear, u32::MAX);
+pub(super) fn silence(registers: &impl Registers, model: Model) {
+    registers.write(MASK_CLEAR, u32::MAX);
     if model.is_express() {
         registers.set(registers.get::<Control>() | Control::MASTER_DISABLE);
     }
@@ -35,12 +35,8 @@ pub(super) fn silence(registers: &impl Registers, layout: &Layout, model: Model)
 }
 
 /// Resets a card, and waits until it has read its configuration again.
-pub(super) fn reset(
-    registers: &impl Registers,
-    layout: &Layout,
-    model: Model,
-) -> Result<(), OpenError> {
-    silence(registers, layout, model);
+pub(super) fn reset(registers: &impl Registers, model: Model) -> Result<(), OpenError> {
+    silence(registers, model);
     // What is on the wire ends.
     registers.wait(10_000);
     // The reset leaves the PHY to firmware, which may be about to use it.
@@ -72,8 +68,8 @@ pub(super) fn reset(
         // It goes on to set its PHY up, and does not say when it is through.
         registers.wait(25_000);
     }
-    registers.write(layout.mask_clear, u32::MAX);
-    registers.read(layout.causes);
+    registers.write(MASK_CLEAR, u32::MAX);
+    registers.read(CAUSES);
     Ok(())
 }
 
@@ -115,7 +111,7 @@ pub(super) fn prepare(registers: &impl Registers, model: Model, jumbo: bool) {
         }
     }
     registers.set(ReceiveChecksum::IP | ReceiveChecksum::TCP_UDP);
-    phy::wake(registers, model);
+    phy::connect(registers, model);
 }
 
 /// What the 8254x and the 82574 have in common.
@@ -146,14 +142,13 @@ fn avoid_errata(registers: &impl Registers) {
 /// Lets both queues run, where they must be told so. Their rings are set; receiving has no buffer yet.
 pub(super) fn enable_queues(
     registers: &impl Registers,
-    layout: &Layout,
     model: Model,
     buffer_bytes: usize,
 ) -> Result<(), OpenError> {
     /// One buffer for a frame, in the advanced format.
     const ONE_BUFFER: u32 = 0b001 << 25;
-    let receive = layout.receive(Queue::Control);
-    let transmit = layout.transmit(Queue::Control);
+    let receive = receive_queue(Queue::Control);
+    let transmit = transmit_queue(Queue::Control);
     match model {
         Model::I82540em | Model::I82574l => {
             let mut control = QueueControl::PREFETCH_31
@@ -167,7 +162,7 @@ pub(super) fn enable_queues(
         }
         Model::I82576 | Model::I210 | Model::I350 => {
             let kilobytes = buffer_bytes as u32 / 1024;
-            registers.write(layout.split_receive(), kilobytes | ONE_BUFFER);
+            registers.write(SPLIT_RECEIVE, kilobytes | ONE_BUFFER);
             let common =
                 QueueControl::PREFETCH_8 | QueueControl::WRITE_BACK_1 | QueueControl::ENABLE;
             for (register, host) in [

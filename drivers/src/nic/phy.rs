@@ -2,27 +2,29 @@
 
 use super::Model;
 use super::ownership::{self, Resource};
-use super::registers::{MDI_CONTROL, Registers};
+use super::registers::{MDI_CONTROL, Registers, Status};
 
 /// The control register (IEEE 802.3, 22.2.4.1).
 const CONTROL: u32 = 0;
 const POWER_DOWN: u16 = 1 << 11;
+const NEGOTIATE: u16 = 1 << 12;
 const RESTART_NEGOTIATION: u16 = 1 << 9;
 
 const READY: u32 = 1 << 28;
 const ERROR: u32 = 1 << 30;
 
-/// Wakes a PHY that a former system has put to sleep; one that is awake, and may have a link, is left alone.
-pub(super) fn wake(registers: &impl Registers, model: Model) {
-    let woken = ownership::with(registers, model, Resource::Phy, |registers| {
+/// Lets a PHY agree on a link, and wakes it where a former system has put it to sleep. One that has a link is left alone: to
+/// agree anew takes seconds.
+pub(super) fn connect(registers: &impl Registers, model: Model) {
+    if registers.get::<Status>().contains(Status::LINK_UP) {
+        return;
+    }
+    let done = ownership::with(registers, model, Resource::Phy, |registers| {
         let control = read(registers, CONTROL)?;
-        if control & POWER_DOWN != 0 {
-            let awake = control & !POWER_DOWN | RESTART_NEGOTIATION;
-            write(registers, CONTROL, awake)?;
-        }
-        Some(())
+        let awake = control & !POWER_DOWN | NEGOTIATE | RESTART_NEGOTIATION;
+        write(registers, CONTROL, awake)
     });
-    match woken {
+    match done {
         Ok(Some(())) => {}
         Ok(None) => log::warn!("{model}: its PHY does not answer"),
         Err(error) => log::warn!("{model}: its PHY cannot be had: {error}"),

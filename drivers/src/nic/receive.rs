@@ -1,7 +1,7 @@
 //! The receiving half: a ring of descriptors, each with a buffer for a whole frame.
 
 use super::descriptors::{DESCRIPTOR_BYTES, Format};
-use super::registers::{Layout, Queue, Registers};
+use super::registers::{Queue, Register, Registers, receive_queue};
 use super::{RING, Received};
 use crate::dma::Dma;
 use core::sync::atomic::{Ordering, fence};
@@ -58,7 +58,7 @@ impl Receiver {
 
     /// Makes every buffer the card's and tells the card where the ring is. The card must be idle; it has the ring when
     /// [`Receiver::give`] was called and it is enabled.
-    pub(super) fn start(&mut self, registers: &impl Registers, layout: &Layout) {
+    pub(super) fn start(&mut self, registers: &impl Registers) {
         for index in 0..RING {
             self.prepare(index);
         }
@@ -66,7 +66,7 @@ impl Receiver {
         // All but one: a full ring would look empty.
         self.kept = RING - 1;
         self.continued = false;
-        set_ring(registers, &self.ring, |part| layout.receive(part));
+        set_ring(registers, &self.ring, receive_queue);
     }
 
     fn prepare(&mut self, index: usize) {
@@ -80,12 +80,11 @@ impl Receiver {
     pub(super) fn receive(
         &mut self,
         registers: &impl Registers,
-        layout: &Layout,
         take: &mut dyn FnMut(Received<'_>),
     ) -> Found {
         let index = self.next;
         let Some(written) = self.format.written(self.ring.word(2 * index + 1)) else {
-            self.give(registers, layout);
+            self.give(registers);
             return Found::Nothing;
         };
         // The card writes the frame before the descriptor.
@@ -109,19 +108,19 @@ impl Receiver {
         self.next = (index + 1) % RING;
         self.kept += 1;
         if self.kept >= BATCH {
-            self.give(registers, layout);
+            self.give(registers);
         }
         found
     }
 
     /// Gives the card what was kept back.
-    pub(super) fn give(&mut self, registers: &impl Registers, layout: &Layout) {
+    pub(super) fn give(&mut self, registers: &impl Registers) {
         if self.kept != 0 {
             self.kept = 0;
             // The descriptors are complete before the card hears of them.
             fence(Ordering::Release);
             let tail = (self.next + RING - 1) % RING;
-            registers.write(layout.receive(Queue::Tail), tail as u32);
+            registers.write(receive_queue(Queue::Tail), tail as u32);
         }
     }
 
@@ -139,11 +138,7 @@ impl Receiver {
 }
 
 /// Tells a card where a ring is, with nothing in it.
-pub(super) fn set_ring(
-    registers: &impl Registers,
-    ring: &Dma,
-    at: impl Fn(Queue) -> super::registers::Register,
-) {
+pub(super) fn set_ring(registers: &impl Registers, ring: &Dma, at: impl Fn(Queue) -> Register) {
     let physical = ring.physical();
     registers.write(at(Queue::BaseLow), physical as u32);
     registers.write(at(Queue::BaseHigh), (physical >> 32) as u32);

@@ -2,7 +2,6 @@
 //! Manual* (8254x, chapter 13), the *82574 Datasheet* (chapter 10) and the *82576 Datasheet* (chapter 8); where nothing else is
 //! said they have it alike.
 
-use super::Model;
 use crate::tsc;
 use bitflags::{Flags, bitflags};
 use core::ptr::NonNull;
@@ -23,6 +22,11 @@ pub(super) const REGISTER_BYTES: u64 = 0x2_0000;
 
 pub(super) const EEPROM_READ: Register = Register(0x0014);
 pub(super) const MDI_CONTROL: Register = Register(0x0020);
+/// Causes of interrupts, cleared by being read.
+pub(super) const CAUSES: Register = Register(0x00C0);
+pub(super) const CAUSE_SET: Register = Register(0x00C8);
+pub(super) const MASK_SET: Register = Register(0x00D0);
+pub(super) const MASK_CLEAR: Register = Register(0x00D8);
 /// Interrupt throttling in units of 256 ns (8254x, 82574).
 pub(super) const THROTTLING: Register = Register(0x00C4);
 pub(super) const TRANSMIT_GAP: Register = Register(0x0410);
@@ -46,8 +50,8 @@ pub(super) const OWNERS: Register = Register(0x5B5C);
 pub(super) const INTERRUPT_VECTORS: Register = Register(0x1700);
 /// Interrupt throttling in microseconds, from bit 2 on (82576, section 8.8.12).
 pub(super) const VECTOR_THROTTLING: Register = Register(0x1680);
-/// Buffer sizes and descriptor format of a receive queue (82576, section 8.10.2), from the start of its registers on.
-pub(super) const SPLIT_RECEIVE: u32 = 0x0C;
+/// Buffer sizes and descriptor format of the receive queue (82576, section 8.10.2).
+pub(super) const SPLIT_RECEIVE: Register = Register(0x280C);
 
 /// Counters, each cleared by being read (8254x section 13.7).
 pub(super) mod counter {
@@ -55,7 +59,7 @@ pub(super) mod counter {
 
     pub(in crate::nic) const CRC_ERRORS: Register = Register(0x4000);
     pub(in crate::nic) const ALIGNMENT_ERRORS: Register = Register(0x4004);
-    pub(in crate::nic) const SYMBOL_ERRORS: Register = Register(0x400C);
+    pub(in crate::nic) const RECEIVE_ERRORS: Register = Register(0x400C);
     pub(in crate::nic) const MISSED: Register = Register(0x4010);
     pub(in crate::nic) const COLLISIONS: Register = Register(0x4028);
     pub(in crate::nic) const LENGTH_ERRORS: Register = Register(0x4040);
@@ -71,51 +75,15 @@ pub(super) mod counter {
     pub(in crate::nic) const JABBER: Register = Register(0x40B0);
 }
 
-/// Registers that are elsewhere from one generation to the next.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) causes: Register,
-    pub(super) cause_set: Register,
-    pub(super) mask_set: Register,
-    pub(super) mask_clear: Register,
-    receive_queue: Register,
-    transmit_queue: Register,
+/// The first receive queue's registers. The 82576 has them elsewhere too, as those of the first transmit queue and of
+/// interrupts.
+pub(super) const fn receive_queue(part: Queue) -> Register {
+    Register(0x2800 + part as u32)
 }
 
-impl Layout {
-    pub(super) const fn of(model: Model) -> Self {
-        match model {
-            Model::I82540em | Model::I82574l => Self {
-                causes: Register(0x00C0),
-                cause_set: Register(0x00C8),
-                mask_set: Register(0x00D0),
-                mask_clear: Register(0x00D8),
-                receive_queue: Register(0x2800),
-                transmit_queue: Register(0x3800),
-            },
-            Model::I82576 | Model::I210 | Model::I350 => Self {
-                causes: Register(0x1500),
-                cause_set: Register(0x1504),
-                mask_set: Register(0x1508),
-                mask_clear: Register(0x150C),
-                receive_queue: Register(0xC000),
-                transmit_queue: Register(0xE000),
-            },
-        }
-    }
-
-    pub(super) const fn receive(&self, part: Queue) -> Register {
-        Register(self.receive_queue.0 + part as u32)
-    }
-
-    pub(super) const fn transmit(&self, part: Queue) -> Register {
-        Register(self.transmit_queue.0 + part as u32)
-    }
-
-    /// See [`SPLIT_RECEIVE`].
-    pub(super) const fn split_receive(&self) -> Register {
-        Register(self.receive_queue.0 + SPLIT_RECEIVE)
-    }
+/// The first transmit queue's registers.
+pub(super) const fn transmit_queue(part: Queue) -> Register {
+    Register(0x3800 + part as u32)
 }
 
 /// Registers of a queue, from the start of its registers on.
@@ -367,6 +335,11 @@ impl Mmio {
             reset_ports,
             ticks_per_microsecond: tsc_hz.div_ceil(1_000_000),
         }
+    }
+
+    /// Whether a reset takes I/O ports.
+    pub(super) fn has_ports(&self) -> bool {
+        self.reset_ports.is_some()
     }
 
     fn at(&self, register: Register) -> *mut u32 {

@@ -2,7 +2,7 @@
 
 use super::descriptors::{Context, Format};
 use super::receive::set_ring;
-use super::registers::{Layout, Queue, Registers};
+use super::registers::{Queue, Registers, transmit_queue};
 use super::{Checksum, FRAME_MIN, RING, TransmitError};
 use crate::dma::Dma;
 use core::sync::atomic::{Ordering, fence};
@@ -53,20 +53,19 @@ impl Transmitter {
     }
 
     /// Empties the ring and tells the card where it is. The card must be idle.
-    pub(super) fn start(&mut self, registers: &impl Registers, layout: &Layout) {
+    pub(super) fn start(&mut self, registers: &impl Registers) {
         self.next = 0;
         self.oldest = 0;
         self.is_context = [false; RING];
         self.context = None;
         self.stood = None;
-        set_ring(registers, &self.ring, |part| layout.transmit(part));
+        set_ring(registers, &self.ring, transmit_queue);
     }
 
     /// See [`super::Nic::transmit`].
     pub(super) fn transmit(
         &mut self,
         registers: &impl Registers,
-        layout: &Layout,
         length: usize,
         checksum: Option<Checksum>,
         reserve: u16,
@@ -110,7 +109,7 @@ impl Transmitter {
         self.next = (slot + 1) % RING;
         // The descriptors and the frame are complete before the card hears of them.
         fence(Ordering::Release);
-        registers.write(layout.transmit(Queue::Tail), self.next as u32);
+        registers.write(transmit_queue(Queue::Tail), self.next as u32);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! One function on the bus: its header, its address ranges, its capabilities.
 
 use super::{Configuration, Message, PciAddress};
+use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::ops::Range;
 
@@ -148,37 +149,55 @@ impl Function {
         self.write(offset::COMMAND, u32::from(command.bits()));
     }
 
-    /// The address range with this index, 0 to 5; the second half of a 64-bit one has none. Decoding is off for a moment.
+    /// Its address ranges that have an address, each with its index. Decoding is off for a moment.
     #[must_use]
-    pub fn bar(&self, index: u8) -> Option<Bar> {
+    pub fn bars(&self) -> Vec<(u8, Bar)> {
+        const BRIDGE: u8 = 1;
+        let count = match self.header_type() & 0x7F {
+            0 => 6,
+            BRIDGE => 2,
+            _ => 0,
+        };
+        let command = self.command();
+        self.set_command(command - Command::IO - Command::MEMORY);
+        let mut bars = Vec::new();
+        let mut index = 0;
+        while index < count {
+            let (bar, registers) = self.read_bar(index, count);
+            bars.extend(bar.map(|bar| (index, bar)));
+            index += registers;
+        }
+        self.set_command(command);
+        bars
+    }
+
+    /// The address range with this index, and how many registers it takes.
+    fn read_bar(&self, index: u8, count: u8) -> (Option<Bar>, u8) {
         const IO: u32 = 1 << 0;
         const KIND: u32 = 0b11 << 1;
         const KIND_64: u32 = 0b10 << 1;
-        let low_at = offset::BARS + 4 * index;
-        let low = self.read(low_at);
-        let wide = low & IO == 0 && low & KIND == KIND_64;
-        let high_at = (wide && index < 5).then_some(low_at + 4);
-
-        let command = self.command();
-        self.set_command(command - Command::IO - Command::MEMORY);
-        let low_mask = self.probe(low_at, low);
-        let high = high_at.map(|at| {
-            let value = self.read(at);
-            (value, self.probe(at, value))
-        });
-        self.set_command(command);
-
+        let at = offset::BARS + 4 * index;
+        let low = self.read(at);
+        let low_mask = self.probe(at, low);
         if low & IO != 0 {
             let (base, mask) = (low & !0b11, low_mask & !0b11);
             // Devices may leave the upper half unimplemented.
             let size = (mask | 0xFFFF_0000).wrapping_neg();
-            return (mask != 0 && base != 0).then(|| Bar::Io(base..base.saturating_add(size)));
+            let there = mask != 0 && base != 0;
+            return (there.then(|| Bar::Io(base..base.saturating_add(size))), 1);
         }
-        let (high, high_mask) = high.unwrap_or((0, u32::MAX));
+        let wide = low & KIND == KIND_64 && index + 1 < count;
+        let (high, high_mask) = if wide {
+            let high = self.read(at + 4);
+            (high, self.probe(at + 4, high))
+        } else {
+            (0, u32::MAX)
+        };
         let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low & !0b1111);
         let (base, mask) = (join(high, low), join(high_mask, low_mask));
-        let there = low_mask & !0b1111 != 0 || high_at.is_some() && high_mask != 0;
-        (there && base != 0).then(|| Bar::Memory(base..base.saturating_add(mask.wrapping_neg())))
+        let there = low_mask & !0b1111 != 0 && base != 0;
+        let range = base..base.saturating_add(mask.wrapping_neg());
+        (there.then_some(Bar::Memory(range)), 1 + u8::from(wide))
     }
 
     /// What a BAR keeps of all ones; its value is put back.
