@@ -6,7 +6,7 @@ use crate::client::{Client, Station, Stream, UdpPort};
 use crate::emulator::NetworkCard;
 use crate::paths;
 use crate::wire::{Script, Wire};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -117,6 +117,14 @@ impl Network {
         } else {
             Some(station(&wire, options)?)
         };
+        if let Some(end) = script.as_ref().and_then(Script::last_end)
+            && end >= wire.ends()
+        {
+            bail!(
+                "the wire's script names the end {end}, but there are only {}",
+                wire.ends()
+            );
+        }
         Ok(Self {
             cards,
             wire,

@@ -1,10 +1,11 @@
 //! The lab's own wires: two boards that run firmware which this project did not write find each other over one.
 //!
 //! The firmware is iPXE, which has drivers for Intel's cards. What is checked is on the wire: each board sends packets to the
-//! other's card, whose address it has learnt by ARP.
+//! other's card, whose address it has learnt by ARP. A station of this program is on the wire, too, and pings them.
 
 use super::Case;
 use super::lab::Lab;
+use crate::client::{Client, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace, Setup};
 use crate::image;
 use crate::packages;
@@ -12,10 +13,13 @@ use crate::paths;
 use crate::wire::{Frame, Wire};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const PACKAGE: &str = "ipxe";
 /// The boards' addresses, of the net that RFC 5737 keeps for documents.
 const ADDRESSES: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+/// The station's.
+const STATION: [u8; 4] = [192, 0, 2, 3];
 /// RAM of the boards. With 64 MiB the firmware does not come up.
 const MEGABYTES: u32 = 256;
 
@@ -52,6 +56,7 @@ fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
     let tree = packages::unpacked(PACKAGE, "amd64", lab.may_install)?;
     let firmware = paths::read(&tree.join("boot/ipxe.lkrn"))?;
     let wire = Wire::lay()?;
+    wire.capture(&lab.folder("wire")?.join("wire.pcapng"))?;
     let mut boards = Vec::new();
     for (end, model) in models.into_iter().enumerate() {
         let iso = cd(&lab.folder(&format!("cd-{end}"))?, &firmware, end)?;
@@ -65,6 +70,7 @@ fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
         }];
         boards.push(lab.start(&setup)?);
     }
+    let station = Client::attach(&wire, Station::new(STATION))?;
     for from in finders.iter().copied() {
         wire.wait_for(|frame| knows_the_other(frame, from), lab.left())
             .with_context(|| {
@@ -74,8 +80,20 @@ fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
                      {second} frames"
                 )
             })?;
+        ping(lab, &station, ADDRESSES[from])?;
     }
     Ok(())
+}
+
+/// Pings a board until it answers: between two attempts of its own the firmware may not listen.
+fn ping(lab: &Lab, station: &Client, to: [u8; 4]) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    loop {
+        let answer = station.ping(to.into(), 56, PATIENCE.min(lab.left()));
+        if answer.is_ok() || lab.left().is_zero() {
+            return answer.map(drop);
+        }
+    }
 }
 
 /// Makes a CD with the firmware and what this end's board is to do: to ask for a file of the other's, again and again.
