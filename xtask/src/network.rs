@@ -106,11 +106,7 @@ impl Network {
         }
         let mut cards = Vec::new();
         for (number, model) in (1..).zip(options.cards()) {
-            cards.push(NetworkCard {
-                model,
-                address: [0x52, 0x54, 0, 0, 0, number],
-                plug: wire.plug()?,
-            });
+            cards.push(NetworkCard::on(&wire, model, number)?);
         }
         let station = if cards.is_empty() {
             None

@@ -10,7 +10,7 @@ use crate::emulator::{CardModel, NetworkCard, Pace, Setup};
 use crate::image;
 use crate::packages;
 use crate::paths;
-use crate::wire::{Frame, Wire};
+use crate::wire::Frame;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,19 +55,14 @@ pub(super) fn cases() -> Vec<Case> {
 fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
     let tree = packages::unpacked(PACKAGE, "amd64", lab.may_install)?;
     let firmware = paths::read(&tree.join("boot/ipxe.lkrn"))?;
-    let wire = Wire::lay()?;
-    wire.capture(&lab.folder("wire")?.join("wire.pcapng"))?;
+    let wire = lab.wire("wire")?;
     let mut boards = Vec::new();
     for (end, model) in models.into_iter().enumerate() {
         let iso = cd(&lab.folder(&format!("cd-{end}"))?, &firmware, end)?;
         let mut setup = Setup::new(iso, 1, MEGABYTES);
         // An answer must come before the other board's patience is over.
         setup.pace = Pace::RealTime;
-        setup.cards = vec![NetworkCard {
-            model,
-            address: card_address(end),
-            plug: wire.plug()?,
-        }];
+        setup.cards = vec![NetworkCard::on(&wire, model, card_number(end))?];
         boards.push(lab.start(&setup)?);
     }
     let station = Client::attach(&wire, Station::new(STATION))?;
@@ -119,8 +114,12 @@ fn script(end: usize) -> String {
     )
 }
 
+const fn card_number(end: usize) -> u8 {
+    end as u8 + 1
+}
+
 const fn card_address(end: usize) -> [u8; 6] {
-    [0x52, 0x54, 0, 0, 0, end as u8 + 1]
+    [0x52, 0x54, 0, 0, 0, card_number(end)]
 }
 
 /// Whether a frame is an IPv4 packet from this end's card to the other one's, whose address the board can only have from
