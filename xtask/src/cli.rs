@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// The board's network cards are on a wire with a station of this host, whose ports lead to guests: with
     /// --tcp 8080:10.0.0.3:80, `curl http://localhost:8080/` fetches a guest's page.
     #[command(after_long_help = wire::HELP)]
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Run the checks and tests: on the host, then of whole boards in emulators.
     ///
     /// Host rows are the formatting, the lints and all tests of all crates. Then boards boot, some at a time, each test with a
@@ -343,7 +343,7 @@ mod tests {
             .expect("the arguments are right")
             .command
         {
-            Command::Run(options) => options,
+            Command::Run(options) => *options,
             other => panic!("{other:?}"),
         }
     }

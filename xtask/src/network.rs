@@ -6,7 +6,7 @@ use crate::client::{Client, Station, Stream, UdpPort};
 use crate::emulator::NetworkCard;
 use crate::paths;
 use crate::wire::{Script, Wire};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -106,17 +106,21 @@ impl Network {
         }
         let mut cards = Vec::new();
         for (number, model) in (1..).zip(options.cards()) {
-            cards.push(NetworkCard {
-                model,
-                address: [0x52, 0x54, 0, 0, 0, number],
-                plug: wire.plug()?,
-            });
+            cards.push(NetworkCard::on(&wire, model, number)?);
         }
         let station = if cards.is_empty() {
             None
         } else {
             Some(station(&wire, options)?)
         };
+        if let Some(end) = script.as_ref().and_then(Script::last_end)
+            && end >= wire.ends()
+        {
+            bail!(
+                "the wire's script names the end {end}, but there are only {}",
+                wire.ends()
+            );
+        }
         Ok(Self {
             cards,
             wire,

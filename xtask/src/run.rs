@@ -43,6 +43,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         options.emulator.settle(may_install)?
     };
     eprintln!("==> Emulator: {emulator}, because {why}");
+    let mut network = Network::lay(&options.network)?;
     let built = build::build(&options.build, emulator.needs())?;
     let claim = paths::claim("run")?;
     let folder = &claim.folder;
@@ -54,7 +55,6 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     setup.cpu_model.clone_from(&options.cpu_model);
     setup.chipset = options.machine;
     setup.debugger = options.debugger;
-    let mut network = Network::lay(&options.network)?;
     setup.cards.clone_from(&network.cards);
     // Stations around the board live in this host's time.
     if !options.headless || !setup.cards.is_empty() {

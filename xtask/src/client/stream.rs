@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Bytes under way to the station.
 const RECEIVE: usize = 256 << 10;
-/// Bytes under way from it. The stack repeats one lost segment at a time, so that many in a window would cost it seconds.
+/// Bytes under way from it. The stack repeats one lost segment at a time, so that many in a window would cost it much time.
 const TRANSMIT: usize = 16 << 10;
 
 /// A connection. Dropping it closes it.

@@ -1,6 +1,7 @@
 //! What a board is made of.
 
-use crate::wire::Plug;
+use crate::wire::{Plug, Wire};
+use anyhow::Result;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -104,6 +105,19 @@ impl Setup {
 }
 
 impl NetworkCard {
+    /// A card on a new end of a wire, with the MAC address 52:54:00:00:00 and the number.
+    ///
+    /// # Errors
+    ///
+    /// Where the wire can have no more ends.
+    pub(crate) fn on(wire: &Wire, model: CardModel, number: u8) -> Result<Self> {
+        Ok(Self {
+            model,
+            address: [0x52, 0x54, 0, 0, 0, number],
+            plug: wire.plug()?,
+        })
+    }
+
     /// The MAC address as both emulators write it.
     pub(crate) fn address_text(&self) -> String {
         self.address.map(|byte| format!("{byte:02x}")).join(":")

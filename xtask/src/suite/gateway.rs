@@ -22,7 +22,7 @@ const MEGABYTES: u32 = 256;
 const STATION: Station = Station::new([10, 0, 0, 1]);
 const EXCHANGE: Station = Station::new([10, 0, 0, 2]);
 const LINUX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
-const CARD: [u8; 6] = [0x52, 0x54, 0, 0, 0, 3];
+const CARD: u8 = 3;
 /// How long Linux may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where Linux repeats what it is sent.
@@ -44,8 +44,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn gateway(lab: &Lab) -> Result<()> {
-    let wire = Wire::lay()?;
-    wire.capture(&lab.folder("wire")?.join("wire.pcapng"))?;
+    let wire = lab.wire("wire")?;
     let mut session = boot(lab, &wire)?;
     let station = Client::attach(&wire, STATION)?;
     let exchange = Client::attach(&wire, EXCHANGE)?;
@@ -73,11 +72,7 @@ fn boot(lab: &Lab, wire: &Wire) -> Result<Session> {
     );
     let mut setup = native::machine(&lab.folder("cd")?, &kernel, &initrd, &line, MEGABYTES)?;
     setup.pace = Pace::RealTime;
-    setup.cards = vec![NetworkCard {
-        model: CardModel::Virtio,
-        address: CARD,
-        plug: wire.plug()?,
-    }];
+    setup.cards = vec![NetworkCard::on(wire, CardModel::Virtio, CARD)?];
     lab.start(&setup)
 }
 
@@ -220,7 +215,7 @@ fn check_flood(wire: &Wire, station: &Client) -> Result<()> {
     };
     let answer = flooder.find(PATIENCE, answer);
     ensure!(
-        answer.as_deref() == Some(&CARD),
+        answer.as_deref() == Some(&[0x52, 0x54, 0, 0, 0, CARD]),
         "who has {LINUX}: {answer:?}"
     );
     let counts = wire.counts(flooder.end());

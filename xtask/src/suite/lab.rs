@@ -6,6 +6,7 @@ use crate::emulator::{Emulator, Machine, Setup, Virtualization};
 use crate::image::{self, LoadedBoard};
 use crate::paths;
 use crate::symbolize;
+use crate::wire::Wire;
 use anyhow::{Context, Result, anyhow, bail};
 use config::toml::BuiltImage;
 use std::cell::Cell;
@@ -124,6 +125,17 @@ impl Lab {
             folder,
             hypervisor: self.programs.hypervisor.clone(),
         })
+    }
+
+    /// Lays a wire, whose capture is among the transcripts: `NAME.pcapng`.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be laid.
+    pub(crate) fn wire(&self, name: &str) -> Result<Wire> {
+        let wire = Wire::lay()?;
+        wire.capture(&self.folder("wires")?.join(name).with_extension("pcapng"))?;
+        Ok(wire)
     }
 
     /// A folder of the test's own.

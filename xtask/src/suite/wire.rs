@@ -1,21 +1,25 @@
 //! The lab's own wires: two boards that run firmware which this project did not write find each other over one.
 //!
 //! The firmware is iPXE, which has drivers for Intel's cards. What is checked is on the wire: each board sends packets to the
-//! other's card, whose address it has learnt by ARP.
+//! other's card, whose address it has learnt by ARP. A station of this program is on the wire, too, and pings them.
 
 use super::Case;
 use super::lab::Lab;
+use crate::client::{Client, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace, Setup};
 use crate::image;
 use crate::packages;
 use crate::paths;
-use crate::wire::{Frame, Wire};
+use crate::wire::Frame;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const PACKAGE: &str = "ipxe";
 /// The boards' addresses, of the net that RFC 5737 keeps for documents.
 const ADDRESSES: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+/// The station's.
+const STATION: [u8; 4] = [192, 0, 2, 3];
 /// RAM of the boards. With 64 MiB the firmware does not come up.
 const MEGABYTES: u32 = 256;
 
@@ -51,20 +55,17 @@ pub(super) fn cases() -> Vec<Case> {
 fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
     let tree = packages::unpacked(PACKAGE, "amd64", lab.may_install)?;
     let firmware = paths::read(&tree.join("boot/ipxe.lkrn"))?;
-    let wire = Wire::lay()?;
+    let wire = lab.wire("wire")?;
     let mut boards = Vec::new();
     for (end, model) in models.into_iter().enumerate() {
         let iso = cd(&lab.folder(&format!("cd-{end}"))?, &firmware, end)?;
         let mut setup = Setup::new(iso, 1, MEGABYTES);
         // An answer must come before the other board's patience is over.
         setup.pace = Pace::RealTime;
-        setup.cards = vec![NetworkCard {
-            model,
-            address: card_address(end),
-            plug: wire.plug()?,
-        }];
+        setup.cards = vec![NetworkCard::on(&wire, model, card_number(end))?];
         boards.push(lab.start(&setup)?);
     }
+    let station = Client::attach(&wire, Station::new(STATION))?;
     for from in finders.iter().copied() {
         wire.wait_for(|frame| knows_the_other(frame, from), lab.left())
             .with_context(|| {
@@ -74,8 +75,20 @@ fn find(lab: &Lab, models: [CardModel; 2], finders: &[usize]) -> Result<()> {
                      {second} frames"
                 )
             })?;
+        ping(lab, &station, ADDRESSES[from])?;
     }
     Ok(())
+}
+
+/// Pings a board until it answers: between two attempts of its own the firmware may not listen.
+fn ping(lab: &Lab, station: &Client, to: [u8; 4]) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    loop {
+        let answer = station.ping(to.into(), 56, PATIENCE.min(lab.left()));
+        if answer.is_ok() || lab.left().is_zero() {
+            return answer.map(drop);
+        }
+    }
 }
 
 /// Makes a CD with the firmware and what this end's board is to do: to ask for a file of the other's, again and again.
@@ -101,8 +114,12 @@ fn script(end: usize) -> String {
     )
 }
 
+const fn card_number(end: usize) -> u8 {
+    end as u8 + 1
+}
+
 const fn card_address(end: usize) -> [u8; 6] {
-    [0x52, 0x54, 0, 0, 0, end as u8 + 1]
+    [0x52, 0x54, 0, 0, 0, card_number(end)]
 }
 
 /// Whether a frame is an IPv4 packet from this end's card to the other one's, whose address the board can only have from

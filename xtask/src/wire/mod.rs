@@ -240,6 +240,11 @@ impl Wire {
         }
     }
 
+    /// How many ends it has.
+    pub(crate) fn ends(&self) -> usize {
+        self.shared.lock().sinks.len()
+    }
+
     /// Changes what the wire does to frames that are sent from now on.
     pub(crate) fn set(&self, target: Target, action: Action) {
         let mut state = self.shared.lock();

@@ -21,8 +21,8 @@ Scripts say what befalls the wire, a line each:
     every 2s flap 100ms                 cut for so long, again and again
     at 60s clear                        whole, and no faults
 
-Times are those of the wall since the start, in us, ms, s or m. The board's cards are the ends 0, 1, ...; this host's
-own station comes behind them. What follows # is a remark.";
+Times are those of the wall since the start, in us, ms, s or m. The board's cards are the ends
+0, 1 and so on; this host's own station comes behind them. What follows # is a remark.";
 
 /// When a step is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,17 @@ pub(crate) struct Script {
     /// Where chance begins.
     pub(super) seed: Option<u64>,
     pub(super) steps: Vec<Step>,
+}
+
+impl Script {
+    /// The last of the ends that it names.
+    pub(crate) fn last_end(&self) -> Option<usize> {
+        let ends = self.steps.iter().filter_map(|step| match step.target {
+            Target::All => None,
+            Target::From(end) | Target::To(end) | Target::End(end) => Some(end),
+        });
+        ends.max()
+    }
 }
 
 /// What is wrong with a script.
@@ -272,7 +283,7 @@ mod tests {
             .map(|line| line.split("  ").next().unwrap_or_default())
             .collect();
         let script: Script = text.join("\n").parse().unwrap();
-        assert_eq!(script.seed, Some(7));
+        assert_eq!((script.seed, script.last_end()), (Some(7), Some(1)));
         let step = |when, target, actions: &[Action]| Step {
             when,
             target,

@@ -113,8 +113,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let gateway = Arc::new(Gateway::new(address, known)?);
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     println!("gateway: serves on port {port}, exchange at {address}");
-    serve(&listener, LIMITS, move |request| gateway.answer(request))?;
-    Ok(())
+    serve(&listener, LIMITS, move |request| gateway.answer(request))
 }
 
 /// An address, with the exchange's port where none is given.

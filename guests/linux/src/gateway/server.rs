@@ -50,21 +50,16 @@ impl Drop for Place {
     }
 }
 
-/// Serves connections as long as the listener lives.
-///
-/// # Errors
-///
-/// Where the listener is none.
+/// Serves connections, and never returns.
 pub(super) fn serve(
     listener: &TcpListener,
     limits: Limits,
     answer: impl Fn(&Request) -> Response + Clone + Send + 'static,
-) -> io::Result<()> {
+) -> ! {
     let count = Arc::new(AtomicUsize::new(0));
-    listener.local_addr()?;
-    for stream in listener.incoming() {
+    loop {
         // Some connections end before they are taken; otherwise there is a want that may pass.
-        let Ok(mut stream) = stream else {
+        let Ok((mut stream, _)) = listener.accept() else {
             thread::sleep(REST);
             continue;
         };
@@ -84,7 +79,6 @@ pub(super) fn serve(
             thread::sleep(REST);
         }
     }
-    Ok(())
 }
 
 fn attend(

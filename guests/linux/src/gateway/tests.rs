@@ -104,7 +104,9 @@ fn start(exchange: SocketAddr, limits: Limits) -> SocketAddr {
     let gateway = Arc::new(gateway);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || serve(&listener, limits, move |request| gateway.answer(request)));
+    thread::spawn(move || {
+        serve(&listener, limits, move |request| gateway.answer(request));
+    });
     address
 }
 
