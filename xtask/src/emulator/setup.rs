@@ -35,15 +35,27 @@ pub(crate) enum Chipset {
     Q35,
 }
 
-/// Intel's gigabit network cards. Bochs has the first alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Network cards. Bochs has the first alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CardModel {
-    /// 82540EM: PCI.
+    /// Intel's 82540EM: PCI.
+    #[value(name = "82540em")]
     E1000,
-    /// 82574L: PCI Express.
+    /// Intel's 82574L: PCI Express.
+    #[value(name = "82574l")]
     E1000e,
-    /// 82576: PCI Express, several queues.
+    /// Intel's 82576: PCI Express, several queues.
+    #[value(name = "82576")]
     Igb,
+    /// QEMU's own, for guests without a hypervisor under them.
+    #[value(skip)]
+    Virtio,
+    /// Realtek's RTL8029AS, an NE2000 on PCI, for the same.
+    #[value(skip)]
+    Rtl8029,
+    /// An NE2000 on the ISA bus, at port 0x300 and line 9, for the same.
+    #[value(skip)]
+    Ne2000,
 }
 
 /// A network card.

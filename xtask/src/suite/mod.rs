@@ -2,6 +2,7 @@
 
 mod boards;
 mod dirty;
+mod exchange;
 mod host;
 mod junit;
 pub(crate) mod lab;
@@ -160,6 +161,7 @@ fn cases() -> Vec<Case> {
         linux::cases(),
         probes::cases(),
         wire::cases(),
+        exchange::cases(),
         natively::cases(),
         dirty::cases(),
     ];
