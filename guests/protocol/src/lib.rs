@@ -12,7 +12,7 @@
 //! * Numbers grow by any step, and wrap ([`is_later`]). The first may be any.
 //! * The server keeps the last answer to each client. It repeats that to a question with the same number, whatever else
 //!   the question says, drops one with an older number, and executes one with a later number.
-//! * A client is known by its identity, its address and its port.
+//! * A client is known by its identity and its IP address. An answer goes to the port that its question came from.
 //! * The server has room for a limited number of clients ([`CLIENTS`]), and forgets one only after [`MEMORY`]
 //!   milliseconds of silence. Until there is room, it answers a new client with [`Outcome::Crowded`], and has executed
 //!   nothing.

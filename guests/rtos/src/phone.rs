@@ -6,7 +6,7 @@ use protocol::Datagram;
 use rtos::{
     exchange::{Exchange, Load, Request},
     kernel::MutexId,
-    net::server::{Peer, Server},
+    net::server::Server,
 };
 
 use crate::{console::say, machine::shared::Late, system};
@@ -58,9 +58,9 @@ pub(crate) fn ask(request: Request) {
     }
 }
 
-/// Lets the server take a datagram; its answer, if there is one.
-pub(crate) fn serve(server: &mut Server, peer: Peer, datagram: &[u8]) -> Option<Datagram> {
-    with(|exchange, now| server.serve(now, peer, datagram, exchange)).flatten()
+/// Lets the server take a datagram from an address; its answer, if there is one.
+pub(crate) fn serve(server: &mut Server, from: [u8; 4], datagram: &[u8]) -> Option<Datagram> {
+    with(|exchange, now| server.serve(now, from, datagram, exchange)).flatten()
 }
 
 /// Prints the exchange's state.

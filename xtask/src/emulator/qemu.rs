@@ -134,17 +134,19 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
                  remote.type=inet,remote.host=127.0.0.1,remote.port={remote}"
             ),
         );
-        let model = match card.model {
-            CardModel::E1000 => "e1000",
-            CardModel::E1000e => "e1000e",
-            CardModel::Igb => "igb",
-            CardModel::Virtio => "virtio-net-pci",
-        };
         // Without the ROM of a boot from the network, which would only take time.
+        let (model, rest) = match card.model {
+            CardModel::E1000 => ("e1000", "romfile="),
+            CardModel::E1000e => ("e1000e", "romfile="),
+            CardModel::Igb => ("igb", "romfile="),
+            CardModel::Virtio => ("virtio-net-pci", "disable-legacy=on,romfile="),
+            CardModel::Rtl8029 => ("ne2k_pci", "romfile="),
+            CardModel::Ne2000 => ("ne2k_isa", "iobase=0x300,irq=9"),
+        };
         let address = card.address_text();
         option(
             "-device",
-            format!("{model},netdev=net{number},mac={address},romfile="),
+            format!("{model},netdev=net{number},mac={address},{rest}"),
         );
     }
     list.push("-no-reboot".into());

@@ -51,6 +51,12 @@ pub(crate) enum CardModel {
     /// QEMU's own, for guests without a hypervisor under them.
     #[value(skip)]
     Virtio,
+    /// Realtek's RTL8029AS, an NE2000 on PCI, for the same.
+    #[value(skip)]
+    Rtl8029,
+    /// An NE2000 on the ISA bus, at port 0x300 and line 9, for the same.
+    #[value(skip)]
+    Ne2000,
 }
 
 /// A network card.

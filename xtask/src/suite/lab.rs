@@ -93,6 +93,20 @@ impl Lab {
     ///
     /// Where its CD cannot be made or the emulator does not start.
     pub(crate) fn boot_natively(&self, program: BuiltImage, command_line: &str) -> Result<Session> {
+        self.boot_natively_with(program, command_line, |_| {})
+    }
+
+    /// The same on a changed machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::boot_natively`].
+    pub(crate) fn boot_natively_with(
+        &self,
+        program: BuiltImage,
+        command_line: &str,
+        change: impl FnOnce(&mut Setup),
+    ) -> Result<Session> {
         const MEGABYTES: u32 = 128;
         let number = self.boots.get() + 1;
         let cd = self.folder(&format!("image-{number}"))?;
@@ -105,7 +119,9 @@ impl Lab {
             .folder(&format!("native-{number}"))?
             .join("program.iso");
         image::mkrescue(&cd, &iso)?;
-        self.start(&Setup::new(iso, 1, MEGABYTES))
+        let mut setup = Setup::new(iso, 1, MEGABYTES);
+        change(&mut setup);
+        self.start(&setup)
     }
 
     /// Powers a board on that has its own CD.

@@ -2,6 +2,7 @@
 
 mod boards;
 mod dirty;
+mod exchange;
 mod gateway;
 mod host;
 mod junit;
@@ -161,6 +162,7 @@ fn cases() -> Vec<Case> {
         linux::cases(),
         probes::cases(),
         wire::cases(),
+        exchange::cases(),
         gateway::cases(),
         natively::cases(),
         dirty::cases(),

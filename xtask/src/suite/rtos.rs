@@ -139,7 +139,7 @@ fn jitter(lab: &Lab, releases: u32) -> Result<()> {
 }
 
 /// The number in front of a unit.
-fn number_before(line: &str, unit: &str) -> Result<i64> {
+pub(super) fn number_before(line: &str, unit: &str) -> Result<i64> {
     let words: Vec<_> = line.split_whitespace().collect();
     let at = words
         .iter()

@@ -12,7 +12,7 @@ use smoltcp::{
     },
 };
 
-use super::{FRAME_MAX, Mac, server::Peer};
+use super::{FRAME_MAX, Mac};
 
 /// How many routers an answer may pass.
 const HOP_LIMIT: u8 = 64;
@@ -31,8 +31,10 @@ pub struct Place {
 pub struct Arrived<'a> {
     /// The card it came from.
     mac: Mac,
-    /// Who sent it.
-    pub peer: Peer,
+    /// The address of who sent it.
+    pub address: [u8; 4],
+    /// And the port.
+    pub port: u16,
     /// What it says.
     pub payload: &'a [u8],
 }
@@ -68,10 +70,8 @@ impl<'a> Arrived<'a> {
         // Port 0 asks for no answer.
         (udp.dst_port == PORT && udp.src_port != 0).then_some(Self {
             mac: mac.0,
-            peer: Peer {
-                address: ip.src_addr.octets(),
-                port: udp.src_port,
-            },
+            address: ip.src_addr.octets(),
+            port: udp.src_port,
             payload: datagram.payload(),
         })
     }
@@ -86,11 +86,11 @@ impl<'a> Arrived<'a> {
         };
         let udp = UdpRepr {
             src_port: PORT,
-            dst_port: self.peer.port,
+            dst_port: self.port,
         };
         let ip = Ipv4Repr {
             src_addr: Ipv4Address::from(us.address),
-            dst_addr: Ipv4Address::from(self.peer.address),
+            dst_addr: Ipv4Address::from(self.address),
             next_header: IpProtocol::Udp,
             payload_len: udp.header_len() + answer.len(),
             hop_limit: HOP_LIMIT,
@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
     use protocol::{Operation, Question};
 
-    use super::{Arrived, FRAME_MAX, PORT, Peer, Place};
+    use super::{Arrived, FRAME_MAX, PORT, Place};
 
     const US: Place = Place {
         mac: [0x52, 0x54, 0, 0, 0, 2],
@@ -183,13 +183,7 @@ mod tests {
     fn a_question_is_found_and_its_answer_goes_back() {
         let frame = question(40_000);
         let arrived = Arrived::find(&frame, US).unwrap();
-        assert_eq!(
-            arrived.peer,
-            Peer {
-                address: THEM.address,
-                port: 40_000
-            }
-        );
+        assert_eq!((arrived.address, arrived.port), (THEM.address, 40_000));
         let asked = Question::decode(arrived.payload).unwrap();
         let mut buffer = [0; FRAME_MAX];
         // Any datagram will do as an answer.

@@ -4,19 +4,10 @@ use protocol::{Answer, CLIENTS, Datagram, MEMORY, Operation, Outcome, Question, 
 
 use crate::exchange::Exchange;
 
-/// Where a datagram comes from, and its answer goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Peer {
-    /// The IPv4 address.
-    pub address: [u8; 4],
-    /// The UDP port.
-    pub port: u16,
-}
-
 /// A client that is remembered.
 #[derive(Clone, Copy, Debug)]
 struct Client {
-    peer: Peer,
+    address: [u8; 4],
     identity: u32,
     /// The number of its last question, and what was answered.
     number: u32,
@@ -69,11 +60,12 @@ impl Server {
         self.counters
     }
 
-    /// Takes a datagram at a time in milliseconds that never runs backwards; the answer, if it gets one.
+    /// Takes a datagram from an IPv4 address at a time in milliseconds that never runs backwards; the answer, if it gets
+    /// one.
     pub fn serve(
         &mut self,
         now: u64,
-        peer: Peer,
+        address: [u8; 4],
         datagram: &[u8],
         exchange: &mut Exchange,
     ) -> Option<Datagram> {
@@ -81,7 +73,7 @@ impl Server {
             self.counters.malformed += 1;
             return None;
         };
-        let place = match self.find(peer, question.client) {
+        let place = match self.find(address, question.client) {
             Some((place, client)) => {
                 client.heard = now;
                 if question.number == client.number {
@@ -110,7 +102,7 @@ impl Server {
         };
         let answer = answer(question, outcome);
         self.clients[place] = Some(Client {
-            peer,
+            address,
             identity: question.client,
             number: question.number,
             answer,
@@ -119,11 +111,11 @@ impl Server {
         Some(answer)
     }
 
-    fn find(&mut self, peer: Peer, identity: u32) -> Option<(usize, &mut Client)> {
+    fn find(&mut self, address: [u8; 4], identity: u32) -> Option<(usize, &mut Client)> {
         let mut known = (0..).zip(&mut self.clients);
         known.find_map(|(place, client)| {
             let client = client.as_mut()?;
-            (client.peer == peer && client.identity == identity).then_some((place, client))
+            (client.address == address && client.identity == identity).then_some((place, client))
         })
     }
 
@@ -187,13 +179,11 @@ mod tests {
         Answer, CLIENTS, MEMORY, Number, Operation, Outcome, Question, Reply, Request, Totals,
     };
 
-    use super::{Peer, Server};
+    use super::Server;
     use crate::exchange::{Error, Exchange};
 
-    const PEER: Peer = Peer {
-        address: [10, 0, 0, 1],
-        port: 40_000,
-    };
+    const HERE: [u8; 4] = [10, 0, 0, 1];
+    const ELSEWHERE: [u8; 4] = [10, 0, 0, 3];
 
     struct World {
         server: Server,
@@ -212,7 +202,7 @@ mod tests {
 
         fn ask(
             &mut self,
-            peer: Peer,
+            address: [u8; 4],
             client: u32,
             number: u32,
             operation: Operation,
@@ -225,7 +215,7 @@ mod tests {
             let datagram = question.encode();
             let answer = self
                 .server
-                .serve(self.now, peer, &datagram, &mut self.exchange)?;
+                .serve(self.now, address, &datagram, &mut self.exchange)?;
             let answer = Answer::decode(&answer).unwrap();
             assert_eq!((answer.client, answer.number), (client, number));
             Some(answer.outcome)
@@ -233,11 +223,11 @@ mod tests {
 
         fn register(&mut self, client: u32, number: u32, subscriber: u32) -> Option<Outcome> {
             let request = Request::Register(Number::new(subscriber).unwrap());
-            self.ask(PEER, client, number, Operation::Exchange(request))
+            self.ask(HERE, client, number, Operation::Exchange(request))
         }
 
         fn totals(&mut self, client: u32, number: u32) -> Totals {
-            match self.ask(PEER, client, number, Operation::Totals) {
+            match self.ask(HERE, client, number, Operation::Totals) {
                 Some(Outcome::Totals(totals)) => totals,
                 other => panic!("{other:?}"),
             }
@@ -257,13 +247,9 @@ mod tests {
         assert_eq!(world.register(1, 7, 101), registered(101));
         let taken = Some(Outcome::Refused(Error::Taken(Number::new(101).unwrap())));
         assert_eq!(world.register(1, 8, 101), taken);
-        // Another client, and the same identity at another place, are others.
+        // Another client, and the same identity at another address, are others.
         assert_eq!(world.register(2, 7, 101), taken);
-        let elsewhere = Peer {
-            port: 40_001,
-            ..PEER
-        };
-        let totals = world.ask(elsewhere, 1, 7, Operation::Totals);
+        let totals = world.ask(ELSEWHERE, 1, 7, Operation::Totals);
         assert!(matches!(totals, Some(Outcome::Totals(_))));
         assert_eq!(world.register(1, 7, 101), None);
         let totals = world.totals(1, 9);
@@ -287,7 +273,7 @@ mod tests {
         let mut world = World::new();
         for garbage in [&b""[..], b"LX20", &[0xff; 24], &[0; 1500]] {
             assert_eq!(
-                world.server.serve(0, PEER, garbage, &mut world.exchange),
+                world.server.serve(0, HERE, garbage, &mut world.exchange),
                 None
             );
         }

@@ -41,6 +41,7 @@ use virtio::VirtioNet;
 const PRIORITY: u8 = 12;
 /// Part of a tick that frames may take: one half.
 const SHARE: u64 = 2;
+const TICKS_PER_SECOND: u64 = 1000;
 /// While a frame is being sent, the card is looked at again after so many ticks, even if it does not interrupt.
 const SEND_WATCH: u32 = 100;
 
@@ -189,6 +190,7 @@ fn serve(card: &mut dyn Ethernet, line: u8, found: Found, settings: Settings, me
     let mut stack = Stack::new(&settings, us.mac);
     let mut turn = Turn::begin();
     loop {
+        let begun = cpu::tsc();
         // Whatever comes may have to be answered.
         let can_send = card.can_send();
         let received = if can_send {
@@ -207,7 +209,7 @@ fn serve(card: &mut dyn Ethernet, line: u8, found: Found, settings: Settings, me
                 state.frames.sent += 1;
                 card.send(&memory.to_send[..length]);
             }
-            if turn.is_over() {
+            if turn.is_over_after(begun) {
                 state.frames.pauses += 1;
                 system::sleep(1);
                 turn = Turn::begin();
@@ -231,32 +233,33 @@ fn answer(
     us: Place,
     frame: &mut [u8; FRAME_MAX],
 ) -> Option<usize> {
-    let Arrived { peer, payload, .. } = arrived;
-    let answer = phone::serve(server, peer, payload)?;
+    let answer = phone::serve(server, arrived.address, arrived.payload)?;
     Some(arrived.answer(us, &answer, frame))
 }
 
 /// The task's part of one tick.
 struct Turn {
     tick: u64,
-    begun: u64,
+    /// Time stamps that frames have taken in it.
+    spent: u64,
 }
 
 impl Turn {
     fn begin() -> Self {
         Self {
             tick: system::now(),
-            begun: cpu::tsc(),
+            spent: 0,
         }
     }
 
-    /// Whether the task has had its part of this tick.
-    fn is_over(&mut self) -> bool {
+    /// Counts a frame that was begun at a time stamp; whether the task has had its part of this tick.
+    fn is_over_after(&mut self, begun: u64) -> bool {
+        let took = cpu::tsc() - begun;
         if system::now() != self.tick {
             *self = Self::begin();
         }
-        let ticks_per_second = 1000;
-        cpu::tsc() - self.begun > pit::tsc_hz() / ticks_per_second / SHARE
+        self.spent += took;
+        self.spent > pit::tsc_hz() / TICKS_PER_SECOND / SHARE
     }
 }
 
