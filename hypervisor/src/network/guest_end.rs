@@ -6,6 +6,7 @@ use super::software;
 use crate::cpu;
 use crate::guest::GuestHandle;
 use crate::machine::Machine;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
@@ -30,7 +31,7 @@ pub(super) struct GuestEnd {
 /// How a card gets its frames.
 enum Card {
     /// It lends its receive queues, for whoever has a frame to work on them.
-    Lending(Lent),
+    Lending(Box<Lent>),
     /// It has memory of its own, into which the guest's owner puts frames.
     Buffered(Inbox),
 }
@@ -51,7 +52,7 @@ impl GuestEnd {
         model: config::NicModel,
     ) -> Self {
         let card = match model {
-            config::NicModel::Virtio => Card::Lending(Lent::default()),
+            config::NicModel::Virtio => Card::Lending(Box::default()),
             config::NicModel::Rtl8029 | config::NicModel::Ne2000 { .. } => {
                 Card::Buffered(Inbox::new())
             }
