@@ -7,6 +7,7 @@
 mod frame;
 mod guest_end;
 mod inbox;
+pub(crate) mod operator;
 mod port;
 mod report;
 mod setup;

@@ -2,6 +2,7 @@
 
 use crate::console;
 use crate::guest::{self, Command, GuestHandle, Tracking};
+use crate::network::operator;
 use core::fmt;
 use log::LevelFilter;
 use spin::Mutex;
@@ -33,6 +34,10 @@ dirty GUEST     how many pages a guest wrote since the last time; the first time
                 protect (begin, by write protection though the processor has dirty bits)
 stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
+net             the ports of the virtual switch, and what went through them
+link PORT up    put the cable into a port, or pull it out (down)
+capture PORT    capture what goes through a port, for /capture.pcap of the hypervisor's own
+                station. A third word: off; or capture clear: forget what was captured
 cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
@@ -99,6 +104,14 @@ fn execute(line: &str) {
             .for_each(|guest| send(guest, Command::Statistics)),
         ("stat", name) => ask(name, Command::Statistics),
         ("trace", name) => ask(name, Command::Trace),
+        ("net", _) => operator::show(),
+        ("link", port) => match words.next() {
+            Some("up") => operator::set_link(port, true),
+            Some("down") => operator::set_link(port, false),
+            _ => say!("link PORT up, or link PORT down\n"),
+        },
+        ("capture", Some("clear")) => operator::forget_captured(),
+        ("capture", port) => operator::capture(port, words.next() != Some("off")),
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),

@@ -8,7 +8,7 @@ use crate::guest::GuestHandle;
 use crate::machine::Machine;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
 use devices::{Effects, Pc, Ticks};
 use net::flow_hash;
@@ -25,6 +25,9 @@ pub(super) struct GuestEnd {
     priority: u8,
     /// Which of its cards.
     nic: u8,
+    /// Whether the operator left the cable in, and whether the card is still to be told.
+    link: AtomicBool,
+    link_changed: AtomicBool,
     card: Card,
 }
 
@@ -61,6 +64,8 @@ impl GuestEnd {
             guest,
             priority,
             nic,
+            link: AtomicBool::new(true),
+            link_changed: AtomicBool::new(false),
             card,
         }
     }
@@ -97,6 +102,13 @@ impl GuestEnd {
         }
     }
 
+    /// The cable goes in or out.
+    pub(super) fn set_link(&self, up: bool) {
+        self.link.store(up, Ordering::Relaxed);
+        self.link_changed.store(true, Ordering::Release);
+        self.tell();
+    }
+
     /// The card lends its receive queues: frames come from here on.
     pub(super) fn lend(&self, receiver: Receiver) {
         if let Card::Lending(lent) = &self.card {
@@ -114,6 +126,9 @@ impl GuestEnd {
 
     /// For the guest's owner: shows the card what has come. Returns whether it is to be shown more.
     pub(super) fn feed(&self, pc: &mut Pc, now: Ticks, effects: &mut impl Effects) -> bool {
+        if self.link_changed.swap(false, Ordering::Acquire) {
+            pc.set_link(self.nic, self.link.load(Ordering::Relaxed), now);
+        }
         match &self.card {
             Card::Lending(lent) => {
                 let events = lent.events.swap(0, Ordering::AcqRel);
@@ -149,8 +164,13 @@ impl GuestEnd {
         }
     }
 
-    /// The guest's run is over: nothing reaches it any more, and what waits never will.
+    /// The guest's run is over: nothing reaches it any more, and what waits never will. The next one's cards have the cable
+    /// in, until they are told.
     pub(super) fn clear(&self) {
+        if !self.link.load(Ordering::Relaxed) {
+            self.link_changed.store(true, Ordering::Release);
+            self.guest.note_network();
+        }
         match &self.card {
             Card::Lending(lent) => {
                 *lent.receiver.lock() = None;
