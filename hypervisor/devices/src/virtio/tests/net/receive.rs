@@ -253,6 +253,18 @@ fn a_broken_ring_stops_the_card() {
 }
 
 #[test]
+fn every_chain_has_room_for_a_header() {
+    let mut bench = Bench::driven(CARD, MRG_RXBUF);
+    bench.give(RECEIVE, 0, &[(0x4000, 100)]);
+    bench.give(RECEIVE, 1, &[(0x5000, 11)]);
+    assert!(bench.receive(&frame(88)).is_ok());
+    assert_eq!(
+        bench.receive(&frame(60)),
+        Err(Refusal::Fault(Fault::Request))
+    );
+}
+
+#[test]
 fn many_empty_buffers_are_no_endless_work() {
     let mut bench = Bench::driven(CARD, MRG_RXBUF | INDIRECT_DESC);
     let table = 0x8000;
