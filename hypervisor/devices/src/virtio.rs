@@ -33,7 +33,7 @@ pub use chain::{ChainStateV1, Part};
 pub use console::ConsoleStateV1;
 pub use fault::Fault;
 pub(crate) use function::Function;
-pub use function::FunctionStateV1;
+pub use function::{FunctionStateV1, WindowStateV1};
 pub use model::ModelStateV1;
 pub use net::{
     AddressesStateV1, Delivery, FilterStateV1, NetStateV1, PAIRS_MAX, Payload, Receiver, Refusal,

@@ -4,6 +4,7 @@
 //! of memory with the MSI-X table.
 
 mod network;
+mod window;
 
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -24,6 +25,7 @@ use crate::nic::NicConfig;
 use crate::pc::{Effects, StateError, Width};
 use crate::pci::endpoint::{self, Bar, Command, Endpoint, EndpointStateV1, Identity};
 use crate::pci::msix::{MsiX, MsiXStateV1};
+pub use window::WindowStateV1;
 
 /// PCI vendor of all virtio devices, and the device ID of type 0.
 const VENDOR: u16 = 0x1AF4;
@@ -58,17 +60,6 @@ const WINDOW_OFFSET: u8 = CAPABILITY_WINDOW + 8;
 const WINDOW_LENGTH: u8 = CAPABILITY_WINDOW + 12;
 const WINDOW_DATA: u8 = CAPABILITY_WINDOW + 16;
 
-/// The window through which firmware reaches the ports by configuration accesses (4.1.4.9).
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowStateV1 {
-    /// Which base address register.
-    pub bar: u8,
-    /// Where behind it.
-    pub offset: u32,
-    /// The size of the access in bytes.
-    pub length: u32,
-}
-
 /// The saved state of a virtio device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionStateV1 {
@@ -82,6 +73,8 @@ pub struct FunctionStateV1 {
     pub transport: TransportStateV1,
     /// What kind of device it is.
     pub model: ModelStateV1,
+    /// Which queue is the first to be worked on next.
+    pub turn: u16,
     /// How often the device stopped.
     pub faults: u32,
 }
@@ -94,6 +87,8 @@ pub(crate) struct Function {
     msix: MsiX,
     transport: Transport,
     model: Model,
+    /// Which queue is the first to be worked on, so that none waits for another's end.
+    turn: usize,
     faults: u32,
 }
 
@@ -147,6 +142,7 @@ impl Function {
                 identity.queue_size,
             ),
             model,
+            turn: 0,
             faults: 0,
         }
     }
@@ -163,6 +159,7 @@ impl Function {
         self.take_back(effects);
         self.transport.reset();
         self.model.reset();
+        self.turn = 0;
     }
 
     /// The device number on the bus.
@@ -192,7 +189,9 @@ impl Function {
         }
         let mut budget = Budget::new();
         let agreed = self.transport.agreement();
-        for index in 0..self.transport.queues.len() {
+        let count = self.transport.queues.len();
+        for step in 0..count {
+            let index = (self.turn + step) % count;
             let Some(queue) = self.transport.queues.get_mut(index) else {
                 return;
             };
@@ -208,6 +207,10 @@ impl Function {
                 Ok(true) => self.interrupt(Interrupts::QUEUE, vector),
                 Ok(false) => {}
                 Err(fault) => return self.stop(fault, effects),
+            }
+            if budget.left() == 0 {
+                self.turn = (index + 1) % count;
+                return;
             }
         }
     }
@@ -387,43 +390,6 @@ impl Function {
         }
     }
 
-    /// What the window shows: which device register, and the size of the access.
-    fn windowed(&self) -> Option<(u8, u16, Width)> {
-        let width = match self.window.length {
-            1 => Width::Byte,
-            2 => Width::Word,
-            4 => Width::Dword,
-            _ => return None,
-        };
-        let end = match self.window.bar {
-            PORTS_BAR => PORTS,
-            TABLE_BAR => PAGE,
-            _ => return None,
-        };
-        let offset = u16::try_from(self.window.offset).ok()?;
-        let fits = offset < end && u32::from(offset).is_multiple_of(self.window.length);
-        fits.then_some((self.window.bar, offset, width))
-    }
-
-    fn read_window(&mut self) -> u32 {
-        match self.windowed() {
-            Some((PORTS_BAR, offset, width)) => self.read_port(offset, width),
-            Some((_, offset, Width::Dword)) => self.msix.read(offset),
-            _ => 0,
-        }
-    }
-
-    fn write_window(&mut self, value: u32, lanes: u32, effects: &mut impl Effects) {
-        match self.windowed() {
-            Some((_, _, width)) if width.mask() & !lanes != 0 => {}
-            Some((PORTS_BAR, offset, width)) => {
-                self.write_port(offset, width, value & width.mask(), effects);
-            }
-            Some((_, offset, Width::Dword)) => self.msix.write(offset, value),
-            _ => {}
-        }
-    }
-
     /// The doubleword at `offset` in the page of memory, a multiple of 4.
     pub(crate) fn read_memory(&self, offset: u16) -> u32 {
         self.msix.read(offset)
@@ -441,6 +407,7 @@ impl Function {
             msix: self.msix.save(),
             transport: self.transport.save(),
             model: self.model.save(),
+            turn: self.turn as u16,
             faults: self.faults,
         }
     }
@@ -454,6 +421,10 @@ impl Function {
         let first = state.transport.queues.first();
         let busy = first.is_some_and(|queue| queue.chain.is_some());
         self.model.restore(&state.model, busy)?;
+        self.turn = usize::from(state.turn);
+        if self.turn >= self.transport.queues.len() {
+            return Err(StateError::Invalid("virtio: turn of queues"));
+        }
         self.faults = state.faults;
         Ok(())
     }

@@ -279,8 +279,8 @@ impl Receiver {
                 return Err(Refusal::NoBuffers);
             };
             let chain = collect(ring, head, self.agreed, &mut self.parts, memory)?;
-            // The header is in one chain (5.1.6.3.1).
-            if next == 0 && chain.room < header::LENGTH as u32 {
+            // Every chain can hold a header (5.1.6.3.1).
+            if chain.room < header::LENGTH as u32 {
                 return Err(Fault::Request.into());
             }
             if !self.mergeable && chain.room < needed {

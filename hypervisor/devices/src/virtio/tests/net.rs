@@ -52,6 +52,7 @@ pub(super) const SETS: [u64; 4] = [
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const SECOND_RECEIVE: u16 = 2;
+const SECOND_TRANSMIT: u16 = 3;
 const CONTROL: u16 = 2;
 const CONTROL_OF_MANY: u16 = 4;
 

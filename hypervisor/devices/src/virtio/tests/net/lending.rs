@@ -184,7 +184,8 @@ fn impossible_states_are_refused() {
     bench.rest();
     let state = bench.pc.save();
     assert!(Pc::restore(config(), state.clone()).is_ok());
-    let spoils: [fn(&mut PcStateV1); 8] = [
+    let spoils: [fn(&mut PcStateV1); 9] = [
+        |s| function(s, 4).turn = 5,
         |s| card(s).active = 0,
         |s| card(s).active = 3,
         |s| filter(s).mac.0 = [1; 6],

@@ -111,6 +111,19 @@ fn the_driver_is_interrupted_when_it_wants_to() {
 }
 
 #[test]
+fn indexes_go_around() {
+    let mut bench = Bench::driven(CARD, EVENT_IDX);
+    bench.chain(RECEIVE, 5, &[(0x4000, 100, WRITE)]);
+    for number in 0..70_000_u32 {
+        bench.offer(RECEIVE, 5);
+        bench.set_used_event(RECEIVE, number as u16);
+        let delivery = bench.receive(&frame(60)).expect("received");
+        assert!(delivery.interrupt, "frame {number}");
+        assert_eq!(bench.used(RECEIVE), (number + 1) as u16);
+    }
+}
+
+#[test]
 fn doorbells_of_receive_queues_are_not_asked_for() {
     const USED: u64 = 0x800;
     let bench = Bench::driven(CARD, 0);
@@ -237,6 +250,18 @@ fn a_broken_ring_stops_the_card() {
         assert!(bench.lent());
         assert_eq!(bench.status() & NEEDS_RESET, 0);
     }
+}
+
+#[test]
+fn every_chain_has_room_for_a_header() {
+    let mut bench = Bench::driven(CARD, MRG_RXBUF);
+    bench.give(RECEIVE, 0, &[(0x4000, 100)]);
+    bench.give(RECEIVE, 1, &[(0x5000, 11)]);
+    assert!(bench.receive(&frame(88)).is_ok());
+    assert_eq!(
+        bench.receive(&frame(60)),
+        Err(Refusal::Fault(Fault::Request))
+    );
 }
 
 #[test]

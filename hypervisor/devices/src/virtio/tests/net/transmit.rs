@@ -139,9 +139,32 @@ fn a_frame_outside_memory_stops_the_card() {
 fn the_second_pair_sends_too() {
     let mut bench = Bench::driven(CARD, MQ | CTRL_VQ);
     bench.store(BUFFERS, &NO_OFFLOAD);
-    bench.chain(3, 0, &[(BUFFERS, HEADER + 60, 0)]);
-    bench.offer(3, 0);
-    bench.ring(3);
+    bench.chain(SECOND_TRANSMIT, 0, &[(BUFFERS, HEADER + 60, 0)]);
+    bench.offer(SECOND_TRANSMIT, 0);
+    bench.ring(SECOND_TRANSMIT);
     assert_eq!(bench.world.sent.len(), 1);
-    assert_eq!(bench.used(3), 1);
+    assert_eq!(bench.used(SECOND_TRANSMIT), 1);
+}
+
+#[test]
+fn no_queue_waits_for_the_end_of_another() {
+    let mut bench = Bench::driven(CARD, MQ | CTRL_VQ);
+    bench.store(BUFFERS, &NO_OFFLOAD);
+    for queue in [TRANSMIT, SECOND_TRANSMIT] {
+        bench.chain(queue, 0, &[(BUFFERS, HEADER + 1514, 0)]);
+    }
+    let fill = |bench: &mut Bench| {
+        while bench.load_u16(ring(TRANSMIT) + 0x402) - bench.used(TRANSMIT) < SIZE {
+            bench.offer(TRANSMIT, 0);
+        }
+    };
+    fill(&mut bench);
+    bench.ring(TRANSMIT);
+    fill(&mut bench);
+    bench.offer(SECOND_TRANSMIT, 0);
+    bench.ring(SECOND_TRANSMIT);
+    assert_eq!(bench.used(SECOND_TRANSMIT), 1);
+    assert!(bench.used(TRANSMIT) < 2 * SIZE);
+    bench.finish();
+    assert!(bench.world.stops.is_empty());
 }
