@@ -134,8 +134,9 @@ pub(crate) struct RunOptions {
 /// Options of `run` about the network.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NetworkOptions {
-    /// Give the board a network card; may be given several times. Their addresses are 52:54:00:00:00:01, :02 and so on, and
-    /// all are on the same wire. If none is given, but another option of the network is, there is an 82540EM.
+    /// Make the board's network cards of this model; may be given several times, for one card after the other. There are as
+    /// many cards as the board file has uplinks, or as models are given where that is more. A card has the MAC address by which its
+    /// uplink is named, or 52:54:00:00:00:01, :02 and so on. They are 82540EMs if nothing is given, and all on one wire.
     #[arg(long, value_enum, value_name = "MODEL")]
     pub card: Vec<CardModel>,
     /// Let the wire lose, delay, double, change frames, or be cut, as a script says (see below).
@@ -256,17 +257,12 @@ fn processors() -> usize {
 }
 
 impl NetworkOptions {
-    /// The board's cards.
-    pub(crate) fn cards(&self) -> Vec<CardModel> {
-        let is_wanted = self.wire.is_some()
+    /// Whether what happens on the wire matters to somebody outside the board.
+    pub(crate) fn is_used(&self) -> bool {
+        self.wire.is_some()
             || self.capture.is_some()
             || !self.tcp.is_empty()
-            || !self.udp.is_empty();
-        if self.card.is_empty() && is_wanted {
-            // Both emulators have it.
-            return vec![CardModel::E1000];
-        }
-        self.card.clone()
+            || !self.udp.is_empty()
     }
 }
 

@@ -3,10 +3,11 @@
 
 use crate::cli::NetworkOptions;
 use crate::client::{Client, Station, Stream, UdpPort};
-use crate::emulator::NetworkCard;
+use crate::emulator::{CardModel, NetworkCard};
 use crate::paths;
 use crate::wire::{Script, Wire};
 use anyhow::{Context, Result, bail};
+use config::{Card, Uplink};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -85,28 +86,35 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Lays what the options ask for.
+    /// Lays what the board and the options ask for.
     ///
     /// # Errors
     ///
-    /// Where the script is wrong, or a file or port cannot be used.
-    pub(crate) fn lay(options: &NetworkOptions) -> Result<Self> {
-        let script = match &options.wire {
-            Some(file) => {
-                let text = String::from_utf8(paths::read(file)?);
-                let text = text.with_context(|| format!("{} is no text", file.display()))?;
-                let script = text.parse();
-                Some(script.with_context(|| format!("{} is wrong", file.display()))?)
-            }
-            None => None,
-        };
+    /// Where the script names ends that are not there, or a file or port cannot be used.
+    pub(crate) fn lay(
+        options: &NetworkOptions,
+        script: Option<Script>,
+        uplinks: &[Uplink],
+    ) -> Result<Self> {
         let wire = Wire::lay()?;
         if let Some(file) = &options.capture {
             wire.capture(file)?;
         }
         let mut cards = Vec::new();
-        for (number, model) in (1..).zip(options.cards()) {
-            cards.push(NetworkCard::on(&wire, model, number)?);
+        for number in 0..uplinks.len().max(options.card.len()) {
+            let model = options.card.get(number).or(options.card.last());
+            // Both emulators have this one.
+            let model = model.copied().unwrap_or(CardModel::E1000);
+            let mut card = NetworkCard::on(&wire, model, number as u8 + 1)?;
+            if let Some(Card::Mac(address)) = uplinks.get(number).map(|uplink| uplink.card) {
+                card.address = address.0;
+            }
+            cards.push(card);
+        }
+        if cards.is_empty() && options.is_used() {
+            bail!(
+                "the board has no network card: its file has no [[uplink]], and no --card is given"
+            );
         }
         let station = if cards.is_empty() {
             None
@@ -135,6 +143,22 @@ impl Network {
             self.wire.play(script);
         }
     }
+}
+
+/// Reads the script that the options name.
+///
+/// # Errors
+///
+/// Where it cannot be read, or is wrong.
+pub(crate) fn script(options: &NetworkOptions) -> Result<Option<Script>> {
+    let Some(file) = &options.wire else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(paths::read(file)?);
+    let text = text.with_context(|| format!("{} is no text", file.display()))?;
+    let script = text.parse();
+    let script = script.with_context(|| format!("{} is wrong", file.display()))?;
+    Ok(Some(script))
 }
 
 /// Puts this host's station on the wire, and opens the ports that lead to guests.
@@ -355,32 +379,63 @@ mod tests {
         }
     }
 
+    fn uplink(card: Card) -> Uplink {
+        Uplink {
+            name: "lan".into(),
+            card,
+            vlans: config::Vlans::access(1),
+            mtu: 1500,
+        }
+    }
+
     #[test]
-    fn what_needs_a_card_brings_one_and_nothing_else_does() {
-        let lay = |arguments: &[&str]| Network::lay(&options(arguments));
-        assert!(lay(&[]).unwrap().cards.is_empty());
-        let network = lay(&["--card", "82574l", "--card", "82576"]).unwrap();
-        let cards = network.cards;
-        assert_eq!(cards[1].address_text(), "52:54:00:00:00:02");
-        assert_eq!((cards[0].plug.end, cards[1].plug.end), (0, 1));
+    fn each_uplink_has_a_card_of_the_model_that_was_asked_for() {
+        let lay = |arguments: &[&str], uplinks: &[Uplink]| {
+            let network = Network::lay(&options(arguments), None, uplinks)?;
+            let cards = network.cards.iter();
+            let cards = cards.map(|card| (card.model, card.address_text(), card.plug.end));
+            anyhow::Ok(cards.collect::<Vec<_>>())
+        };
+        let card = |model, address: &str, end| (model, address.to_owned(), end);
+        assert_eq!(lay(&[], &[]).unwrap(), []);
+        let uplinks = [
+            uplink(Card::Mac("02:00:00:00:00:07".parse().unwrap())),
+            uplink(Card::Slot {
+                bus: 0,
+                device: 3,
+                function: 0,
+            }),
+        ];
+        let first = card(CardModel::E1000, "02:00:00:00:00:07", 0);
+        let second = card(CardModel::E1000, "52:54:00:00:00:02", 1);
+        assert_eq!(lay(&[], &uplinks).unwrap(), [first, second]);
+        let first = card(CardModel::Igb, "02:00:00:00:00:07", 0);
+        let second = card(CardModel::Igb, "52:54:00:00:00:02", 1);
+        assert_eq!(
+            lay(&["--card", "82576"], &uplinks).unwrap(),
+            [first, second]
+        );
+        let first = card(CardModel::E1000e, "52:54:00:00:00:01", 0);
+        assert_eq!(lay(&["--card", "82574l"], &[]).unwrap(), [first]);
+        let port = port();
+        let forward = format!("{port}:10.0.0.3:80");
+        let error = lay(&["--tcp", &forward], &[]).unwrap_err().to_string();
+        assert!(error.contains("no network card"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_script_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("script");
-        let name = file.to_str().unwrap();
-        std::fs::write(
-            &file,
-            "at 1s cut
-",
-        )
-        .unwrap();
-        assert_eq!(lay(&["--wire", name]).unwrap().cards.len(), 1);
-        std::fs::write(
-            &file,
-            "
-at 1s cat
-",
-        )
-        .unwrap();
-        let error = format!("{:#}", lay(&["--wire", name]).unwrap_err());
+        let options = options(&["--card", "82540em", "--wire", file.to_str().unwrap()]);
+        let lay = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            Network::lay(&options, script(&options)?, &[])
+        };
+        assert!(lay("at 1s from 1 cut\n").is_ok());
+        let error = format!("{:#}", lay("at 1s from 2 cut\n").unwrap_err());
+        assert!(error.contains("the end 2, but there are only 2"), "{error}");
+        let error = format!("{:#}", lay("\nat 1s cat\n").unwrap_err());
         assert!(
             error.contains("script is wrong: line 2: \"cat\""),
             "{error}"

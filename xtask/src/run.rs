@@ -4,7 +4,7 @@ use crate::build;
 use crate::cli::RunOptions;
 use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{Choice, Emulator, End, Machine, Pace, Setup};
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::paths;
 use crate::progress;
 use crate::symbolize;
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
         options.emulator.settle(may_install)?
     };
     eprintln!("==> Emulator: {emulator}, because {why}");
-    let mut network = Network::lay(&options.network)?;
+    let script = network::script(&options.network)?;
     let built = build::build(&options.build, emulator.needs())?;
     let claim = paths::claim("run")?;
     let folder = &claim.folder;
@@ -55,9 +55,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     setup.cpu_model.clone_from(&options.cpu_model);
     setup.chipset = options.machine;
     setup.debugger = options.debugger;
+    let mut network = Network::lay(&options.network, script, &built.board.uplinks)?;
     setup.cards.clone_from(&network.cards);
-    // Stations around the board live in this host's time.
-    if !options.headless || !setup.cards.is_empty() {
+    // Those around the board live in this host's time.
+    if !options.headless || options.network.is_used() {
         setup.pace = Pace::RealTime;
     }
     eprintln!(

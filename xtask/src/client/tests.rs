@@ -22,7 +22,7 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 /// Sends so many bytes from the one to the other and returns what arrived there. The end of the stream is not waited for:
-/// smoltcp 0.14 does not repeat a lost FIN once three doubled acknowledgements have come for it.
+/// smoltcp 0.14 does not repeat a lost FIN once doubled acknowledgements have come while it was the only thing under way.
 fn transfer(one: &Client, other: &Client, length: usize) -> Vec<u8> {
     let listening = other.listen(7, SOON);
     thread::scope(|scope| {

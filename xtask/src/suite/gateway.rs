@@ -117,14 +117,12 @@ fn attend(session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
     }
     check_pages(station)?;
     check_echo(session, station)?;
-    check_blob(station, "32M").context("over a good wire")?;
-    for action in [Action::Loss, Action::Duplicate, Action::Reorder] {
-        wire.set(Target::All, action(Share::percent(3)));
-    }
-    check_blob(station, "4M").context("over a wire that loses, doubles and reorders frames")?;
+    check_blob(station, LINUX, "32M").context("over a good wire")?;
+    make_bad(wire);
+    check_blob(station, LINUX, "4M").context("over a bad wire")?;
     wire.set(Target::All, Action::Clear);
     wire.set(Target::All, Action::Corrupt(Share::percent(1)));
-    check_blob(station, "4M").context("over a wire that changes bits")?;
+    check_blob(station, LINUX, "4M").context("over a wire that changes bits")?;
     wire.set(Target::All, Action::Clear);
     check_cut(wire, station)?;
     check_flood(wire, station)
@@ -163,12 +161,20 @@ fn check_echo(session: &mut Session, station: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A blob comes whole.
-fn check_blob(station: &Client, size: &str) -> Result<()> {
+/// From now on the wire loses, doubles and reorders frames.
+pub(super) fn make_bad(wire: &Wire) {
+    for action in [Action::Loss, Action::Duplicate, Action::Reorder] {
+        wire.set(Target::All, action(Share::percent(3)));
+    }
+}
+
+/// A blob comes whole from the gateway at an address.
+pub(super) fn check_blob(station: &Client, gateway: Ipv4Addr, size: &str) -> Result<()> {
     let mut sum = crc32fast::Hasher::new();
     let path = format!("/blob/{size}");
-    let response = station.http_get(LINUX, 80, &path, PATIENCE, &mut |piece| sum.update(piece))?;
-    let (_, told) = station.http_text(LINUX, 80, &format!("{path}.crc32"), PATIENCE)?;
+    let response =
+        station.http_get(gateway, 80, &path, PATIENCE, &mut |piece| sum.update(piece))?;
+    let (_, told) = station.http_text(gateway, 80, &format!("{path}.crc32"), PATIENCE)?;
     let got = format!("{:08x}\n", sum.finalize());
     ensure!(
         response.status == 200 && got == told,

@@ -7,6 +7,7 @@ mod gateway;
 mod host;
 mod junit;
 pub(crate) mod lab;
+mod lan;
 mod linux;
 mod mach;
 mod natively;
@@ -164,6 +165,7 @@ fn cases() -> Vec<Case> {
         wire::cases(),
         exchange::cases(),
         gateway::cases(),
+        lan::cases(),
         natively::cases(),
         dirty::cases(),
     ];

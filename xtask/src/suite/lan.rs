@@ -1,0 +1,140 @@
+//! The default board on a network, as a user has it: a station on the wire of the board's card finds the hypervisor's own
+//! station, the legacy system's exchange and Linux's gateway.
+
+use super::Case;
+use super::gateway::{check_blob, make_bad};
+use super::lab::Lab;
+use crate::client::{Client, Retry, Station};
+use crate::emulator::{CardModel, NetworkCard, Pace};
+use crate::paths;
+use crate::wire::{Action, Target};
+use anyhow::{Context, Result, bail, ensure};
+use protocol::{Answer, Number, Operation, Outcome, Question, Reply, Request, Tariff};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+/// What the board file says of addresses.
+const MANAGEMENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const RTOS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const LINUX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+/// The last byte of the card's address.
+const CARD: u8 = 1;
+const STATION: Station = Station::new([10, 0, 0, 9]);
+/// How long anything may take once it runs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tests.
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "lan-82540",
+            "a station reaches hypervisor, RTOS and Linux of the default board through an 82540EM, over a good and a bad wire",
+            400,
+            |lab| serves(lab, CardModel::E1000),
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-82574",
+            "the same through an 82574L",
+            400,
+            |lab| serves(lab, CardModel::E1000e),
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-82576",
+            "the same through an 82576",
+            400,
+            |lab| serves(lab, CardModel::Igb),
+        )
+        .on_qemu(),
+    ]
+}
+
+fn serves(lab: &Lab, model: CardModel) -> Result<()> {
+    let wire = lab.wire("lan")?;
+    let card = NetworkCard::on(&wire, model, CARD)?;
+    let station = Client::attach(&wire, STATION)?;
+    let board = paths::read(&paths::default_board())?;
+    let board = String::from_utf8(board).context("the board file is no text")?;
+    let mut session = lab.boot_with(&board, |setup| {
+        setup.pace = Pace::RealTime;
+        setup.cards = vec![card];
+    })?;
+    session.expect("rtos> ")?;
+    wait_for_gateway(lab, &station)?;
+    for address in [MANAGEMENT, RTOS, LINUX] {
+        for size in [0, 56, 1472] {
+            station.ping(address, size, PATIENCE)?;
+        }
+    }
+    check_exchange(&station)?;
+    check_blob(&station, LINUX, "16M").context("over a good wire")?;
+    make_bad(&wire);
+    check_blob(&station, LINUX, "2M").context("over a bad wire")?;
+    wire.set(Target::All, Action::Clear);
+    wire.set(Target::End(card.plug.end), Action::Cut);
+    let deaf = station.ping(RTOS, 56, Duration::from_millis(500));
+    ensure!(deaf.is_err(), "the wire is not cut");
+    wire.set(Target::End(card.plug.end), Action::Restore);
+    station.ping(RTOS, 56, PATIENCE)?;
+    session.send("\u{f}hpoweroff\r")?;
+    session.wait_power_off()
+}
+
+/// Linux starts last.
+fn wait_for_gateway(lab: &Lab, station: &Client) -> Result<()> {
+    const LOOK: Duration = Duration::from_secs(1);
+    loop {
+        match station.http_text(LINUX, 80, "/healthz", PATIENCE.min(lab.left())) {
+            Ok((200, _)) => return Ok(()),
+            other if lab.left().is_zero() => bail!("the gateway does not serve: {other:?}"),
+            _ => thread::sleep(LOOK),
+        }
+    }
+}
+
+/// A call is made over UDP, and the gateway shows it.
+fn check_exchange(station: &Client) -> Result<()> {
+    let number = |digits| Number::new(digits).context("no subscriber's number");
+    let (caller, callee) = (number(101)?, number(102)?);
+    for (count, (request, reply)) in (0..).zip([
+        (Request::Register(caller), Reply::Registered(caller)),
+        (Request::Register(callee), Reply::Registered(callee)),
+        (
+            Request::Call(caller, callee),
+            Reply::Ringing(caller, callee),
+        ),
+        (
+            Request::Answer(callee),
+            Reply::Connected(caller, callee, Tariff::Local),
+        ),
+    ]) {
+        let question = Question {
+            client: 1,
+            number: count,
+            operation: Operation::Exchange(request),
+        };
+        let once = Retry {
+            attempts: 1,
+            wait: PATIENCE,
+        };
+        let answer = station.udp_request(RTOS, protocol::PORT, &question.encode(), once)?;
+        let outcome = Answer::decode(&answer.bytes)?.outcome;
+        ensure!(
+            outcome == Outcome::Done(reply),
+            "{request:?} gave {outcome:?}"
+        );
+    }
+    let page = |path| station.http_text(LINUX, 80, path, PATIENCE);
+    let (_, text) = page("/?number=101")?;
+    ensure!(text.contains("<td>101<td>connected<td>102<td"), "{text}");
+    let (_, text) = page("/exchange.json")?;
+    let shown: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    ensure!(
+        shown["totals"]["connected"] == 1 && shown["subscribers"][0]["other"] == json!(102),
+        "{text}"
+    );
+    Ok(())
+}
