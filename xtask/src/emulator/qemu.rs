@@ -139,7 +139,11 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
             CardModel::E1000 => ("e1000", "romfile="),
             CardModel::E1000e => ("e1000e", "romfile="),
             CardModel::Igb => ("igb", "romfile="),
-            CardModel::Virtio => ("virtio-net-pci", "disable-legacy=on,romfile="),
+            // Doorbells in ports, all else in memory: so both are tried.
+            CardModel::Virtio => (
+                "virtio-net-pci",
+                "disable-legacy=on,modern-pio-notify=on,romfile=",
+            ),
             CardModel::Rtl8029 => ("ne2k_pci", "romfile="),
             CardModel::Ne2000 => ("ne2k_isa", "iobase=0x300,irq=9"),
         };

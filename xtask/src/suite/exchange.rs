@@ -437,8 +437,9 @@ fn flood(lab: &Lab, model: CardModel, option: &str) -> Result<()> {
         "a release was late by {latest} of {period}: {said}"
     );
     let shown = command(&mut session, "net")?;
-    let pauses: i64 = number_before(&shown, "pauses")?;
-    ensure!(pauses > 0, "that was no flood: {shown}");
+    // One frame to a period at least.
+    let frames: i64 = number_before(&shown, "frames")?;
+    ensure!(frames > i64::from(RELEASES), "that was no flood: {shown}");
     let mut caller = Caller::new(&station, 1);
     let totals = caller.totals()?;
     ensure!(totals.executed >= 1, "the exchange counts {totals:?}");

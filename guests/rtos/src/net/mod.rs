@@ -11,3 +11,9 @@ pub mod virtqueue;
 pub const FRAME_MAX: usize = 1514;
 /// A card's address.
 pub type Mac = [u8; 6];
+
+/// Whether an interrupt line leads to the buses: not those of clock, keyboard, cascade, COM1, RTC and coprocessor.
+#[must_use]
+pub const fn is_bus_line(line: u8) -> bool {
+    matches!(line, 3 | 5..=7 | 9..=12 | 14 | 15)
+}

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::is_bus_line;
+
 /// A function's configuration, read in double words.
 pub trait Configuration {
     /// The double word at an offset, which is a multiple of four.
@@ -23,8 +25,6 @@ const STATUS_HAS_CAPABILITIES: u32 = 1 << 20;
 const VENDOR_SPECIFIC: u8 = 0x09;
 /// Capabilities lie behind the header, and each has at least a double word.
 const MOST_CAPABILITIES: usize = 48;
-/// No PC has more lines.
-const LINES: u8 = 16;
 
 /// Why a function cannot be driven.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +35,7 @@ pub enum Defect {
     Structure(u8),
     /// A structure of virtio is smaller than its registers, or leaves the addresses that there are: its type.
     Bounds(u8),
-    /// It has no interrupt, or the firmware has given it no line; what stands in the register.
+    /// It has no interrupt, or the firmware has given it no line of the bus; what stands in the register.
     Interrupt(u8),
 }
 
@@ -128,8 +128,7 @@ pub fn base_address(configuration: &impl Configuration, index: u8) -> Result<Reg
 /// If there is none.
 pub fn interrupt_line(configuration: &impl Configuration) -> Result<u8, Defect> {
     let [line, pin, ..] = configuration.read(INTERRUPT).to_le_bytes();
-    // Line 0 is the clock's, and 2 the cascade's.
-    let is_line = pin != 0 && line < LINES && line != 0 && line != 2;
+    let is_line = pin != 0 && is_bus_line(line);
     is_line.then_some(line).ok_or(Defect::Interrupt(line))
 }
 
@@ -324,6 +323,7 @@ mod tests {
             (0x1ff, 255),
             (0x100, 0),
             (0x110, 16),
+            (0x104, 4),
             (0x102, 2),
         ] {
             assert_eq!(with(register), Err(Defect::Interrupt(line)));

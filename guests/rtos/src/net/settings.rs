@@ -9,6 +9,8 @@
 
 use core::fmt;
 
+use super::is_bus_line;
+
 /// Which cards are looked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cards {
@@ -143,10 +145,9 @@ fn isa(text: &str) -> Option<IsaPlace> {
     let (port, line) = text.split_once(',')?;
     let port = u16::from_str_radix(port.strip_prefix("0x")?, 16).ok()?;
     let line = line.parse().ok()?;
-    // The card has 32 ports, and the lines of clock, keyboard, cascade, COM1, RTC and coprocessor are not on the bus.
+    // The card has 32 ports.
     let fits = port.is_multiple_of(0x20) && (0x100..=0x3e0).contains(&port);
-    let free = matches!(line, 3 | 5..=7 | 9..=12 | 14 | 15);
-    (fits && free).then_some(IsaPlace { port, line })
+    (fits && is_bus_line(line)).then_some(IsaPlace { port, line })
 }
 
 #[cfg(test)]

@@ -83,6 +83,8 @@ pub(crate) struct VirtioNet {
     send: Queue<'static, TO_SEND>,
     /// Of the two queues.
     doorbells: [Registers; 2],
+    /// Whether it has come up since it was last reset.
+    is_up: bool,
     faults: u32,
     last_fault: Option<Fault>,
 }
@@ -114,6 +116,7 @@ impl VirtioNet {
             receive,
             send,
             doorbells,
+            is_up: true,
             faults: 0,
             last_fault: None,
         };
@@ -151,7 +154,7 @@ impl VirtioNet {
 
     /// Takes back what was sent.
     fn reclaim(&mut self) {
-        loop {
+        while self.is_up {
             match self.send.take() {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
@@ -169,7 +172,10 @@ impl VirtioNet {
                 (self.receive, self.send, self.doorbells) = (receive, send, doorbells);
                 self.go();
             }
-            Err(fault) => self.last_fault = Some(fault),
+            Err(fault) => {
+                self.is_up = false;
+                self.last_fault = Some(fault);
+            }
         }
     }
 }
@@ -181,7 +187,7 @@ impl Ethernet for VirtioNet {
 
     fn can_send(&mut self) -> bool {
         self.reclaim();
-        self.send.free().is_some()
+        self.is_up && self.send.free().is_some()
     }
 
     fn send(&mut self, frame: &[u8]) {
@@ -207,6 +213,9 @@ impl Ethernet for VirtioNet {
         }
         // As many as there are at most, of which some may be no frames.
         for _ in 0..TO_RECEIVE {
+            if !self.is_up {
+                return None;
+            }
             match self.receive.take() {
                 Ok(Some(done)) => {
                     let buffer = RECEIVE_BUFFERS.get(usize::from(done.descriptor));
@@ -225,6 +234,9 @@ impl Ethernet for VirtioNet {
     }
 
     fn rest(&mut self) -> bool {
+        if !self.is_up {
+            return true;
+        }
         let is_full = self.send.free().is_none();
         SEND_RING.ask_for_interrupts(is_full);
         RECEIVE_RING.ask_for_interrupts(true);
