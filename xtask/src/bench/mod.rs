@@ -62,13 +62,23 @@ impl Workshop {
 
     /// Starts a board that is given as the text of a board file; `name` is its folder's.
     fn start(&self, board: &str, name: &str, watch: Watch) -> Result<Machine> {
+        self.start_with(board, name, |setup| setup.watch = watch)
+    }
+
+    /// The same on a machine that is not the usual one.
+    fn start_with(
+        &self,
+        board: &str,
+        name: &str,
+        change: impl FnOnce(&mut Setup),
+    ) -> Result<Machine> {
         let image = self.folder(&format!("{name}.image"));
         paths::make_folder(&image)?;
         let root = paths::root();
         let loaded = LoadedBoard::parse(board, "the bench's board", &root, &self.programs)?;
         let iso = loaded.make_image(&image, &self.programs, "")?;
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
-        setup.watch = watch;
+        change(&mut setup);
         Machine::start(Emulator::Bochs, &setup, &self.folder(name), Echo::Off)
     }
 

@@ -1,17 +1,21 @@
 //! `cargo xtask bench rt`: how late the RTOS's most urgent task is released, beside an idle and a busy
-//! Linux, on a processor of its own and on a shared one.
+//! Linux and under a flood of frames, on a processor of its own and on a shared one.
 //!
 //! The RTOS judges itself: from the rise of its clock chip's output to the time stamp that the task takes
 //! before its first port write, all on the board's time-stamp counter (`guests/rtos/src/latency.rs`).
 
 use super::{LIMIT, SHELL_PROMPT, Workshop};
 use crate::cli::RtOptions;
-use crate::emulator::Watch;
+use crate::emulator::{CardModel, Machine, NetworkCard};
 use crate::progress;
+use crate::wire::{Tap, Wire};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 /// Releases a second.
 const RATE: u32 = 1000;
@@ -58,13 +62,37 @@ impl Latency {
     }
 }
 
+/// What the board has to do beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Nothing.
+    Idle,
+    /// Linux computes, writes to its disk and to its console.
+    Busy,
+    /// Small packets for the RTOS come from the wire, each of which it answers.
+    Flood,
+}
+
+impl Load {
+    const ALL: [Self; 3] = [Self::Idle, Self::Busy, Self::Flood];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Flood => "flood",
+        }
+    }
+}
+
 /// One run.
 struct Run {
     /// Whether both guests share the one processor.
     shared: bool,
-    /// Whether Linux is busy.
-    busy: bool,
+    load: Load,
     latency: Latency,
+    /// Packets of the flood that reached the board.
+    packets: u64,
 }
 
 /// Measures all four runs.
@@ -76,66 +104,123 @@ pub(crate) fn rt(options: &RtOptions) -> Result<ExitCode> {
     let workshop = Workshop::open(&options.bench)?;
     let mut runs = Vec::new();
     for shared in [false, true] {
-        for busy in [false, true] {
+        for load in Load::ALL {
             let what = format!(
                 "Measure {} releases {}",
                 options.releases,
-                scene(shared, busy)
+                scene(shared, load)
             );
-            let latency = progress::step(&what, || {
-                let latency = measure(&workshop, options.releases, shared, busy)?;
-                progress::note(&format!("mean {}, max {} ticks", latency.mean, latency.max));
-                Ok(latency)
+            let run = progress::step(&what, || {
+                let run = measure(&workshop, options.releases, shared, load)?;
+                let Latency { mean, max, .. } = run.latency;
+                progress::note(&format!("mean {mean}, max {max} ticks"));
+                Ok(run)
             })?;
-            runs.push(Run {
-                shared,
-                busy,
-                latency,
-            });
+            runs.push(run);
         }
     }
     workshop.publish("rt", &figures(&runs), &table(&runs))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn scene(shared: bool, busy: bool) -> String {
+fn scene(shared: bool, load: Load) -> String {
     format!(
-        "on {}, Linux {}",
+        "on {}, {}",
         if shared {
             "a shared processor"
         } else {
             "its own processor"
         },
-        if busy { "busy" } else { "idle" }
+        match load {
+            Load::Idle => "Linux idle",
+            Load::Busy => "Linux busy",
+            Load::Flood => "a flood of packets",
+        }
     )
 }
 
+/// Addresses in the flood's scene: the card, the RTOS, and who floods.
+const CARD: u8 = 1;
+const RTOS: [u8; 6] = [0x52, 0x54, 0, 0, 1, 1];
+const STATION: [u8; 6] = [0x52, 0x54, 0, 0, 2, 1];
+
 fn board(shared: bool) -> String {
     let (cpus, own) = if shared { (1, 0) } else { (2, 1) };
+    let mac = RTOS.map(|byte| format!("{byte:02x}")).join(":");
     format!(
         "[board]\nname = \"bench-rt\"\ncpus = {cpus}\n\n\
          [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = 0\n\
          priority = 10\ncommand_line = \"console=ttyS0 quiet\"\n\
          modules = [{{ image = \"@initramfs\" }}]\ndisks = [{{ size = \"4M\" }}]\n\n\
          [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = {own}\n\
-         priority = 200\n"
+         priority = 200\ncommand_line = \"net=virtio ip=10.0.0.2/24\"\n\
+         nics = [{{ model = \"virtio\", mac = \"{mac}\", urgent = true }}]\n\n\
+         [[uplink]]\nname = \"lan\"\ncard = \"52:54:00:00:00:{CARD:02x}\"\n"
     )
 }
 
-fn measure(workshop: &Workshop, releases: u32, shared: bool, busy: bool) -> Result<Latency> {
-    let name = match (shared, busy) {
-        (false, false) => "own-idle",
-        (false, true) => "own-busy",
-        (true, false) => "shared-idle",
-        (true, true) => "shared-busy",
-    };
-    let mut machine = workshop.start(&board(shared), name, Watch::Nothing)?;
+/// A ping for the RTOS: as small as frames are.
+fn ping() -> Vec<u8> {
+    let mut frame = [&RTOS[..], &STATION, &[0x08, 0x00]].concat();
+    // IPv4 (RFC 791), 28 bytes, from 10.0.0.9 to 10.0.0.2, with its checksum; ICMP echo (RFC 792) without data.
+    frame.extend([
+        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x66, 0xD4, 10, 0, 0, 9, 10, 0, 0, 2,
+    ]);
+    frame.extend([8, 0, 0xF7, 0xFF, 0, 0, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// Sends pings until it is told to stop; returns how many.
+fn flood(tap: &Tap, over: &AtomicBool) -> u64 {
+    /// Packets in a second of the wall's clock, in which the emulated board does some fifty million instructions.
+    const RATE: u32 = 10_000;
+    const PIECE: Duration = Duration::from_millis(100);
+    let frame = ping();
+    let mut sent = 0;
+    while !over.load(Ordering::Relaxed) {
+        sent += tap.flood(&frame, RATE, PIECE);
+    }
+    sent
+}
+
+fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Result<Run> {
+    let place = if shared { "shared" } else { "own" };
+    let name = format!("{place}-{}", load.name());
+    let wire = Wire::lay()?;
+    let card = NetworkCard::on(&wire, CardModel::E1000, CARD)?;
+    let mut machine =
+        workshop.start_with(&board(shared), &name, |setup| setup.cards = vec![card])?;
     machine.expect("linux: userland reached", LIMIT)?;
     machine.expect("# ", LIMIT)?;
+    let busy = load == Load::Busy;
     if busy {
         machine.send(&format!("load {}\n", releases / RATE + MARGIN))?;
         machine.expect("load: line 5 ", LIMIT)?;
     }
+    let tap = wire.tap();
+    let over = AtomicBool::new(false);
+    let packets = thread::scope(|scope| {
+        let flooding = (load == Load::Flood).then(|| scope.spawn(|| flood(&tap, &over)));
+        let measured = observe(&mut machine, releases, busy);
+        over.store(true, Ordering::Relaxed);
+        let sent = flooding.map_or(Ok(0), ScopedJoinHandle::join);
+        measured.map(|()| sent.unwrap_or(0))
+    })?;
+    let latency = Latency::read(&machine.console.text()).context("the RTOS told no figures")?;
+    if latency.count != u64::from(releases) {
+        bail!("the RTOS measured {} releases", latency.count);
+    }
+    Ok(Run {
+        shared,
+        load,
+        latency,
+        packets,
+    })
+}
+
+/// Has the RTOS measure, until its figures are on the console.
+fn observe(machine: &mut Machine, releases: u32, busy: bool) -> Result<()> {
     machine.send(&format!("\u{f}2jitter {releases}\r"))?;
     if busy {
         // The serial line is Linux's again, so that its output is part of the load.
@@ -147,11 +232,7 @@ fn measure(workshop: &Workshop, releases: u32, shared: bool, busy: bool) -> Resu
         machine.send("show rtos\r")?;
     }
     machine.expect(" overruns\n", LIMIT)?;
-    let latency = Latency::read(&machine.console.text()).context("the RTOS told no figures")?;
-    if latency.count != u64::from(releases) {
-        bail!("the RTOS measured {} releases", latency.count);
-    }
-    Ok(latency)
+    Ok(())
 }
 
 fn figures(runs: &[Run]) -> Value {
@@ -161,7 +242,8 @@ fn figures(runs: &[Run]) -> Value {
             let latency = &run.latency;
             json!({
                 "processor": if run.shared { "shared" } else { "own" },
-                "linux": if run.busy { "busy" } else { "idle" },
+                "load": run.load.name(),
+                "packets": run.packets,
                 "releases": latency.count,
                 "mean": latency.mean,
                 "p50": latency.median,
@@ -198,7 +280,7 @@ fn table(runs: &[Run]) -> String {
         let _ = writeln!(
             text,
             "{:<38}{count:>9}{mean:>7}{median:>7}{p99:>7}{p999:>7}{max:>7}{:>8}{overruns:>10}",
-            scene(run.shared, run.busy),
+            scene(run.shared, run.load),
             GOALS[usize::from(run.shared)],
         );
     }
@@ -240,11 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn the_flood_is_of_pings() {
+        let frame = ping();
+        let sliced = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(etherparse::NetSlice::Ipv4(packet)) = &sliced.net else {
+            panic!("no IPv4: {sliced:?}");
+        };
+        let header = packet.header().to_header();
+        assert_eq!(header.calc_header_checksum(), header.header_checksum);
+        let Some(etherparse::TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
+            panic!("no ICMP: {sliced:?}");
+        };
+        let (header, data) = (icmp.header(), icmp.payload());
+        let right = etherparse::Icmpv4Header::with_checksum(header.icmp_type.clone(), data);
+        assert_eq!(header, right);
+    }
+
+    #[test]
     fn every_run_is_told_with_its_goal() {
         let run = |shared| Run {
             shared,
-            busy: true,
+            load: Load::Busy,
             latency: latency(),
+            packets: 0,
         };
         let runs = [run(false), run(true)];
         let lines = table(&runs);
