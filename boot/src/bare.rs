@@ -236,10 +236,7 @@ fn discover(found: Found) -> Result<(), BootError> {
         modules: info.modules,
         cpus,
         local_apic,
-        interrupts: Interrupts {
-            io_apics,
-            overrides: board.overrides,
-        },
+        interrupts: Interrupts::new(io_apics, board.overrides),
         soft_off: board.soft_off,
         nics,
     };

@@ -29,6 +29,9 @@ enum Register {
     Divide = 0x3e,
 }
 
+/// The first of eight registers with a bit for each interrupt that is asked for.
+const REQUESTS: u32 = 0x20;
+
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const LVT_MASKED: u32 = 1 << 16;
 const LVT_TSC_DEADLINE: u32 = 2 << 17;
@@ -225,12 +228,23 @@ impl LocalApic {
         self.write(Register::Timer, LVT_MASKED);
     }
 
+    /// Whether this processor has been asked for an interrupt with this vector, and has not taken it yet (section 11.8.4).
+    #[must_use]
+    pub fn is_pending(&self, vector: u8) -> bool {
+        let requests = REQUESTS + u32::from(vector / 32);
+        self.read_number(requests) & 1 << (vector % 32) != 0
+    }
+
     fn read(&self, register: Register) -> u32 {
+        self.read_number(register as u32)
+    }
+
+    fn read_number(&self, number: u32) -> u32 {
         match self.access {
             // SAFETY: an APIC register that exists; the page is mapped by the contract of `new`.
-            Access::Page(page) => unsafe { page.add(register as usize * 4).read_volatile() },
+            Access::Page(page) => unsafe { page.add(number as usize * 4).read_volatile() },
             // SAFETY: an x2APIC register that exists.
-            Access::Msr => unsafe { Msr::new(X2APIC_FIRST + register as u32).read() as u32 },
+            Access::Msr => unsafe { Msr::new(X2APIC_FIRST + number).read() as u32 },
         }
     }
 
