@@ -1,5 +1,8 @@
 //! INS and OUTS, one element per exit: the instruction is left only when its count has run out, so
 //! interrupts come in between as on hardware.
+//!
+//! A device that is driven by such instructions, a network card, takes many elements at once: those of
+//! one page of memory, and no more than keep an exit short.
 
 use super::crash::Crash;
 use super::exits::device_width;
@@ -8,9 +11,14 @@ use crate::translate::{Access, translate};
 use devices::{Effects, Pc, Ticks};
 use vcpu::{Active, Direction, Event, IoAccess, SegmentRegister};
 
+const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_DF: u64 = 1 << 10;
 
-/// Does one element.
+const PAGE: u64 = 4096;
+/// Most bytes that are moved at once.
+const BURST: usize = 1024;
+
+/// Does one element, or several for a device that takes them.
 pub(super) fn step(
     active: &mut impl Active,
     access: IoAccess,
@@ -27,14 +35,14 @@ pub(super) fn step(
     if access.is_repeated() && active.gprs().rcx & mask == 0 {
         return Ok(active.skip_instruction()?);
     }
-    let count = access.width().bytes() as usize;
+    let size = access.width().bytes() as usize;
     let paging = active.paging()?;
     let how = Access {
         write: access.direction() == Direction::In,
         user: active.privilege_level()? == 3,
     };
     let (segment, offset) = operand(active, access)?;
-    if !segment_allows(active, access, segment, offset & mask)? {
+    if !segment_allows(active, access, segment, offset & mask, size as u64)? {
         return Ok(active.inject(if segment == SegmentRegister::Ss {
             Event::STACK_FAULT
         } else {
@@ -44,7 +52,7 @@ pub(super) fn step(
     let linear = active.string_address()?;
     // An element may cross a page, so each byte is translated, all of them before the port is touched.
     let mut physical = [0; 4];
-    for (index, address) in physical.iter_mut().take(count).enumerate() {
+    for (index, address) in physical.iter_mut().take(size).enumerate() {
         let linear = linear.wrapping_add(index as u64);
         match translate(&paging, memory, linear, how) {
             Ok(found) if found < memory.size() => *address = found,
@@ -52,37 +60,31 @@ pub(super) fn step(
             Err(fault) => return Ok(active.inject_page_fault(linear, fault.code)?),
         }
     }
-    let width = device_width(access.width());
-    let mut bytes = [0; 4];
-    match access.direction() {
-        Direction::In => {
-            bytes = pc.read(access.port(), width, now, effects).to_le_bytes();
-            for (address, byte) in physical.iter().zip(&bytes).take(count) {
-                memory
-                    .write(*address, &[*byte])
-                    .map_err(|_| Crash::StringIoOutside(*address))?;
-            }
-        }
-        Direction::Out => {
-            for (address, byte) in physical.iter().zip(&mut bytes).take(count) {
-                let byte = core::slice::from_mut(byte);
-                memory
-                    .read(*address, byte)
-                    .map_err(|_| Crash::StringIoOutside(*address))?;
-            }
-            pc.write(
-                access.port(),
-                width,
-                u32::from_le_bytes(bytes),
-                now,
-                effects,
-            );
+    let flags = active.rflags()?;
+    let mut moved = 0;
+    if access.is_repeated()
+        && flags & (RFLAGS_DF | RFLAGS_TF) == 0
+        && pc.moves_strings(access.port())
+    {
+        let most = (PAGE - linear % PAGE)
+            .min(memory.size() - physical[0])
+            .min(mask - (offset & mask))
+            .min(BURST as u64)
+            / size as u64;
+        let length = most.min(active.gprs().rcx & mask) * size as u64;
+        if length > size as u64 && segment_allows(active, access, segment, offset & mask, length)? {
+            let place = (physical[0], length as usize);
+            moved = several(access, place, memory, pc, now, effects)?;
         }
     }
-    let delta = if active.rflags()? & RFLAGS_DF == 0 {
-        count as u64
+    if moved == 0 {
+        one(access, &physical[..size], memory, pc, now, effects)?;
+        moved = size;
+    }
+    let delta = if flags & RFLAGS_DF == 0 {
+        moved as u64
     } else {
-        (count as u64).wrapping_neg()
+        (moved as u64).wrapping_neg()
     };
     let gprs = active.gprs_mut();
     let advance = |register: &mut u64, by: u64| {
@@ -99,13 +101,74 @@ pub(super) fn step(
         Direction::Out => advance(&mut gprs.rsi, delta),
     }
     if access.is_repeated() {
-        advance(&mut gprs.rcx, u64::MAX);
+        advance(&mut gprs.rcx, ((moved / size) as u64).wrapping_neg());
         if gprs.rcx & mask != 0 {
             // The next element is an instruction of its own as far as interrupts and traps go.
             return Ok(active.complete_iteration()?);
         }
     }
     Ok(active.skip_instruction()?)
+}
+
+/// Moves one element between the port and these bytes of guest memory.
+fn one(
+    access: IoAccess,
+    physical: &[u64],
+    memory: &GuestMemory,
+    pc: &mut Pc,
+    now: Ticks,
+    effects: &mut impl Effects,
+) -> Result<(), Crash> {
+    let width = device_width(access.width());
+    let mut bytes = [0; 4];
+    match access.direction() {
+        Direction::In => {
+            bytes = pc.read(access.port(), width, now, effects).to_le_bytes();
+            for (address, byte) in physical.iter().zip(&bytes) {
+                memory
+                    .write(*address, &[*byte])
+                    .map_err(|_| Crash::StringIoOutside(*address))?;
+            }
+        }
+        Direction::Out => {
+            for (address, byte) in physical.iter().zip(&mut bytes) {
+                let byte = core::slice::from_mut(byte);
+                memory
+                    .read(*address, byte)
+                    .map_err(|_| Crash::StringIoOutside(*address))?;
+            }
+            let value = u32::from_le_bytes(bytes);
+            pc.write(access.port(), width, value, now, effects);
+        }
+    }
+    Ok(())
+}
+
+/// Moves up to `length` bytes, elements that lie one behind the other in guest memory, at once. Returns how many the
+/// device moved, which may be none.
+fn several(
+    access: IoAccess,
+    (address, length): (u64, usize),
+    memory: &GuestMemory,
+    pc: &mut Pc,
+    now: Ticks,
+    effects: &mut impl Effects,
+) -> Result<usize, Crash> {
+    let outside = |_| Crash::StringIoOutside(address);
+    let width = device_width(access.width());
+    let mut buffer = [0; BURST];
+    let bytes = &mut buffer[..length];
+    Ok(match access.direction() {
+        Direction::In => {
+            let moved = pc.read_string(access.port(), width, bytes, now, effects);
+            memory.write(address, &bytes[..moved]).map_err(outside)?;
+            moved
+        }
+        Direction::Out => {
+            memory.read(address, bytes).map_err(outside)?;
+            pc.write_string(access.port(), width, bytes, now)
+        }
+    })
 }
 
 /// Segment and offset of the memory operand.
@@ -116,13 +179,14 @@ fn operand(active: &impl Active, access: IoAccess) -> Result<(SegmentRegister, u
     })
 }
 
-/// Whether the segment of the memory operand allows the access. The exit comes before the processor
+/// Whether the segment of the memory operand allows the access to `length` bytes. The exit comes before the processor
 /// has looked (Intel SDM volume 3, section 26.1.1). 64-bit segments have no limits.
 fn segment_allows(
     active: &impl Active,
     access: IoAccess,
     register: SegmentRegister,
     offset: u64,
+    length: u64,
 ) -> Result<bool, Crash> {
     const UNUSABLE: u32 = 1 << 16;
     const CODE: u32 = 1 << 3;
@@ -140,7 +204,7 @@ fn segment_allows(
         return Ok(false);
     }
     let first = offset & 0xffff_ffff;
-    let last = first + u64::from(access.width().bytes()) - 1;
+    let last = first + length - 1;
     let limit = u64::from(segment.limit);
     Ok(if !code && segment.access & EXPAND_DOWN != 0 {
         let top = if segment.access & BIG != 0 {

@@ -6,8 +6,13 @@ use super::{Effects, Pc, Width};
 use crate::time::Ticks;
 
 impl Pc {
+    /// Whether what is at a port can move many elements at once.
+    pub fn moves_strings(&mut self, port: u16) -> bool {
+        self.data_port(port).is_some()
+    }
+
     /// As many reads of `width` from `port` as fill `bytes`, or fewer; returns the bytes that were read. 0 says that
-    /// this port, or this access, is to be done by [`read`](Self::read).
+    /// [`read`](Self::read) is to do it.
     pub fn read_string(
         &mut self,
         port: u16,
@@ -26,7 +31,7 @@ impl Pc {
     }
 
     /// As many writes of `width` to `port` as `bytes` are enough for, or fewer; returns the bytes that were written. 0
-    /// says that this port, or this access, is to be done by [`write`](Self::write).
+    /// says that [`write`](Self::write) is to do it.
     pub fn write_string(&mut self, port: u16, width: Width, bytes: &[u8], now: Ticks) -> usize {
         self.tick(now);
         let Some(card) = self.data_port(port) else {
