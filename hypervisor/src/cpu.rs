@@ -309,7 +309,7 @@ fn tended_by(number: usize) -> Option<&'static Network> {
 }
 
 /// Lets pending interrupts of the host in.
-fn take_interrupts() {
+pub(crate) fn take_interrupts() {
     x86_64::instructions::interrupts::enable();
     // STI takes effect behind the next instruction.
     x86_64::instructions::nop();

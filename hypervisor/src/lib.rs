@@ -133,18 +133,21 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
     host.interrupts
         .route_isa(drivers::serial::COM1_IRQ, host.cpus[0], vector::SERIAL);
     console::start_interrupts();
-    network::set_up(network::Parts {
-        board: &board,
-        cards: host.nics,
-        memory: &mut host.memory,
-        tender: host.cpus[network::TENDER],
-        tsc_hz: host.tsc_hz,
-    });
     let power = power::Power {
         soft_off: host.soft_off,
         when_all_off: board.when_all_off,
     };
+    let tender = host.cpus[network::TENDER];
     let shared = cpu::share(facts, host.memory, host.local_apic, host.cpus, power);
+    network::set_up(network::Parts {
+        board: &board,
+        cards: host.nics,
+        memory: &mut shared.memory.lock(),
+        local_apic: host.local_apic,
+        interrupts: &mut host.interrupts,
+        tender,
+        tsc_hz: host.tsc_hz,
+    });
     PLAN.call_once(|| Plan {
         shared,
         board,

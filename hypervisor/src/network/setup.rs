@@ -6,8 +6,9 @@ use super::port::{End, Port};
 use super::station::Station;
 use super::uplink::Uplink;
 use super::{NETWORK, Network};
-use crate::cpu::vector;
+use crate::cpu::{take_interrupts, vector};
 use crate::guest;
+use crate::host::Interrupts;
 use crate::memory::{OutOfMemory, PhysicalMemory};
 use alloc::boxed::Box;
 use alloc::format;
@@ -19,6 +20,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use drivers::dma::Dma;
 use drivers::entropy::Generator;
+use drivers::local_apic::LocalApic;
 use drivers::nic::{self, Delivery, Found, Nic, OpenError, OpenOptions};
 use drivers::pci::{Message, PciAddress};
 use drivers::tsc;
@@ -42,6 +44,8 @@ pub(crate) struct Parts<'a> {
     /// Cards that were found.
     pub(crate) cards: Vec<Found>,
     pub(crate) memory: &'a mut PhysicalMemory,
+    pub(crate) local_apic: LocalApic,
+    pub(crate) interrupts: &'a mut Interrupts,
     /// APIC ID of the processor that tends the network.
     pub(crate) tender: u32,
     pub(crate) tsc_hz: u64,
@@ -181,23 +185,69 @@ fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>,
     } else {
         Delivery::Pin
     };
-    let interrupts = delivery != Delivery::Pin;
+    let line = found.interrupt_line();
     let nic = found
         .open(memory, OpenOptions { jumbo, delivery })
         .map_err(CardError::Open)?;
+    let interrupts = match delivery {
+        Delivery::Message(_) => Interrupting::Message,
+        Delivery::Pin => match find_pin(&*nic, line, parts) {
+            Some(input) => Interrupting::Pin(input),
+            None => Interrupting::Never,
+        },
+    };
     info!(
-        "uplink {}: {} at {}, {}{}",
+        "uplink {}: {} at {}, {}, {interrupts}",
         uplink.name,
         nic.model(),
         nic.address(),
         MacAddress(nic.mac()),
-        if interrupts { "" } else { ", polled" }
     );
     nic.set_filter(&nic::Filter {
         promiscuous: true,
         ..nic::Filter::default()
     });
-    Ok((nic, interrupts))
+    Ok((nic, !matches!(interrupts, Interrupting::Never)))
+}
+
+/// How a card's interrupts come.
+enum Interrupting {
+    Message,
+    /// At this global interrupt number.
+    Pin(u32),
+    Never,
+}
+
+impl fmt::Display for Interrupting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message => f.write_str("interrupts by messages"),
+            Self::Pin(input) => write!(f, "interrupts at {input}"),
+            Self::Never => f.write_str("its interrupts come nowhere: it is polled"),
+        }
+    }
+}
+
+/// Finds out where a card's interrupt pin arrives, and routes it to this processor, the tender.
+fn find_pin(nic: &dyn Nic, line: Option<u8>, parts: &mut Parts<'_>) -> Option<u32> {
+    /// How long an interrupt is on its way at most.
+    const PATIENCE_MICROSECONDS: u64 = 50;
+    let patience = parts.tsc_hz / 1_000_000 * PATIENCE_MICROSECONDS;
+    let local_apic = parts.local_apic;
+    let probe = || {
+        nic.raise_test_interrupt();
+        let until = tsc::read() + patience;
+        let mut came = local_apic.is_pending(vector::NETWORK);
+        while !came && tsc::read() < until {
+            core::hint::spin_loop();
+            came = local_apic.is_pending(vector::NETWORK);
+        }
+        nic.handle_interrupt();
+        came
+    };
+    parts
+        .interrupts
+        .find_pin(line, parts.tender, vector::NETWORK, probe, take_interrupts)
 }
 
 /// What a card writes to interrupt the tender (SDM volume 3, 11.11).

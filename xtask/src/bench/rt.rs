@@ -164,7 +164,7 @@ fn ping() -> Vec<u8> {
     let mut frame = [&RTOS[..], &STATION, &[0x08, 0x00]].concat();
     // IPv4 (RFC 791), 28 bytes, from 10.0.0.9 to 10.0.0.2, with its checksum; ICMP echo (RFC 792) without data.
     frame.extend([
-        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x66, 0xD4, 10, 0, 0, 9, 10, 0, 0, 2,
+        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x66, 0xD7, 10, 0, 0, 9, 10, 0, 0, 2,
     ]);
     frame.extend([8, 0, 0xF7, 0xFF, 0, 0, 0, 0]);
     frame.resize(60, 0);
