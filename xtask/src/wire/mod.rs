@@ -2,7 +2,8 @@
 //!
 //! Ends are cards of emulated boards or taps in this program. Both emulators put each frame into one UDP datagram, without its
 //! checksum. Bochs fixes where to: a card with port N binds 127.0.0.1:N and sends to N + 1; so do ours in QEMU. A wire
-//! therefore binds the port behind that of each of its cards.
+//! therefore binds the port behind that of each of its cards. Bochs hands its card only what is sent to that card's own address
+//! or to all, however the card is set: guests behind a card are reached in QEMU alone.
 
 mod capture;
 mod line;
