@@ -155,6 +155,11 @@ fn flows_go_to_the_queues_in_use() {
         assert_eq!(bench.command(CONTROL_OF_MANY, &[4, 0, pairs, 0]), 1);
     }
     assert_eq!(queue_of(&mut bench, 1), 1);
+    // The next driver begins with one again.
+    bench.store(RINGS, &[0; 0x5000]);
+    bench.start(MQ | CTRL_VQ);
+    bench.give(RECEIVE, 0, &[(0x4000, 100)]);
+    assert_eq!(queue_of(&mut bench, 1), 0);
 }
 
 #[test]
