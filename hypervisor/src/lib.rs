@@ -156,6 +156,14 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Takes the board's network cards off the bus, so that none of them writes memory while it is looked at, and nobody hears of the
+/// board any more. For a panic: it waits for no lock for long.
+pub fn stop_network() {
+    if let Some(network) = network::network() {
+        network.stop_cards();
+    }
+}
+
 /// Runs a processor for good, once [`start`] is through; waits for that.
 ///
 /// # Safety

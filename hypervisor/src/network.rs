@@ -132,6 +132,15 @@ impl Network {
             });
     }
 
+    /// Takes the cards off the bus for good.
+    pub(crate) fn stop_cards(&self) {
+        for port in &self.ports {
+            if let End::Uplink(uplink) = &port.end {
+                uplink.nic.stop();
+            }
+        }
+    }
+
     /// Makes the tender look soon.
     fn attend(&self) {
         if !self.waits.swap(true, Ordering::AcqRel) {

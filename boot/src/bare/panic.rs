@@ -85,13 +85,14 @@ fn panic_handler(info: &core::panic::PanicInfo<'_>) -> ! {
     panic(info)
 }
 
-/// Stops the other processors; a second panic stops at once.
+/// Stops the other processors and the network cards; a second panic stops at once.
 fn begin() {
     x86_64::instructions::interrupts::disable();
     if IN_PROGRESS.swap(true, Ordering::AcqRel) {
         stop_here();
     }
     stop_others();
+    hypervisor::stop_network();
 }
 
 /// Stops the other processors for good, whatever they do.

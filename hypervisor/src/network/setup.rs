@@ -230,11 +230,15 @@ impl fmt::Display for Interrupting {
 
 /// Finds out where a card's interrupt pin arrives, and routes it to this processor, the tender.
 fn find_pin(nic: &dyn Nic, line: Option<u8>, parts: &mut Parts<'_>) -> Option<u32> {
-    /// How long an interrupt is on its way at most.
-    const PATIENCE_MICROSECONDS: u64 = 50;
+    /// How long an interrupt is on its way at most: far more than the pause that cards make between two of theirs.
+    const PATIENCE_MICROSECONDS: u64 = 1000;
     let patience = parts.tsc_hz / 1_000_000 * PATIENCE_MICROSECONDS;
     let local_apic = parts.local_apic;
     let probe = || {
+        if local_apic.is_pending(vector::NETWORK) {
+            // It is not this card that holds the input.
+            return false;
+        }
         nic.raise_test_interrupt();
         let until = tsc::read() + patience;
         let mut came = local_apic.is_pending(vector::NETWORK);

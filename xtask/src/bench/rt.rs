@@ -139,9 +139,10 @@ fn scene(shared: bool, load: Load) -> String {
     )
 }
 
-/// Addresses in the flood's scene: the card, the RTOS, and who floods.
+/// Addresses in the flood's scene. Bochs gives its card no frames but those for the card itself, so the RTOS has the card's
+/// address; the switch does not mind.
 const CARD: u8 = 1;
-const RTOS: [u8; 6] = [0x52, 0x54, 0, 0, 1, 1];
+const RTOS: [u8; 6] = [0x52, 0x54, 0, 0, 0, CARD];
 const STATION: [u8; 6] = [0x52, 0x54, 0, 0, 2, 1];
 
 fn board(shared: bool) -> String {
