@@ -76,7 +76,7 @@ impl Takes {
 pub trait Payload {
     /// Its bytes.
     fn length(&self) -> u32;
-    /// Its first bytes: all headers, or the whole frame.
+    /// Its first bytes as they arrive: all headers, or the whole frame.
     fn head(&self) -> &[u8];
     /// Copies its bytes from `offset` on into the receiving guest's memory; they are there, who made the frame saw to that.
     ///

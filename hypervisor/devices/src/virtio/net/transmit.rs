@@ -7,7 +7,7 @@ use super::super::{Budget, Fault, Progress};
 use super::Net;
 use super::features::Features;
 use super::header::{self, ETHERNET};
-use crate::nic::Outgoing;
+use crate::nic::{Outgoing, Sent};
 use crate::pc::Effects;
 
 /// Bytes of a frame that are copied before anyone looks at them.
@@ -51,8 +51,8 @@ impl Net {
             offload,
         };
         match effects.send_frame(self.nic, &frame)? {
-            crate::nic::Sent::Done => Ok(Progress::Done),
-            crate::nic::Sent::Busy => Ok(Progress::Later),
+            Sent::Done => Ok(Progress::Done),
+            Sent::Busy => Ok(Progress::Later),
         }
     }
 
