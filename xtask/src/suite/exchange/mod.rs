@@ -333,7 +333,10 @@ fn flood(lab: &Lab, under: Under, net: &str) -> Result<()> {
     );
     let mut caller = Caller::new(&station, 1);
     let totals = caller.totals()?;
-    ensure!(totals.executed >= 1, "the exchange counts {totals:?}");
+    ensure!(
+        (totals.executed, totals.malformed) == (1, 0),
+        "the exchange counts {totals:?}"
+    );
     end(session, under)
 }
 
