@@ -11,6 +11,7 @@ mod lan;
 mod linux;
 mod mach;
 mod natively;
+mod old_cards;
 mod probes;
 mod report;
 mod rtos;
@@ -167,6 +168,7 @@ fn cases() -> Vec<Case> {
         gateway::cases(),
         lan::cases(),
         natively::cases(),
+        old_cards::cases(),
         dirty::cases(),
     ];
     groups.into_iter().flatten().collect()
