@@ -214,6 +214,9 @@ pub(crate) struct RtOptions {
     #[arg(long, value_name = "N", default_value_t = 30_000,
           value_parser = clap::value_parser!(u32).range(100..=32_000))]
     pub(crate) releases: u32,
+    /// Measure only the scenes whose name holds this: own-idle, own-busy, own-flood, shared-idle, shared-busy,
+    /// shared-flood.
+    pub scene: Option<String>,
 }
 
 /// Hypervisors to compare with.

@@ -105,6 +105,10 @@ pub(crate) fn rt(options: &RtOptions) -> Result<ExitCode> {
     let mut runs = Vec::new();
     for shared in [false, true] {
         for load in Load::ALL {
+            let wanted = options.scene.as_deref().unwrap_or("");
+            if !name(shared, load).contains(wanted) {
+                continue;
+            }
             let what = format!(
                 "Measure {} releases {}",
                 options.releases,
@@ -121,6 +125,12 @@ pub(crate) fn rt(options: &RtOptions) -> Result<ExitCode> {
     }
     workshop.publish("rt", &figures(&runs), &table(&runs))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A scene's name, of its folder and on the command line.
+fn name(shared: bool, load: Load) -> String {
+    let place = if shared { "shared" } else { "own" };
+    format!("{place}-{}", load.name())
 }
 
 fn scene(shared: bool, load: Load) -> String {
@@ -186,8 +196,7 @@ fn flood(tap: &Tap, over: &AtomicBool) -> u64 {
 }
 
 fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Result<Run> {
-    let place = if shared { "shared" } else { "own" };
-    let name = format!("{place}-{}", load.name());
+    let name = name(shared, load);
     let wire = Wire::lay()?;
     let card = NetworkCard::on(&wire, CardModel::E1000, CARD)?;
     let mut machine =
