@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use spin::{Mutex, Once};
 
 /// Where a guest is in its life.
@@ -106,6 +106,10 @@ pub(crate) struct GuestHandle {
     input: Mutex<VecDeque<u8>>,
     input_waits: AtomicBool,
     network_waits: AtomicBool,
+    /// Whether its timers come before its frames.
+    pub(crate) urgent: bool,
+    /// When, in the board's TSC, the next timer of an urgent guest is due.
+    timer: AtomicU64,
     pub(crate) history: Mutex<History>,
 }
 
@@ -113,6 +117,12 @@ pub(crate) struct GuestHandle {
 const INPUT_MAX: usize = 4096;
 /// Commands that may wait for a guest's owner.
 const COMMANDS_MAX: usize = 16;
+
+/// TSC ticks before a timer in which an urgent guest's network waits: about what it takes to send or receive a frame, the guest's
+/// own part included.
+pub(crate) const TIMER_NEAR: u64 = 5_000;
+/// TSC ticks after an interrupt in which it does: what the guest does first is not held up.
+pub(crate) const TIMER_QUIET: u64 = 3_000;
 
 static GUESTS: Once<Vec<GuestHandle>> = Once::new();
 
@@ -150,6 +160,8 @@ pub(crate) fn register(guests: &[config::Guest]) {
                     input: Mutex::new(VecDeque::with_capacity(INPUT_MAX)),
                     input_waits: AtomicBool::new(false),
                     network_waits: AtomicBool::new(false),
+                    urgent: guest.nics.iter().any(|nic| nic.urgent),
+                    timer: AtomicU64::new(0),
                     history: Mutex::new(history),
                 }
             })
@@ -225,9 +237,25 @@ impl GuestHandle {
         count
     }
 
-    /// Something has come for a network card of the guest's; its owner is to be told.
-    pub(crate) fn note_network(&self) {
-        self.network_waits.store(true, Ordering::Release);
+    /// Something has come for a network card of the guest's. Returns whether its owner is to be told: that of an urgent guest
+    /// looks by itself after a timer that is due about now.
+    pub(crate) fn note_network(&self, now: u64) -> bool {
+        // One of both sides sees what the other has stored: see `set_timer`.
+        self.network_waits.store(true, Ordering::SeqCst);
+        !self.is_about_due(now)
+    }
+
+    /// Whether a timer of an urgent guest is due soon, or is just being seen to: work for its network waits meanwhile, and so
+    /// never makes a timer late.
+    pub(crate) fn is_about_due(&self, now: u64) -> bool {
+        let timer = self.timer.load(Ordering::SeqCst);
+        now.wrapping_add(TIMER_NEAR).wrapping_sub(timer) < TIMER_NEAR + TIMER_QUIET
+    }
+
+    /// For the owner of an urgent guest: when its next timer is due. Returns whether something has come for a network card.
+    pub(crate) fn set_timer(&self, at: u64) -> bool {
+        self.timer.store(at, Ordering::SeqCst);
+        self.network_waits.load(Ordering::SeqCst)
     }
 
     /// For the owner: whether something has come for a network card since [`GuestHandle::take_network`].

@@ -134,7 +134,9 @@ pub struct Pc {
     next_event: Ticks,
     /// When devices go on with work that they left.
     work_next: Ticks,
-    /// The earliest of all that is not masked.
+    /// The earliest interrupt of a timer that is not masked.
+    tick_due: Ticks,
+    /// The earliest of all that must be seen to.
     deadline: Ticks,
 }
 
@@ -167,6 +169,7 @@ impl Pc {
             power_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
             work_next: Ticks::NEVER,
+            tick_due: Ticks::NEVER,
             deadline: Ticks::NEVER,
         };
         pc.start_lines();
@@ -213,6 +216,13 @@ impl Pc {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ticks> {
         (self.deadline != Ticks::NEVER).then_some(self.deadline)
+    }
+
+    /// When a timer interrupts next: the deadlines of devices that go on with their work are not among these.
+    #[inline]
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Ticks> {
+        (self.tick_due != Ticks::NEVER).then_some(self.tick_due)
     }
 
     /// Brings every timer up to `now`, and lets devices do some of the work that they left.
@@ -279,10 +289,10 @@ impl Pc {
                 at
             }
         };
-        self.deadline = unless(Masked::TIMER, self.timer_next)
+        self.tick_due = unless(Masked::TIMER, self.timer_next)
             .min(unless(Masked::CLOCK, self.clock_next))
-            .min(unless(Masked::SYSTEM, self.power_next))
-            .min(self.work_next);
+            .min(unless(Masked::SYSTEM, self.power_next));
+        self.deadline = self.tick_due.min(self.work_next);
     }
 
     /// Whether the interrupt controller asks for the processor.

@@ -166,6 +166,7 @@ impl Context<'_> {
                     break End::Interrupted;
                 }
                 self.platform.expire(now);
+                self.platform.feed_network(self.machine.handle);
                 event = self.next_event(until);
                 now = tsc::read();
             }
@@ -251,10 +252,8 @@ impl Context<'_> {
 
     /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
     #[inline(always)]
-    fn next_event(&self, until: u64) -> u64 {
-        self.platform
-            .next_deadline()
-            .map_or(until, |at| at.min(until))
+    fn next_event(&mut self, until: u64) -> u64 {
+        self.platform.next_look().map_or(until, |at| at.min(until))
     }
 
     fn deliver_event(&mut self, active: &mut impl Active, now: u64) -> Result<(), Crash> {
@@ -284,6 +283,7 @@ impl Context<'_> {
         // What is due joins its request before that is taken, or it would come once more afterwards.
         self.platform.expire(now);
         let vector = self.platform.acknowledge();
+        self.platform.note_delivery(now);
         active.inject(Event::interrupt(vector))?;
         self.statistics.injected += 1;
         self.trace.add(now, TraceEvent::Interrupt(vector));

@@ -23,6 +23,8 @@ pub(super) struct Local {
     nmi: bool,
     init: bool,
     start_up: Option<u8>,
+    /// Up to this TSC of the board the network leaves an urgent guest alone.
+    pub(super) quiet_until: u64,
 }
 
 /// The saved interrupt state of a vCPU.
@@ -75,6 +77,7 @@ impl Local {
             nmi: state.nmi,
             init: state.init,
             start_up: state.start_up,
+            quiet_until: 0,
         })
     }
 
@@ -95,6 +98,7 @@ impl Local {
             nmi: false,
             init: false,
             start_up: None,
+            quiet_until: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use super::local::Local;
 use super::requests::Requests;
 use super::{Glance, Machine, pvclock};
 use crate::cpu;
-use crate::guest::GuestHandle;
+use crate::guest::{GuestHandle, TIMER_QUIET};
 use core::sync::atomic::Ordering;
 use devices::lapic::{Effect, Fault, receivers};
 use devices::msi::Dispatch;
@@ -432,12 +432,46 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// Shows the guest's network cards what has come for them.
+    /// Shows the guest's network cards what has come for them, but nothing to an urgent guest that has a timer to see to.
     #[inline(always)]
     pub(super) fn feed_network(&mut self, guest: &GuestHandle) {
-        if guest.network_waits() {
+        if guest.network_waits() && (!guest.urgent || self.is_calm(guest)) {
             self.take_arrivals(guest);
         }
+    }
+
+    fn is_calm(&self, guest: &GuestHandle) -> bool {
+        let now = tsc::read();
+        now >= self.local.quiet_until && !self.event_pending() && !guest.is_about_due(now)
+    }
+
+    /// An interrupt was delivered.
+    #[inline(always)]
+    pub(super) fn note_delivery(&mut self, now: u64) {
+        self.local.quiet_until = now + TIMER_QUIET;
+    }
+
+    /// The board's TSC at which the owner must look again: at the next timer, or when frames that wait can be shown.
+    #[inline(always)]
+    pub(super) fn next_look(&mut self) -> Option<u64> {
+        let next = self.next_deadline();
+        let guest = self.machine.handle;
+        if guest.urgent
+            && guest.set_timer(self.next_tick())
+            && !self.event_pending()
+            && !guest.is_about_due(tsc::read())
+        {
+            let calm = self.local.quiet_until;
+            return Some(next.map_or(calm, |next| next.min(calm)));
+        }
+        next
+    }
+
+    /// The board's TSC at which a timer interrupts the vCPU next; 0 if none does.
+    fn next_tick(&self) -> u64 {
+        let pc = self.devices.as_ref().and_then(|pc| pc.next_tick());
+        let next = pc.into_iter().chain(self.local.next_deadline()).min();
+        next.map_or(0, |at| at.0.saturating_add(self.base))
     }
 
     #[cold]
@@ -449,7 +483,7 @@ impl<'a> Platform<'a> {
         let now = self.time(tsc::read());
         let mut requests = Requests::new(machine);
         if machine.network.feed(self.pc(), now, &mut requests) {
-            guest.note_network();
+            guest.note_network(tsc::read());
         }
         self.settle();
     }

@@ -9,6 +9,7 @@ use crate::network::{Frame, Rest};
 use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Fault, Part, Receiver};
 use devices::{DiskError, Effects, MemoryAccess, OutsideMemory, ResetCause};
+use drivers::tsc;
 use log::{debug, warn};
 
 /// What the devices ask for in the course of an access.
@@ -127,6 +128,9 @@ impl Effects for Requests {
                 return Err(OutsideMemory(part.address));
             }
         }
+        if self.machine.handle.is_about_due(tsc::read()) {
+            return Ok(Sent::Busy);
+        }
         let rest = Rest::Guest(memory, frame.rest);
         Ok(self
             .machine
@@ -136,7 +140,7 @@ impl Effects for Requests {
 
     fn room_for_frames(&mut self, nic: u8) {
         if self.machine.network.waits_for_room(nic) {
-            self.machine.handle.note_network();
+            self.machine.handle.note_network(tsc::read());
         }
     }
 

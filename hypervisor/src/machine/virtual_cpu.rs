@@ -158,7 +158,7 @@ impl<V: Vcpu> VirtualCpu<V> {
             // Nothing that a timer brings would wake it, or another vCPU.
             Activity::Dead if self.index != 0 || self.machine.is_uniprocessor() => None,
             Activity::Running | Activity::Halted(_) | Activity::Dead => {
-                Platform::new(self.machine, self.index, &mut self.local).next_deadline()
+                Platform::new(self.machine, self.index, &mut self.local).next_look()
             }
         }
     }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
 use devices::{Effects, Pc, Ticks};
+use drivers::tsc;
 use net::flow_hash;
 use spin::Mutex;
 
@@ -96,8 +97,9 @@ impl GuestEnd {
 
     /// Makes the guest's owner look.
     fn tell(&self) {
-        self.guest.note_network();
-        if let Some(cpu) = self.guest.cpus.first() {
+        if self.guest.note_network(tsc::read())
+            && let Some(cpu) = self.guest.cpus.first()
+        {
             cpu::attend_vcpu(*cpu, self.priority);
         }
     }
@@ -169,7 +171,7 @@ impl GuestEnd {
     pub(super) fn clear(&self) {
         if !self.link.load(Ordering::Relaxed) {
             self.link_changed.store(true, Ordering::Release);
-            self.guest.note_network();
+            self.guest.note_network(tsc::read());
         }
         match &self.card {
             Card::Lending(lent) => {

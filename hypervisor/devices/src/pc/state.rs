@@ -143,6 +143,7 @@ impl Pc {
             power_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
             work_next: state.work.unwrap_or(Ticks::NEVER),
+            tick_due: Ticks::NEVER,
             deadline: Ticks::NEVER,
         };
         let lines = [
