@@ -40,7 +40,7 @@ impl Pc {
         })
     }
 
-    /// A read of a card's ports, if it is one.
+    /// A read of a card's ports, if it is one. The bus is to be settled then.
     #[inline]
     pub(super) fn read_adapter(
         &mut self,
@@ -50,9 +50,7 @@ impl Pc {
     ) -> Option<u32> {
         let (at, offset) = self.adapter(port)?;
         let card = &mut self.adapters.get_mut(at)?.card;
-        let value = card.read_port(offset, width, effects);
-        self.settle_adapters();
-        Some(value)
+        Some(card.read_port(offset, width, effects))
     }
 
     /// A write to a card's ports; whether it was one. The bus is to be settled then.

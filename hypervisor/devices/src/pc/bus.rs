@@ -9,7 +9,7 @@ use crate::time::Ticks;
 const WORK_PAUSE: u64 = 10_000;
 
 impl Pc {
-    /// A read of a device's ports, if it is one.
+    /// A read of a device's ports, if it is one. The bus is to be settled then.
     pub(super) fn read_device(
         &mut self,
         port: u16,
@@ -17,10 +17,7 @@ impl Pc {
         effects: &mut impl Effects,
     ) -> Option<u32> {
         let (device, offset) = self.pci.as_mut()?.port(port)?;
-        let value = device.read_port(offset, width, effects);
-        // Reading the interrupt status ends the interrupt.
-        self.settle_lines();
-        Some(value)
+        Some(device.read_port(offset, width, effects))
     }
 
     /// A write to a device's ports; whether it was one. The bus is to be settled then.

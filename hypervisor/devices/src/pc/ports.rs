@@ -145,6 +145,8 @@ impl Pc {
             self.read_adapter(port, width, effects)
         };
         if let Some(value) = device {
+            // A read may end an interrupt, or work: some registers are read for what it does.
+            self.settle_bus(now);
             return value;
         }
         if let Some(value) = self.read_pci(port, width) {

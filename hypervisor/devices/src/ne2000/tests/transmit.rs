@@ -51,7 +51,15 @@ fn a_frame_waits_for_room_on_the_wire() {
 }
 
 #[test]
-fn a_stop_forgets_the_frame_that_waits() {
+fn a_stop_or_a_reset_forgets_the_frame_that_waits() {
+    for nic in [ISA, PCI] {
+        let mut bench = Bench::driven(nic);
+        bench.world.busy = true;
+        bench.send(&frame(BROADCAST, 99));
+        bench.inb(RESET);
+        assert_eq!(bench.pc.next_deadline(), None);
+        bench.renew();
+    }
     let mut bench = Bench::driven(ISA);
     bench.world.busy = true;
     bench.send(&frame(BROADCAST, 99));

@@ -236,6 +236,29 @@ fn an_interrupt_pin_is_a_level() {
 }
 
 #[test]
+fn without_an_io_apic_the_pin_reaches_the_8259a_pair() {
+    let mut config = config();
+    config.io_apic = false;
+    let mut bench = Bench::with(config, ENTROPY);
+    bench.configure(0x04, 7);
+    // Device 5's line is 11; all others are masked.
+    for (port, values) in [
+        (0x20, [0x11, 0x20, 0x04, 0x01, 0xFB]),
+        (0xA0, [0x11, 0x28, 0x02, 0x01, 0xF7]),
+    ] {
+        for (offset, value) in [0, 1, 1, 1, 1].into_iter().zip(values) {
+            let Bench { pc, world, now, .. } = &mut bench;
+            pc.write(port + offset, Width::Byte, value, *now, world);
+        }
+    }
+    bench.start(0);
+    one_byte(&mut bench);
+    assert!(bench.pc.interrupt_pending());
+    bench.interrupts();
+    assert!(!bench.pc.interrupt_pending());
+}
+
+#[test]
 fn devices_share_an_input() {
     // Devices 2 and 6 have the same one; so does a pin of either with the other's.
     let mut config = config();
