@@ -108,8 +108,10 @@ pub(crate) struct GuestHandle {
     network_waits: AtomicBool,
     /// Whether its timers come before its frames.
     pub(crate) urgent: bool,
-    /// When, in the board's TSC, the next timer of an urgent guest is due.
+    /// When, in the board's TSC, the next timer of an urgent guest is due, and up to when it sees to the last one. Its owner
+    /// looks at the network then.
     timer: AtomicU64,
+    quiet_until: AtomicU64,
     pub(crate) history: Mutex<History>,
 }
 
@@ -121,7 +123,7 @@ const COMMANDS_MAX: usize = 16;
 /// TSC ticks before a timer in which an urgent guest's network waits: about what it takes to send or receive a frame, the guest's
 /// own part included.
 pub(crate) const TIMER_NEAR: u64 = 5_000;
-/// TSC ticks after an interrupt in which it does: what the guest does first is not held up.
+/// TSC ticks after one in which it does: what the guest does first is not held up.
 pub(crate) const TIMER_QUIET: u64 = 3_000;
 
 static GUESTS: Once<Vec<GuestHandle>> = Once::new();
@@ -162,6 +164,7 @@ pub(crate) fn register(guests: &[config::Guest]) {
                     network_waits: AtomicBool::new(false),
                     urgent: guest.nics.iter().any(|nic| nic.urgent),
                     timer: AtomicU64::new(0),
+                    quiet_until: AtomicU64::new(0),
                     history: Mutex::new(history),
                 }
             })
@@ -240,7 +243,6 @@ impl GuestHandle {
     /// Something has come for a network card of the guest's. Returns whether its owner is to be told: that of an urgent guest
     /// looks by itself after a timer that is due about now.
     pub(crate) fn note_network(&self, now: u64) -> bool {
-        // One of both sides sees what the other has stored: see `set_timer`.
         self.network_waits.store(true, Ordering::SeqCst);
         !self.is_about_due(now)
     }
@@ -249,13 +251,13 @@ impl GuestHandle {
     /// never makes a timer late.
     pub(crate) fn is_about_due(&self, now: u64) -> bool {
         let timer = self.timer.load(Ordering::SeqCst);
-        now.wrapping_add(TIMER_NEAR).wrapping_sub(timer) < TIMER_NEAR + TIMER_QUIET
+        now < self.quiet_until.load(Ordering::SeqCst) || timer.wrapping_sub(now) < TIMER_NEAR
     }
 
-    /// For the owner of an urgent guest: when its next timer is due. Returns whether something has come for a network card.
-    pub(crate) fn set_timer(&self, at: u64) -> bool {
-        self.timer.store(at, Ordering::SeqCst);
-        self.network_waits.load(Ordering::SeqCst)
+    /// For the owner of an urgent guest: when its next timer is due, 0 if none is, and when the owner looks at the network next.
+    pub(crate) fn set_timer(&self, timer: u64, look_at: u64) {
+        self.quiet_until.store(look_at, Ordering::SeqCst);
+        self.timer.store(timer, Ordering::SeqCst);
     }
 
     /// For the owner: whether something has come for a network card since [`GuestHandle::take_network`].

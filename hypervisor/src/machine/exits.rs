@@ -283,7 +283,6 @@ impl Context<'_> {
         // What is due joins its request before that is taken, or it would come once more afterwards.
         self.platform.expire(now);
         let vector = self.platform.acknowledge();
-        self.platform.note_delivery(now);
         active.inject(Event::interrupt(vector))?;
         self.statistics.injected += 1;
         self.trace.add(now, TraceEvent::Interrupt(vector));
@@ -332,6 +331,9 @@ impl Context<'_> {
         active.skip_instruction()?;
         if may_take_input(access.port()) {
             self.platform.feed_console(self.machine.handle);
+        }
+        if requests.made_room() {
+            self.platform.look_later();
         }
         self.platform.feed_network(self.machine.handle);
         Ok(requests.end())

@@ -23,8 +23,9 @@ pub(super) struct Local {
     nmi: bool,
     init: bool,
     start_up: Option<u8>,
-    /// Up to this TSC of the board the network leaves an urgent guest alone.
-    pub(super) quiet_until: u64,
+    /// Of an urgent guest: when, in the board's TSC, the next timer is due, 0 if none is, and when the network is looked at.
+    pub(super) tick: u64,
+    pub(super) look_at: u64,
 }
 
 /// The saved interrupt state of a vCPU.
@@ -77,7 +78,8 @@ impl Local {
             nmi: state.nmi,
             init: state.init,
             start_up: state.start_up,
-            quiet_until: 0,
+            tick: 0,
+            look_at: u64::MAX,
         })
     }
 
@@ -98,7 +100,8 @@ impl Local {
             nmi: false,
             init: false,
             start_up: None,
-            quiet_until: 0,
+            tick: 0,
+            look_at: u64::MAX,
         }
     }
 

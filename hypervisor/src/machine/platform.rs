@@ -432,39 +432,48 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// Shows the guest's network cards what has come for them, but nothing to an urgent guest that has a timer to see to.
+    /// Shows the guest's network cards what has come for them; those of an urgent guest when it is time for that.
     #[inline(always)]
     pub(super) fn feed_network(&mut self, guest: &GuestHandle) {
-        if guest.network_waits() && (!guest.urgent || self.is_calm(guest)) {
+        if guest.network_waits() && (!guest.urgent || tsc::read() >= self.local.look_at) {
             self.take_arrivals(guest);
         }
     }
 
-    fn is_calm(&self, guest: &GuestHandle) -> bool {
-        let now = tsc::read();
-        now >= self.local.quiet_until && !self.event_pending() && !guest.is_about_due(now)
-    }
-
-    /// An interrupt was delivered.
+    /// The same for a vCPU that is halted: that of an urgent guest has time, unless it has an interrupt to see to.
     #[inline(always)]
-    pub(super) fn note_delivery(&mut self, now: u64) {
-        self.local.quiet_until = now + TIMER_QUIET;
+    pub(super) fn feed_halted(&mut self, guest: &GuestHandle) {
+        let calm = |platform: &Self| !platform.event_pending() && !guest.is_about_due(tsc::read());
+        if guest.network_waits() && (!guest.urgent || calm(self)) {
+            self.take_arrivals(guest);
+        }
     }
 
-    /// The board's TSC at which the owner must look again: at the next timer, or when frames that wait can be shown.
+    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake.
     #[inline(always)]
     pub(super) fn next_look(&mut self) -> Option<u64> {
         let next = self.next_deadline();
-        let guest = self.machine.handle;
-        if guest.urgent
-            && guest.set_timer(self.next_tick())
-            && !self.event_pending()
-            && !guest.is_about_due(tsc::read())
-        {
-            let calm = self.local.quiet_until;
-            return Some(next.map_or(calm, |next| next.min(calm)));
+        if !self.machine.handle.urgent {
+            return next;
         }
-        next
+        let tick = self.next_tick();
+        if tick != self.local.tick {
+            self.note_tick(tick);
+        }
+        let look = self.local.look_at;
+        Some(next.map_or(look, |next| next.min(look)))
+    }
+
+    /// The next timer is another: that of before is being seen to.
+    fn note_tick(&mut self, tick: u64) {
+        self.local.tick = tick;
+        self.local.look_at = tsc::read() + TIMER_QUIET;
+        self.machine.handle.set_timer(tick, self.local.look_at);
+    }
+
+    /// Looks at the network once what the guest is at can be done.
+    pub(super) fn look_later(&mut self) {
+        self.local.look_at = self.local.look_at.min(tsc::read() + TIMER_QUIET);
     }
 
     /// The board's TSC at which a timer interrupts the vCPU next; 0 if none does.
@@ -479,11 +488,13 @@ impl<'a> Platform<'a> {
     fn take_arrivals(&mut self, guest: &GuestHandle) {
         // What comes from here on is noted anew.
         guest.take_network();
+        self.local.look_at = u64::MAX;
         let machine = self.machine;
         let now = self.time(tsc::read());
         let mut requests = Requests::new(machine);
         if machine.network.feed(self.pc(), now, &mut requests) {
             guest.note_network(tsc::read());
+            self.look_later();
         }
         self.settle();
     }

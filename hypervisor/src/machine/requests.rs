@@ -16,16 +16,28 @@ use log::{debug, warn};
 pub(super) struct Requests {
     machine: &'static Machine,
     end: Option<End>,
+    /// A card has room for frames that wait.
+    made_room: bool,
 }
 
 impl Requests {
     pub(super) const fn new(machine: &'static Machine) -> Self {
-        Self { machine, end: None }
+        Self {
+            machine,
+            end: None,
+            made_room: false,
+        }
     }
 
     fn disk(&self, number: u8) -> Result<&Disk, DiskError> {
         let disk = self.machine.disks.get(usize::from(number));
         disk.ok_or(DiskError::Disk)
+    }
+
+    /// Whether a card has room for frames that wait.
+    #[inline(always)]
+    pub(super) const fn made_room(&self) -> bool {
+        self.made_room
     }
 
     /// The end of the run, if that was asked for.
@@ -141,6 +153,7 @@ impl Effects for Requests {
     fn room_for_frames(&mut self, nic: u8) {
         if self.machine.network.waits_for_room(nic) {
             self.machine.handle.note_network(tsc::read());
+            self.made_room = true;
         }
     }
 

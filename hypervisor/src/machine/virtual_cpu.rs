@@ -198,7 +198,7 @@ impl<V: Vcpu> VirtualCpu<V> {
         platform.expire(now);
         platform.feed_console(self.machine.handle);
         if self.index == 0 {
-            platform.feed_network(self.machine.handle);
+            platform.feed_halted(self.machine.handle);
         }
         let wakes = match self.activity {
             Activity::Parked | Activity::WaitForStartUp => false,
