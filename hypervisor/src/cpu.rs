@@ -37,6 +37,8 @@ pub mod vector {
 /// once; this bounds the wait where one is held back, as some emulators do while the guest has
 /// interrupts off.
 const SLICE_MILLISECONDS: u64 = 10;
+/// TSC ticks that guests get at least between two turns of the network.
+const PROGRESS: u64 = 4_000;
 /// The longest a vCPU runs where another of its guest waits for the same processor.
 const TURN_MILLISECONDS: u64 = 1;
 
@@ -412,6 +414,8 @@ impl<S: Shell> Cpu<S> {
                 until = network.next_look();
             }
             let now = tsc::read();
+            // However long that took, guests get on.
+            until = until.max(now + PROGRESS);
             let mut wanted = None;
             for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
                 let want = vcpu.poll(now, &mut self.shell, &self.shared.memory);

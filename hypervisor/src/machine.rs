@@ -357,9 +357,9 @@ impl Machine {
 
     /// Takes everything of the devices back from where others reach it, at the end of a run: nobody touches the guest's
     /// memory from here on.
-    fn leave_network(&'static self) {
+    fn leave_network(&'static self, goes_on: bool) {
         self.devices.lock().rest(&mut Requests::new(self));
-        self.network.clear();
+        self.network.close(goes_on);
     }
 
     /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `base`.
@@ -371,6 +371,7 @@ impl Machine {
     fn begin_run(&'static self, number: u64, devices: Pc, base: u64) {
         let mut shared = self.devices.lock();
         *shared = devices;
+        self.network.open();
         shared.resume(
             Ticks(tsc::read().saturating_sub(base)),
             &mut Requests::new(self),

@@ -34,9 +34,6 @@ use station::Station;
 /// The processor that tends cards and station.
 pub(crate) const TENDER: usize = 0;
 
-/// The longest frame that is put together: with a tag, and as long as IPv4 allows.
-const FRAME_MAX: usize = 18 + 0xFFFF;
-
 /// Microseconds for which received frames are taken in one go, before guests run again.
 const TURN_MICROSECONDS: u64 = 4;
 /// Microseconds for which guests run between two such goes.
@@ -97,9 +94,6 @@ impl Network {
             .switch
             .lock()
             .forward(from.id, frame.head(), frame.length(), now);
-        if way.captured {
-            self.capture(frame, now);
-        }
         let alone = way.ports.len() == 1;
         for id in way.ports.iter() {
             let Some(port) = self.port(id) else { continue };
@@ -112,11 +106,17 @@ impl Network {
             };
             match given {
                 Given::Taken => {}
-                Given::Busy if alone => return given,
+                Given::Busy if alone => {
+                    self.switch.lock().take_back(from.id, &way, frame.length());
+                    return given;
+                }
                 Given::Busy | Given::Refused => {
                     port.refused.fetch_add(1, Ordering::Relaxed);
                 }
             }
+        }
+        if way.captured {
+            self.capture(frame, now);
         }
         Given::Taken
     }
@@ -190,7 +190,7 @@ impl Network {
         for port in &self.ports {
             if let End::Uplink(uplink) = &port.end {
                 if let Some(up) = uplink.watch(now) {
-                    self.switch.lock().set_link(port.id, up);
+                    self.switch.lock().set_carrier(port.id, up);
                 }
                 let turn = uplink.turn(now, until, |frame| {
                     self.forward(port, frame);
@@ -279,15 +279,32 @@ impl GuestNetwork {
         more
     }
 
-    /// The guest's run is over: nothing reaches it any more, and nobody is told of it where it was.
-    pub(crate) fn clear(self) {
+    /// A run of the guest begins: its stations are here, and nowhere else.
+    pub(crate) fn open(self) {
+        self.set_open(true);
         for port in self.ports {
             if let End::Guest(end) = &port.end {
-                end.clear();
-                if let Some(network) = network() {
-                    network.switch.lock().forget(port.id);
-                }
+                end.open();
             }
+        }
+    }
+
+    /// The guest's run is over: nothing reaches it any more. What it has not noticed of what came is kept for a guest that
+    /// `goes_on`.
+    pub(crate) fn close(self, goes_on: bool) {
+        self.set_open(false);
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.close(goes_on);
+            }
+        }
+    }
+
+    fn set_open(self, open: bool) {
+        let Some(network) = network() else { return };
+        let mut switch = network.switch.lock();
+        for port in self.ports {
+            switch.open(port.id, open);
         }
     }
 }

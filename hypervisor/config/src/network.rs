@@ -143,8 +143,8 @@ pub struct GuestNic {
 impl GuestNic {
     /// Most network cards of a guest.
     pub const COUNT_MAX: usize = 4;
-    /// Interrupt lines of a PC that an ISA card can have.
-    pub const IRQS: [u8; 6] = [3, 5, 9, 10, 11, 15];
+    /// Interrupt lines of a PC that an ISA card can have: none of another device's. Line 9 is ACPI's.
+    pub const IRQS: [u8; 5] = [3, 5, 10, 11, 15];
     /// The usual longest packet of an Ethernet.
     pub const MTU_DEFAULT: u16 = 1500;
     /// The longest packet between guests.

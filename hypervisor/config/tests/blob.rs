@@ -38,7 +38,7 @@ fn nic(owner: &str) -> GuestNic {
     GuestNic {
         model: NicModel::Ne2000 {
             port: 0x300,
-            irq: 9,
+            irq: 5,
         },
         mac: derived_mac("blade", owner, 0),
         vlans: Vlans::access(7),

@@ -168,7 +168,7 @@ fn mistakes_are_told_with_their_line() {
         (
             "irq = 10",
             "irq = 4",
-            "11: an NE2000 cannot have IRQ 4; it can have one of [3, 5, 9, 10, 11, 15]",
+            "11: an NE2000 cannot have IRQ 4; it can have one of [3, 5, 10, 11, 15]",
         ),
         (
             "10 Mbit/s",

@@ -57,6 +57,14 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Puts `bytes` back that were taken for nothing.
+    pub(crate) fn give(&mut self, bytes: usize) {
+        let price = (bytes as u64).saturating_mul(self.ticks_per_second);
+        self.level = self.level.saturating_add(price).min(self.full);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,11 @@
 
 use crate::{MacAddress, VlanId};
 
-/// Type of a frame with a tag (IEEE 802.1Q, 9.4).
+/// Type of a frame with a tag (IEEE 802.1Q, 9.4), and those of tags around or behind it: of service providers, and an old one of
+/// the same meaning.
 const TAG_TYPE: u16 = 0x8100;
+const SERVICE_TAG_TYPE: u16 = 0x88A8;
+const OLD_SERVICE_TAG_TYPE: u16 = 0x9100;
 /// Type of ARP and its sender's hardware address's place in the packet (RFC 826).
 const ARP_TYPE: u16 = 0x0806;
 const ARP_SENDER: usize = 8;
@@ -75,6 +78,15 @@ impl Header {
     /// The type of what it carries.
     pub(crate) const fn kind(&self) -> u16 {
         self.kind
+    }
+
+    /// Whether there are tags beside the one that is looked at: whoever strips that would have the frame in a VLAN that nobody
+    /// has checked.
+    pub(crate) const fn has_more_tags(&self) -> bool {
+        matches!(
+            self.kind,
+            TAG_TYPE | SERVICE_TAG_TYPE | OLD_SERVICE_TAG_TYPE
+        )
     }
 
     /// Where the packet begins.

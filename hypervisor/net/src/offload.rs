@@ -52,7 +52,7 @@ pub enum BadOffload {
     Checksum,
     /// The frame's headers are not those of what it is said to carry.
     Headers,
-    /// Pieces without payload.
+    /// Pieces without payload, or too many of them.
     Size,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for BadOffload {
         f.write_str(match self {
             Self::Checksum => "the checksum is not inside the frame",
             Self::Headers => "the frame's headers are not what it is said to carry",
-            Self::Size => "the frame is to be cut into pieces without payload",
+            Self::Size => "the frame is to be cut into pieces without payload, or into too many",
         })
     }
 }

@@ -9,6 +9,9 @@ use crate::offload::{BadOffload, Offload, PartialChecksum, SegmentationKind};
 /// Most bytes of all headers of a frame that can be cut.
 pub const HEADERS_MAX: usize = 192;
 
+/// Most pieces of a frame: each costs whoever cuts it time that others wait for.
+const PIECES_MAX: usize = 128;
+
 /// Types of frames (RFC 894, RFC 2464).
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86DD;
@@ -115,7 +118,8 @@ impl Segmenter {
             .ok_or(BadOffload::Headers)?
             .copy_from_slice(own);
         let largest = parts.length - parts.network + size;
-        if total < parts.length || largest > usize::from(u16::MAX) {
+        let pieces = total.saturating_sub(parts.length).div_ceil(size);
+        if total < parts.length || largest > usize::from(u16::MAX) || pieces > PIECES_MAX {
             return Err(BadOffload::Size);
         }
         let byte = |at: usize| own.get(transport + at).copied().unwrap_or(0);

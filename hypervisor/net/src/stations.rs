@@ -8,8 +8,6 @@ use crate::{MacAddress, PortId, VlanId};
 /// Sets of entries, a power of two, and entries in a set.
 const SETS: usize = 256;
 const WAYS: usize = 4;
-/// Most stations that are learnt behind one port: none can crowd the others out.
-const QUOTA: u16 = 256;
 
 /// An entry.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +32,9 @@ pub(crate) enum Learnt {
 #[derive(Clone, Debug)]
 pub(crate) struct Stations {
     sets: Box<[[Option<Entry>; WAYS]]>,
-    /// How many entries each port has.
+    /// How many entries each port has, and how many it may have.
     counts: [u16; PortId::COUNT_MAX],
+    quotas: [u16; PortId::COUNT_MAX],
     /// Ticks after which one that was not heard of is forgotten.
     ageing: u64,
     /// What makes hashes differ from board to board, so that nobody can aim at a set.
@@ -53,8 +52,16 @@ impl Stations {
         Self {
             sets: vec![[None; WAYS]; SETS].into_boxed_slice(),
             counts: [0; PortId::COUNT_MAX],
+            quotas: [0; PortId::COUNT_MAX],
             ageing,
             seed,
+        }
+    }
+
+    /// Most stations that are learnt behind a port.
+    pub(crate) fn set_quota(&mut self, port: PortId, quota: u16) {
+        if let Some(place) = self.quotas.get_mut(port.index()) {
+            *place = quota;
         }
     }
 
@@ -120,10 +127,8 @@ impl Stations {
     #[cold]
     fn insert(&mut self, place: usize, new: Entry, now: u64) {
         let old = |entry: &Entry| now.saturating_sub(entry.seen) >= self.ageing;
-        let full = self
-            .counts
-            .get(new.port.index())
-            .is_none_or(|count| *count >= QUOTA);
+        let at = new.port.index();
+        let full = self.counts.get(at) >= self.quotas.get(at);
         let Some(set) = self.sets.get_mut(place) else {
             return;
         };
@@ -198,9 +203,19 @@ mod tests {
     const VLAN: VlanId = VlanId::new(1).expect("a VLAN");
     const AGEING: u64 = 1000;
 
+    const QUOTA: u16 = 256;
+
+    fn table() -> Stations {
+        let mut stations = Stations::new(AGEING, 7);
+        for index in 0..PortId::COUNT_MAX {
+            stations.set_quota(port(index), QUOTA);
+        }
+        stations
+    }
+
     #[test]
     fn stations_are_found_until_they_are_old() {
-        let mut stations = Stations::new(AGEING, 7);
+        let mut stations = table();
         stations.learn(station(1), VLAN, port(3), 10);
         assert_eq!(stations.find(station(1), VLAN, 11), Some(port(3)));
         let other = VlanId::new(2).expect("a VLAN");
@@ -213,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_station_moves() {
-        let mut stations = Stations::new(AGEING, 7);
+        let mut stations = table();
         assert_eq!(stations.learn(station(1), VLAN, port(0), 1), Learnt::Here);
         assert_eq!(stations.learn(station(1), VLAN, port(1), 2), Learnt::Moved);
         assert_eq!(stations.find(station(1), VLAN, 3), Some(port(1)));
@@ -225,7 +240,7 @@ mod tests {
 
     #[test]
     fn who_floods_crowds_nobody_out() {
-        let mut stations = Stations::new(AGEING, 99);
+        let mut stations = table();
         for number in 0..100 {
             stations.learn(station(number), VLAN, port(0), 1);
         }

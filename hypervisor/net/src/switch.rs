@@ -24,20 +24,40 @@ pub struct SwitchConfig {
 }
 
 /// What a port is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
     /// The VLAN of frames without a tag.
     pub untagged: Option<VlanId>,
     /// The VLANs of frames with a tag.
     pub tagged: Vec<VlanId>,
-    /// The one station that may send from here.
-    pub guard: Option<MacAddress>,
+    /// Whose address nobody else may use while the port is [open](Switch::open).
+    pub station: Option<MacAddress>,
+    /// Whether nobody but `station` may send from here.
+    pub guard: bool,
+    /// Most stations that are learnt behind it: what keeps one port from crowding others' out.
+    pub quota: u16,
     /// A limit of what comes in.
     pub ingress: Option<Rate>,
     /// A limit of what goes out.
     pub egress: Option<Rate>,
     /// The priority that frames from here get where they leave with a tag, 0 to 7.
     pub priority: u8,
+}
+
+impl Default for PortConfig {
+    /// A port without VLANs or limits.
+    fn default() -> Self {
+        Self {
+            untagged: None,
+            tagged: Vec::new(),
+            station: None,
+            guard: false,
+            quota: 256,
+            ingress: None,
+            egress: None,
+            priority: 0,
+        }
+    }
 }
 
 /// Why a frame went no further.
@@ -56,17 +76,20 @@ pub enum Reason {
     IngressLimit,
     /// More was to go out than the port's limit.
     EgressLimit,
+    /// The port's link is down.
+    Down,
 }
 
 impl Reason {
     /// All of them, each at its number.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Malformed,
         Self::Vlan,
         Self::Spoofed,
         Self::Reserved,
         Self::IngressLimit,
         Self::EgressLimit,
+        Self::Down,
     ];
 
     /// Its name in metrics.
@@ -79,6 +102,7 @@ impl Reason {
             Self::Reserved => "reserved",
             Self::IngressLimit => "ingress-limit",
             Self::EgressLimit => "egress-limit",
+            Self::Down => "link-down",
         }
     }
 }
@@ -172,9 +196,11 @@ pub struct Switch {
     /// By their numbers.
     vlans: Box<[Members]>,
     stations: Stations,
-    /// Stations that may be behind one port alone.
-    guarded: Vec<(MacAddress, PortId)>,
-    up: PortSet,
+    /// Stations of open ports: they are behind those alone.
+    bound: Vec<(MacAddress, PortId)>,
+    /// Ports with a carrier, and those that the operator has not switched off.
+    carrier: PortSet,
+    enabled: PortSet,
     mirrored: PortSet,
 }
 
@@ -190,8 +216,9 @@ impl Switch {
             ports: Vec::new(),
             vlans: vec![Members::default(); usize::from(VlanId::MAX) + 1].into_boxed_slice(),
             stations: Stations::new(ageing, config.seed),
-            guarded: Vec::new(),
-            up: PortSet::EMPTY,
+            bound: Vec::with_capacity(PortId::COUNT_MAX),
+            carrier: PortSet::EMPTY,
+            enabled: PortSet::EMPTY,
             mirrored: PortSet::EMPTY,
         }
     }
@@ -212,9 +239,9 @@ impl Switch {
             }
         }
         let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, self.ticks_per_second));
-        self.guarded
-            .extend(config.guard.map(|station| (station, id)));
-        self.up.set(id, true);
+        self.carrier.set(id, true);
+        self.enabled.set(id, true);
+        self.stations.set_quota(id, config.quota);
         self.ports.push(Port {
             ingress: bucket(config.ingress),
             egress: bucket(config.egress),
@@ -228,10 +255,14 @@ impl Switch {
     /// is of the first 18 bytes, and of ARP packets the first 32, if senders are to be checked.
     #[inline]
     pub fn forward(&mut self, from: PortId, head: &[u8], length: usize, now: u64) -> Forwarding {
+        let up = self.carrier.and(self.enabled);
         let Some(port) = self.ports.get_mut(from.index()) else {
             return Forwarding::NOWHERE;
         };
-        let (header, vlan) = match port.admit(head, length, now, from, &self.vlans, &self.guarded) {
+        if !up.contains(from) {
+            return port.counters.drop(Reason::Down);
+        }
+        let (header, vlan) = match port.admit(head, length, now, from, &self.vlans, &self.bound) {
             Ok(admitted) => admitted,
             Err(reason) => return port.counters.drop(reason),
         };
@@ -248,7 +279,7 @@ impl Switch {
         let mut ports = known.map_or(members.all, |port| members.all.and(PortSet::of(port)));
         ports.set(from, false);
         let captured = !ports.and(self.mirrored).is_empty() || self.mirrored.contains(from);
-        ports = ports.and(self.up);
+        ports = ports.and(up);
         for id in ports.iter() {
             if let Some(port) = self.ports.get_mut(id.index())
                 && !port.emit(length, now)
@@ -267,23 +298,61 @@ impl Switch {
         }
     }
 
-    /// A port's link goes up or down: nothing leaves by one that is down, and the stations behind it are forgotten.
-    pub fn set_link(&mut self, port: PortId, up: bool) {
-        self.up.set(port, up);
-        if !up {
+    /// A frame that was to be [forwarded](Self::forward) so was not, and will come again: it does not count.
+    #[cold]
+    pub fn take_back(&mut self, from: PortId, way: &Forwarding, length: usize) {
+        if let Some(port) = self.ports.get_mut(from.index()) {
+            port.counters.frames_in -= 1;
+            port.counters.bytes_in -= length as u64;
+            if let Some(bucket) = &mut port.ingress {
+                bucket.give(length);
+            }
+        }
+        for id in way.ports.iter() {
+            if let Some(port) = self.ports.get_mut(id.index()) {
+                port.counters.frames_out -= 1;
+                port.counters.bytes_out -= length as u64;
+                if let Some(bucket) = &mut port.egress {
+                    bucket.give(length);
+                }
+            }
+        }
+    }
+
+    /// The carrier of a port comes or goes.
+    pub fn set_carrier(&mut self, port: PortId, there: bool) {
+        self.carrier.set(port, there);
+        if !there {
             self.stations.forget(port);
         }
     }
 
-    /// Whether a port's link is up.
-    #[must_use]
-    pub fn is_up(&self, port: PortId) -> bool {
-        self.up.contains(port)
+    /// The operator switches a port on or off.
+    pub fn set_enabled(&mut self, port: PortId, enabled: bool) {
+        self.enabled.set(port, enabled);
+        if !enabled {
+            self.stations.forget(port);
+        }
     }
 
-    /// Forgets the stations behind a port.
-    pub fn forget(&mut self, port: PortId) {
-        self.stations.forget(port);
+    /// Whether frames come in and go out at a port.
+    #[must_use]
+    pub fn is_up(&self, port: PortId) -> bool {
+        self.carrier.and(self.enabled).contains(port)
+    }
+
+    /// A port's own station comes or goes: while it is there, it is nowhere else. When it goes, the stations behind the port are
+    /// forgotten.
+    pub fn open(&mut self, port: PortId, open: bool) {
+        self.bound.retain(|(_, id)| *id != port);
+        let station = self
+            .ports
+            .get(port.index())
+            .and_then(|it| it.config.station);
+        match station {
+            Some(station) if open => self.bound.push((station, port)),
+            _ => self.stations.forget(port),
+        }
     }
 
     /// How many stations are known behind a port.
@@ -321,12 +390,12 @@ impl Port {
         now: u64,
         id: PortId,
         vlans: &[Members],
-        guarded: &[(MacAddress, PortId)],
+        bound: &[(MacAddress, PortId)],
     ) -> Result<(Header, VlanId), Reason> {
         self.counters.frames_in += 1;
         self.counters.bytes_in += length as u64;
         let header = Header::read(head).ok_or(Reason::Malformed)?;
-        if !header.source.is_station() {
+        if !header.source.is_station() || header.has_more_tags() {
             return Err(Reason::Malformed);
         }
         let vlan = match header.tag {
@@ -339,9 +408,11 @@ impl Port {
             _ => self.config.untagged,
         };
         let vlan = vlan.ok_or(Reason::Vlan)?;
-        let spoofed = match self.config.guard {
-            Some(station) => !header.is_of(station, head),
-            None => guarded.iter().any(|(station, _)| *station == header.source),
+        let spoofed = match self.config.station {
+            Some(station) if self.config.guard => !header.is_of(station, head),
+            _ => bound
+                .iter()
+                .any(|(station, port)| *station == header.source && *port != id),
         };
         if spoofed {
             return Err(Reason::Spoofed);

@@ -78,7 +78,7 @@ fn it_floods_until_it_knows_better() {
     let same = head(station(1), station(3), None);
     assert!(switch.forward(ports[0], &same, 60, 3).ports.is_empty());
     // A link that is down has no stations.
-    switch.set_link(ports[2], false);
+    switch.set_carrier(ports[2], false);
     let way = switch.forward(ports[0], &there, 60, 4);
     assert_eq!(leaves(&way, &there), [(1, there.clone())]);
     let counters = switch.counters(ports[1]);
@@ -149,10 +149,12 @@ fn a_guard_lets_one_station_send() {
     let guarded = add(
         &mut switch,
         PortConfig {
-            guard: Some(station(1)),
+            station: Some(station(1)),
+            guard: true,
             ..access(1)
         },
     );
+    switch.open(guarded, true);
     let free = add(&mut switch, access(1));
     let ask = |from: MacAddress, sender: MacAddress, kind: [u8; 2]| {
         let mut head = [MacAddress::BROADCAST.0, from.0].concat();
@@ -188,6 +190,95 @@ fn a_guard_lets_one_station_send() {
         switch.counters(guarded).dropped[Reason::Spoofed as usize],
         6
     );
+}
+
+#[test]
+fn a_station_of_the_board_is_where_it_is_while_it_is_there() {
+    let mut switch = switch();
+    let own = add(
+        &mut switch,
+        PortConfig {
+            station: Some(station(1)),
+            ..access(1)
+        },
+    );
+    let other = add(&mut switch, access(1));
+    let taken = head(MacAddress::BROADCAST, station(1), None);
+    let passes = |switch: &mut Switch| !switch.forward(other, &taken, 60, 0).ports.is_empty();
+    assert!(passes(&mut switch));
+    switch.open(own, true);
+    assert!(!passes(&mut switch));
+    switch.open(own, false);
+    assert!(passes(&mut switch));
+}
+
+#[test]
+fn what_has_two_tags_goes_nowhere() {
+    let mut switch = switch();
+    let from = add(&mut switch, access(1));
+    add(&mut switch, access(1));
+    for (first, second) in [
+        (0x8100, 0x8100),
+        (0x8100, 0x88A8),
+        (0x88A8, 0x0800),
+        (0x9100, 0x0800),
+    ] {
+        let mut frame = [MacAddress::BROADCAST.0, station(1).0].concat();
+        for word in [first, 0_u16, second, 20] {
+            frame.extend(word.to_be_bytes());
+        }
+        let way = switch.forward(from, &frame, 60, 0);
+        assert!(way.ports.is_empty(), "{first:x} {second:x}");
+    }
+    assert_eq!(switch.counters(from).dropped[Reason::Malformed as usize], 4);
+}
+
+#[test]
+fn a_port_that_is_off_neither_sends_nor_receives() {
+    let mut switch = switch();
+    let ports: Vec<_> = (0..2).map(|_| add(&mut switch, access(1))).collect();
+    let frame = head(MacAddress::BROADCAST, station(1), None);
+    switch.set_enabled(ports[0], false);
+    // The carrier comes and goes, but the operator decides.
+    switch.set_carrier(ports[0], false);
+    switch.set_carrier(ports[0], true);
+    assert!(!switch.is_up(ports[0]));
+    assert!(switch.forward(ports[0], &frame, 60, 0).ports.is_empty());
+    assert!(switch.forward(ports[1], &frame, 60, 0).ports.is_empty());
+    assert_eq!(switch.counters(ports[0]).dropped[Reason::Down as usize], 1);
+    switch.set_enabled(ports[0], true);
+    assert_eq!(switch.forward(ports[0], &frame, 60, 0).ports.len(), 1);
+}
+
+#[test]
+fn a_frame_that_comes_again_counts_once() {
+    let mut switch = switch();
+    let limit = Some(Rate {
+        bytes_per_second: 1000,
+        burst: 100,
+    });
+    let from = add(
+        &mut switch,
+        PortConfig {
+            ingress: limit,
+            ..access(1)
+        },
+    );
+    let to = add(
+        &mut switch,
+        PortConfig {
+            egress: limit,
+            ..access(1)
+        },
+    );
+    let frame = head(MacAddress::BROADCAST, station(1), None);
+    for _ in 0..3 {
+        let way = switch.forward(from, &frame, 100, 0);
+        assert_eq!(way.ports.len(), 1);
+        switch.take_back(from, &way, 100);
+    }
+    assert_eq!(switch.counters(from), net::Counters::default());
+    assert_eq!(switch.counters(to), net::Counters::default());
 }
 
 #[test]
@@ -370,8 +461,8 @@ proptest! {
         let mut switch = switch();
         let ids: Vec<_> = (1..4)
             .map(|number| {
-                let guard = Some(station(number));
-                add(&mut switch, PortConfig { guard, ..access(1) })
+                let station = Some(station(number));
+                add(&mut switch, PortConfig { station, guard: true, ..access(1) })
             })
             .collect();
         for (port, head) in frames {

@@ -216,7 +216,7 @@ impl Lead {
                 }
                 let ending = machine.run.ending.lock().take();
                 self.stage = Stage::Idle;
-                machine.leave_network();
+                machine.leave_network(next == Next::Freeze && ending.is_none());
                 match (next, ending) {
                     (Next::Start, _) => self.stage = Stage::Scrubbing(0),
                     (Next::Stop, _) => {}
@@ -329,11 +329,12 @@ impl Lead {
     }
 
     /// A pass for the tracking of writes is done.
-    fn tracked(&mut self, machine: &Machine) {
+    fn tracked(&mut self, machine: &'static Machine) {
         let ending = machine.run.ending.lock().take();
         let paused = machine.run.pauses.swap(false, Ordering::Relaxed);
         let stage = core::mem::take(&mut self.stage);
         if let Some(ending) = ending {
+            machine.leave_network(false);
             self.ended(machine, ending);
         } else if paused {
             self.stage = Stage::Running;

@@ -23,8 +23,9 @@ pub(super) struct Local {
     nmi: bool,
     init: bool,
     start_up: Option<u8>,
-    /// Of an urgent guest: when, in the board's TSC, the next timer is due, 0 if none is, and when the network is looked at.
-    pub(super) tick: u64,
+    /// When a timer of the shared devices interrupts next, as its owner last knew.
+    pub(super) tick: Option<Ticks>,
+    /// When, in the board's TSC, the network is looked at.
     pub(super) look_at: u64,
 }
 
@@ -78,7 +79,7 @@ impl Local {
             nmi: state.nmi,
             init: state.init,
             start_up: state.start_up,
-            tick: 0,
+            tick: None,
             look_at: u64::MAX,
         })
     }
@@ -100,7 +101,7 @@ impl Local {
             nmi: false,
             init: false,
             start_up: None,
-            tick: 0,
+            tick: None,
             look_at: u64::MAX,
         }
     }

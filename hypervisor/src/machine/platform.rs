@@ -449,26 +449,32 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake.
+    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake. The timers of an urgent
+    /// guest that its network heeds are those of the shared devices.
     #[inline(always)]
     pub(super) fn next_look(&mut self) -> Option<u64> {
-        let next = self.next_deadline();
-        if !self.machine.handle.urgent {
-            return next;
-        }
-        let tick = self.next_tick();
-        if tick != self.local.tick {
-            self.note_tick(tick);
+        if let Some(pc) = &self.devices
+            && self.local.tick != pc.next_tick()
+            && self.tends_devices()
+        {
+            self.note_tick();
         }
         let look = self.local.look_at;
+        let next = self.next_deadline();
         Some(next.map_or(look, |next| next.min(look)))
     }
 
-    /// The next timer is another: that of before is being seen to.
-    fn note_tick(&mut self, tick: u64) {
+    /// A timer interrupts next that was not the next before: that of before is being seen to.
+    #[cold]
+    fn note_tick(&mut self) {
+        let tick = self.pc().next_tick();
         self.local.tick = tick;
-        self.local.look_at = tsc::read() + TIMER_QUIET;
-        self.machine.handle.set_timer(tick, self.local.look_at);
+        let guest = self.machine.handle;
+        if guest.urgent {
+            let at = tick.map_or(0, |tick| tick.0.saturating_add(self.base));
+            self.local.look_at = tsc::read() + TIMER_QUIET;
+            guest.set_timer(at, self.local.look_at);
+        }
     }
 
     /// Looks at the network once what the guest is at can be done.
@@ -476,16 +482,13 @@ impl<'a> Platform<'a> {
         self.local.look_at = self.local.look_at.min(tsc::read() + TIMER_QUIET);
     }
 
-    /// The board's TSC at which a timer interrupts the vCPU next; 0 if none does.
-    fn next_tick(&self) -> u64 {
-        let pc = self.devices.as_ref().and_then(|pc| pc.next_tick());
-        let next = pc.into_iter().chain(self.local.next_deadline()).min();
-        next.map_or(0, |at| at.0.saturating_add(self.base))
-    }
-
     #[cold]
     #[inline(never)]
     fn take_arrivals(&mut self, guest: &GuestHandle) {
+        if !self.try_lock() {
+            // Another vCPU has the devices, for long perhaps.
+            return self.look_later();
+        }
         // What comes from here on is noted anew.
         guest.take_network();
         self.local.look_at = u64::MAX;
@@ -495,6 +498,9 @@ impl<'a> Platform<'a> {
         if machine.network.feed(self.pc(), now, &mut requests) {
             guest.note_network(tsc::read());
             self.look_later();
+            if !self.tends_devices() {
+                self.tell(0);
+            }
         }
         self.settle();
     }

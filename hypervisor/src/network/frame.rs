@@ -3,7 +3,7 @@
 use crate::memory::{GuestMemory, OutOfBounds};
 use devices::OutsideMemory;
 use devices::virtio::{Part, Payload};
-use net::{Offload, PartialChecksum};
+use net::{HEADERS_MAX, Offload, PartialChecksum};
 
 /// Bytes behind a frame's head.
 #[derive(Clone, Copy)]
@@ -176,21 +176,47 @@ enum Piece<'a> {
     Guest(&'a GuestMemory, u64),
 }
 
-/// A frame for a guest whose memory this is.
-pub(super) struct ForGuest<'a>(pub(super) Frame<'a>, pub(super) &'a GuestMemory);
+/// A frame for a guest.
+pub(super) struct ForGuest<'a> {
+    frame: Frame<'a>,
+    memory: &'a GuestMemory,
+    /// The first bytes as they arrive, if they are not those that came.
+    head: Option<([u8; HEADERS_MAX], usize)>,
+}
+
+impl<'a> ForGuest<'a> {
+    /// A frame for the guest whose memory this is.
+    pub(super) fn new(frame: Frame<'a>, memory: &'a GuestMemory) -> Self {
+        let rewritten = frame.replaced > 0;
+        let head = rewritten.then(|| {
+            let mut head = [0; HEADERS_MAX];
+            // What cannot be read is found out as it is copied.
+            let count = frame.read(0, &mut head).unwrap_or(0);
+            (head, count)
+        });
+        Self {
+            frame,
+            memory,
+            head,
+        }
+    }
+}
 
 impl Payload for ForGuest<'_> {
     fn length(&self) -> u32 {
-        self.0.length() as u32
+        self.frame.length() as u32
     }
 
     fn head(&self) -> &[u8] {
-        self.0.head()
+        match &self.head {
+            Some((head, count)) => head.get(..*count).unwrap_or(&[]),
+            None => self.frame.head(),
+        }
     }
 
     fn copy(&self, offset: u32, into: Part) -> Result<(), OutsideMemory> {
-        self.0
-            .transfer(offset as usize, self.1, into)
+        self.frame
+            .transfer(offset as usize, self.memory, into)
             .map_err(|error| OutsideMemory(error.address))
     }
 }
@@ -239,7 +265,9 @@ mod tests {
             address: 100,
             length: length as u32,
         };
-        ForGuest(frame, &target).copy(offset as u32, into).unwrap();
+        ForGuest::new(frame, &target)
+            .copy(offset as u32, into)
+            .unwrap();
         let mut copied = vec![0; length + 1];
         target.read(100, &mut copied).unwrap();
         prop_assert_eq!(&copied[..count], &expected[..]);

@@ -87,9 +87,15 @@ impl GuestEnd {
                 taken
             }
             Card::Buffered(inbox) => {
-                let taken =
-                    software::give(frame, Takes::empty(), workbench, |frame| inbox.put(frame));
-                self.tell();
+                let mut tell = false;
+                let taken = software::give(frame, Takes::empty(), workbench, |frame| {
+                    // Who has frames already, was told.
+                    tell |= inbox.is_empty();
+                    inbox.put(frame)
+                });
+                if taken && tell {
+                    self.tell();
+                }
                 taken
             }
         }
@@ -166,20 +172,29 @@ impl GuestEnd {
         }
     }
 
-    /// The guest's run is over: nothing reaches it any more, and what waits never will. The next one's cards have the cable
-    /// in, until they are told.
-    pub(super) fn clear(&self) {
+    /// A run of the guest begins. The owner is to look: the cable may be out, and there may be something from before.
+    pub(super) fn open(&self) {
+        if let Card::Buffered(inbox) = &self.card {
+            inbox.open(true);
+        }
         if !self.link.load(Ordering::Relaxed) {
             self.link_changed.store(true, Ordering::Release);
-            self.guest.note_network(tsc::read());
         }
+        self.guest.note_network(tsc::read());
+    }
+
+    /// The guest's run is over: nothing reaches it any more. Frames that wait are lost; interrupts that are to come are kept for a
+    /// guest that `goes_on`, whose rings say that they were asked for.
+    pub(super) fn close(&self, goes_on: bool) {
         match &self.card {
             Card::Lending(lent) => {
                 *lent.receiver.lock() = None;
-                lent.events.store(0, Ordering::Relaxed);
-                *lent.fault.lock() = None;
+                if !goes_on {
+                    lent.events.store(0, Ordering::Relaxed);
+                    *lent.fault.lock() = None;
+                }
             }
-            Card::Buffered(inbox) => inbox.clear(),
+            Card::Buffered(inbox) => inbox.open(false),
         }
     }
 }
@@ -204,7 +219,7 @@ impl Lent {
         let mut events = 0;
         let takes = receiver.takes();
         let taken = software::give(frame, takes, workbench, |frame| {
-            let payload = ForGuest(*frame, machine.memory());
+            let payload = ForGuest::new(*frame, machine.memory());
             match receiver.deliver(&payload, &frame.offload, hash, &mut memory) {
                 Ok(delivery) => {
                     events |= u32::from(delivery.interrupt) << delivery.queue;

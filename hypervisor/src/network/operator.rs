@@ -78,7 +78,7 @@ pub(crate) fn set_link(name: Option<&str>, up: bool) {
     let Some((network, port)) = find(name) else {
         return;
     };
-    network.switch.lock().set_link(port.id, up);
+    network.switch.lock().set_enabled(port.id, up);
     if let End::Guest(guest) = &port.end {
         guest.set_link(up);
     }

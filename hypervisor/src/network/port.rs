@@ -54,7 +54,7 @@ impl Port {
             urgent,
             end,
             refused: AtomicU64::new(0),
-            workbench: Mutex::new(Vec::with_capacity(super::FRAME_MAX)),
+            workbench: Mutex::new(Vec::new()),
         }
     }
 
@@ -64,10 +64,11 @@ impl Port {
             End::Uplink(uplink) => return uplink.transmit(frame, from.urgent),
             End::Guest(guest) => guest.deliver(frame, &from.workbench),
             End::Station(inbox) => {
-                network.attend();
-                software::give(frame, Takes::empty(), &from.workbench, |frame| {
+                let taken = software::give(frame, Takes::empty(), &from.workbench, |frame| {
                     inbox.put(frame)
-                })
+                });
+                network.attend();
+                taken
             }
         };
         if taken { Given::Taken } else { Given::Refused }

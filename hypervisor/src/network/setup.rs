@@ -33,8 +33,12 @@ use vcpu::FrameSource;
 const AGEING_SECONDS: u64 = 300;
 /// What passes a limit at once: this part of what passes in a second, and a long frame.
 const BURST_PART: u64 = 100;
+/// Bytes of the longest frame: with a tag, and as long as IPv4 allows.
+const FRAME_MAX: u64 = 18 + 0xFFFF;
 /// The priority of frames from urgent ports where they leave with a tag: that of voice (IEEE 802.1Q, table I-2).
 const URGENT_PRIORITY: u8 = 5;
+/// Stations that are learnt behind a guest's card at most, as behind a bridge in it; an uplink has the rest of the world.
+const GUEST_QUOTA: u16 = 16;
 /// Bytes of captured frames that are kept.
 const CAPTURE_SIZE: usize = 256 << 10;
 
@@ -104,11 +108,21 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
     }
     let mut station = None;
     if let Some(management) = &board.management {
-        let config = port_config(&Vlans::access(management.vlan));
+        let config = PortConfig {
+            station: Some(management.mac),
+            guard: true,
+            quota: GUEST_QUOTA,
+            ..port_config(&Vlans::access(management.vlan))
+        };
         builder.add("management".into(), false, config, |port| {
             station = Some(Station::new(port, management, parts.tsc_hz, seed()));
-            End::Station(Inbox::new())
+            let inbox = Inbox::new();
+            inbox.open(true);
+            End::Station(inbox)
         });
+        if let Some(port) = builder.ports.last() {
+            builder.switch.open(port.id, true);
+        }
     }
     NETWORK.call_once(|| Network {
         switch: Mutex::new(builder.switch),
@@ -290,7 +304,9 @@ fn port_config(of: &Vlans) -> PortConfig {
 
 fn nic_port(nic: &GuestNic) -> PortConfig {
     PortConfig {
-        guard: nic.guard.then_some(nic.mac),
+        station: Some(nic.mac),
+        guard: nic.guard,
+        quota: GUEST_QUOTA,
         ingress: nic.transmit_limit.map(rate),
         egress: nic.receive_limit.map(rate),
         ..port_config(&nic.vlans)
@@ -300,7 +316,7 @@ fn nic_port(nic: &GuestNic) -> PortConfig {
 /// A limit in bits a second.
 fn rate(bits: u64) -> Rate {
     let bytes_per_second = (bits / 8).max(1);
-    let burst = bytes_per_second / BURST_PART + super::FRAME_MAX as u64;
+    let burst = bytes_per_second / BURST_PART + FRAME_MAX;
     Rate {
         bytes_per_second,
         burst: u32::try_from(burst).unwrap_or(u32::MAX),

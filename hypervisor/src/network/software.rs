@@ -47,6 +47,10 @@ fn build(
     write: impl FnOnce(&mut [u8]) -> bool,
     give: impl FnOnce(&[u8]) -> bool,
 ) -> bool {
+    workbench.clear();
+    if workbench.try_reserve(length).is_err() {
+        return false;
+    }
     workbench.resize(length, 0);
     write(workbench) && give(workbench)
 }

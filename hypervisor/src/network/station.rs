@@ -53,7 +53,7 @@ impl Station {
         while came < BATCH && inbox.take(|frame| state.manage.receive(frame)) {
             came += 1;
         }
-        if came > 0 || now >= state.next {
+        if came > 0 || !inbox.is_empty() || now >= state.next {
             let report = Report(network);
             let next = state
                 .manage

@@ -14,6 +14,8 @@ use net::Offload;
 
 /// Room in the card's transmit ring that frames which are not urgent leave free.
 const RESERVE: u16 = 64;
+/// Most pieces of a frame for which there must be room at once; others are sent as far as there is room.
+const AT_ONCE: usize = 128;
 /// Milliseconds between two looks at a card's health.
 const WATCH_MILLISECONDS: u64 = 100;
 
@@ -119,7 +121,10 @@ impl Uplink {
         let mut first = true;
         let sound = software::cut(frame, |piece| {
             // There is room for all of them, or none is sent now.
-            let behind = if first { piece.behind as u16 } else { 0 };
+            let behind = match piece.behind {
+                behind @ ..AT_ONCE if first => behind as u16,
+                _ => 0,
+            };
             let sent = self
                 .nic
                 .transmit(piece.length(), None, reserve + behind, &mut |into| {

@@ -31,7 +31,7 @@ const NIC_KEYS: &[&str] = &[
 ];
 /// Where an NE2000 is if its table does not say.
 const NE2000_PORT: u16 = 0x300;
-const NE2000_IRQ: u8 = 9;
+const NE2000_IRQ: u8 = 5;
 
 /// The name of the management station among those that addresses are derived from.
 const MANAGEMENT: &str = "management";

@@ -40,18 +40,47 @@ pub(super) enum Ip {
 }
 
 impl Ip {
-    pub(super) fn of(head: &[u8]) -> Option<Self> {
-        let kind = |at: usize| head.get(at..)?.first_chunk().copied();
-        let kind = match u16::from_be_bytes(kind(ADDRESSES)?) {
-            0x8100 => kind(ADDRESSES + TAG)?,
-            other => other.to_be_bytes(),
+    /// The version that a frame carries which begins with `head`, and where its header begins.
+    fn find(head: &[u8]) -> Option<(Self, usize)> {
+        let kind = |at: usize| {
+            let bytes = head.get(at..)?.first_chunk()?;
+            Some(u16::from_be_bytes(*bytes))
         };
-        match u16::from_be_bytes(kind) {
-            0x0800 => Some(Self::V4),
-            0x86DD => Some(Self::V6),
-            _ => None,
+        let at = match kind(ADDRESSES)? {
+            0x8100 => ADDRESSES + TAG,
+            _ => ADDRESSES,
+        };
+        let version = match kind(at)? {
+            0x0800 => Self::V4,
+            0x86DD => Self::V6,
+            _ => return None,
+        };
+        Some((version, at + size_of::<u16>()))
+    }
+
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
+        Self::find(head).map(|(version, _)| version)
+    }
+
+    /// Bytes of the shortest header.
+    const fn header(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
         }
     }
+}
+
+/// Whether a checksum is one of TCP or UDP over IP: what is stored lies behind everything that a switch, or somebody who guards
+/// addresses, looks at before it is stored.
+fn is_of_transport(checksum: PartialChecksum, head: &[u8]) -> bool {
+    /// Where TCP and UDP have theirs (RFC 9293, RFC 768).
+    const PLACES: [u16; 2] = [16, 6];
+    let start = usize::from(checksum.start);
+    let end = start + usize::from(checksum.offset) + size_of::<u16>();
+    Ip::find(head).is_some_and(|(version, at)| start >= at + version.header())
+        && PLACES.contains(&checksum.offset)
+        && end <= head.len()
 }
 
 /// What a driver left to be done to the frame that begins with `head`. There is none for headers that ask for what was
@@ -72,14 +101,14 @@ pub(super) fn decode(header: &[u8; LENGTH], head: &[u8], chosen: Features) -> Op
     ] = *header;
     let mut offload = Offload::default();
     if Flags::from_bits_truncate(flags).contains(Flags::NEEDS_CSUM) {
-        let start = u16::from_le_bytes([start_low, start_high]);
-        let offset = u16::from_le_bytes([offset_low, offset_high]);
-        let end = usize::from(start) + usize::from(offset) + size_of::<u16>();
-        let possible = usize::from(start) >= ETHERNET && end <= head.len();
-        if !possible || !chosen.contains(Features::CSUM) {
+        let checksum = PartialChecksum {
+            start: u16::from_le_bytes([start_low, start_high]),
+            offset: u16::from_le_bytes([offset_low, offset_high]),
+        };
+        if !is_of_transport(checksum, head) || !chosen.contains(Features::CSUM) {
             return None;
         }
-        offload.checksum = Some(PartialChecksum { start, offset });
+        offload.checksum = Some(checksum);
     }
     if gso != GSO_NONE {
         // Each piece gets a checksum of its own (5.1.6.2.1).
