@@ -10,6 +10,7 @@ pub(crate) mod lab;
 mod lan;
 mod linux;
 mod mach;
+mod management;
 mod natively;
 mod probes;
 mod report;
@@ -166,6 +167,7 @@ fn cases() -> Vec<Case> {
         exchange::cases(),
         gateway::cases(),
         lan::cases(),
+        management::cases(),
         natively::cases(),
         dirty::cases(),
     ];

@@ -1,13 +1,17 @@
 //! The default board on a network, as a user has it: a station on the wire of the board's card finds the hypervisor's own
 //! station, the legacy system's exchange and Linux's gateway.
 
+mod faults;
+mod load;
+
 use super::Case;
 use super::gateway::{check_blob, make_bad};
-use super::lab::Lab;
+use super::lab::{Lab, Session};
+use super::rtos::PROMPT;
 use crate::client::{Client, Retry, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace};
 use crate::paths;
-use crate::wire::{Action, Target};
+use crate::wire::{Action, Target, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use protocol::{Answer, Number, Operation, Outcome, Question, Reply, Request, Tariff};
 use serde_json::{Value, json};
@@ -44,21 +48,51 @@ pub(super) fn cases() -> Vec<Case> {
             serves(lab, CardModel::Igb)
         })
         .on_qemu(),
+        Case::new(
+            "lan-load",
+            "the RTOS answers 10,000 questions from the wire while Linux is read and hands out 100 MB",
+            400,
+            load::run,
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-faults",
+            "a bad wire makes the exchange do nothing twice; card resets, an RTOS's restart and a pulled cable harm nobody else",
+            400,
+            faults::run,
+        )
+        .on_qemu(),
     ]
 }
 
-fn serves(lab: &Lab, model: CardModel) -> Result<()> {
-    let wire = lab.wire("lan")?;
-    let card = NetworkCard::on(&wire, model, CARD)?;
-    let station = Client::attach(&wire, STATION)?;
+/// Boots the default board with its card on the wire; returns it once all guests are up, and the card.
+fn boot(
+    lab: &Lab,
+    wire: &Wire,
+    station: &Client,
+    model: CardModel,
+) -> Result<(Session, NetworkCard)> {
+    let card = NetworkCard::on(wire, model, CARD)?;
     let board = paths::read(&paths::default_board())?;
     let board = String::from_utf8(board).context("the board file is no text")?;
     let mut session = lab.boot_with(&board, |setup| {
         setup.pace = Pace::RealTime;
         setup.cards = vec![card];
     })?;
-    session.expect("rtos> ")?;
-    wait_for_gateway(lab, &station)?;
+    session.expect(PROMPT)?;
+    wait_for_gateway(lab, station, LINUX)?;
+    Ok((session, card))
+}
+
+fn power_off(mut session: Session) -> Result<()> {
+    session.send("\u{f}hpoweroff\r")?;
+    session.wait_power_off()
+}
+
+fn serves(lab: &Lab, model: CardModel) -> Result<()> {
+    let wire = lab.wire("lan")?;
+    let station = Client::attach(&wire, STATION)?;
+    let (session, card) = boot(lab, &wire, &station, model)?;
     for address in [MANAGEMENT, RTOS, LINUX] {
         for size in [0, 56, 1472] {
             station.ping(address, size, PATIENCE)?;
@@ -74,15 +108,14 @@ fn serves(lab: &Lab, model: CardModel) -> Result<()> {
     ensure!(deaf.is_err(), "the wire is not cut");
     wire.set(Target::End(card.plug.end), Action::Restore);
     station.ping(RTOS, 56, PATIENCE)?;
-    session.send("\u{f}hpoweroff\r")?;
-    session.wait_power_off()
+    power_off(session)
 }
 
-/// Linux starts last.
-fn wait_for_gateway(lab: &Lab, station: &Client) -> Result<()> {
+/// Waits until the gateway at an address serves.
+pub(super) fn wait_for_gateway(lab: &Lab, station: &Client, at: Ipv4Addr) -> Result<()> {
     const LOOK: Duration = Duration::from_secs(1);
     loop {
-        match station.http_text(LINUX, 80, "/healthz", PATIENCE.min(lab.left())) {
+        match station.http_text(at, 80, "/healthz", PATIENCE.min(lab.left())) {
             Ok((200, _)) => return Ok(()),
             other if lab.left().is_zero() => bail!("the gateway does not serve: {other:?}"),
             _ => thread::sleep(LOOK),
