@@ -12,6 +12,7 @@ mod linux;
 mod mach;
 mod management;
 mod natively;
+mod neighbours;
 mod probes;
 mod report;
 mod rtos;
@@ -168,6 +169,7 @@ fn cases() -> Vec<Case> {
         gateway::cases(),
         lan::cases(),
         management::cases(),
+        neighbours::cases(),
         natively::cases(),
         dirty::cases(),
     ];

@@ -80,7 +80,7 @@ fn boot(
         setup.cards = vec![card];
     })?;
     session.expect(PROMPT)?;
-    wait_for_gateway(lab, station, LINUX)?;
+    wait_for_gateway(lab, station, LINUX, "/healthz")?;
     Ok((session, card))
 }
 
@@ -111,11 +111,16 @@ fn serves(lab: &Lab, model: CardModel) -> Result<()> {
     power_off(session)
 }
 
-/// Waits until the gateway at an address serves.
-pub(super) fn wait_for_gateway(lab: &Lab, station: &Client, at: Ipv4Addr) -> Result<()> {
+/// Waits until the gateway at an address serves a page.
+pub(super) fn wait_for_gateway(
+    lab: &Lab,
+    station: &Client,
+    at: Ipv4Addr,
+    path: &str,
+) -> Result<()> {
     const LOOK: Duration = Duration::from_secs(1);
     loop {
-        match station.http_text(at, 80, "/healthz", PATIENCE.min(lab.left())) {
+        match station.http_text(at, 80, path, PATIENCE.min(lab.left())) {
             Ok((200, _)) => return Ok(()),
             other if lab.left().is_zero() => bail!("the gateway does not serve: {other:?}"),
             _ => thread::sleep(LOOK),
