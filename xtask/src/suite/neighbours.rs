@@ -7,7 +7,7 @@ use super::linux::ask;
 use super::management::{Metrics, wait_for_ping};
 use crate::client::{Client, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::net::Ipv4Addr;
 
 /// The guest that serves, and the one that asks.

@@ -2,7 +2,7 @@
 //! the RTOS, and a pulled cable.
 
 use super::load::{Asked, ask, check, join};
-use super::{LINUX, PATIENCE, RTOS, STATION, boot, power_off};
+use super::{LINUX, PATIENCE, RTOS, STATION, boot, default_board, power_off};
 use crate::client::{Client, Retry};
 use crate::emulator::CardModel;
 use crate::suite::exchange::caller::Caller;
@@ -33,7 +33,7 @@ const DRIVER_OFF: &str = "cd /sys/bus/virtio/drivers/virtio_net; card=$(basename
 pub(super) fn run(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
-    let (mut session, card) = boot(lab, &wire, &station, CardModel::E1000e)?;
+    let (mut session, card) = boot(lab, &wire, &station, CardModel::E1000e, &default_board()?)?;
     calls(&wire, card.plug.end, &station)?;
     session.send("\u{f}2")?;
     for command in [CARD_DOWN, DRIVER_OFF] {

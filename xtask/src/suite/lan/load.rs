@@ -1,6 +1,6 @@
 //! Everything at once: many clients of the exchange, readers of the pages, and a long download.
 
-use super::{LINUX, MANAGEMENT, PATIENCE, STATION, boot, power_off};
+use super::{LINUX, MANAGEMENT, PATIENCE, STATION, boot, default_board, power_off};
 use crate::client::{Client, Retry, Station};
 use crate::emulator::CardModel;
 use crate::suite::exchange::caller::{Caller, call, register_pair};
@@ -42,7 +42,7 @@ pub(super) fn run(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
     let reader = Client::attach(&wire, READER)?;
-    let (session, _) = boot(lab, &wire, &station, CardModel::E1000e)?;
+    let (session, _) = boot(lab, &wire, &station, CardModel::E1000e, &default_board()?)?;
     let over = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&station, ROUNDS, ONCE));

@@ -1,6 +1,7 @@
 //! The default board on a network, as a user has it: a station on the wire of the board's card finds the hypervisor's own
 //! station, the legacy system's exchange and Linux's gateway.
 
+mod alone;
 mod faults;
 mod load;
 
@@ -36,16 +37,16 @@ pub(super) fn cases() -> Vec<Case> {
             "lan-82540",
             "a station reaches hypervisor, RTOS and Linux of the default board through an 82540EM, over a good and a bad wire",
             400,
-            |lab| serves(lab, CardModel::E1000),
+            |lab| serves(lab, CardModel::E1000, &default_board()?),
         )
         // Bochs hands its card no frames to guests behind it.
         .on_qemu(),
         Case::new("lan-82574", "the same through an 82574L", 400, |lab| {
-            serves(lab, CardModel::E1000e)
+            serves(lab, CardModel::E1000e, &default_board()?)
         })
         .on_qemu(),
         Case::new("lan-82576", "the same through an 82576", 400, |lab| {
-            serves(lab, CardModel::Igb)
+            serves(lab, CardModel::Igb, &default_board()?)
         })
         .on_qemu(),
         Case::new(
@@ -62,20 +63,67 @@ pub(super) fn cases() -> Vec<Case> {
             faults::run,
         )
         .on_qemu(),
+        Case::new(
+            "lan-1cpu",
+            "on a board of one processor, a station reaches hypervisor, RTOS and Linux",
+            400,
+            one_cpu,
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-bochs",
+            "a station reaches Linux through the 82540EM of a board with VT-x",
+            900,
+            bochs,
+        )
+        .on_bochs()
+        .only_with_all(),
+        Case::new(
+            "lan-ne2000",
+            "Linux serves through its own driver for an old card",
+            400,
+            alone::old_card,
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-vlan",
+            "Linux is reached within its virtual LAN alone, and with no address but its own",
+            400,
+            alone::vlan,
+        )
+        .on_qemu(),
     ]
 }
 
-/// Boots the default board with its card on the wire; returns it once all guests are up, and the card.
+fn default_board() -> Result<String> {
+    let board = paths::read(&paths::default_board())?;
+    String::from_utf8(board).context("the board file is no text")
+}
+
+/// The default board with all guests on one processor.
+fn on_one_cpu(board: &str) -> String {
+    board
+        .replace("cpus = 2\n", "cpus = 1\n")
+        .replace("cpu = 1\n", "cpu = 0\npriority = 200\n")
+}
+
+/// The default board, whose Linux has the address of the board's card.
+fn with_address_of_card(board: &str, card: &NetworkCard) -> String {
+    let nic = |more: &str| format!("nics = [{{ model = \"virtio\"{more} }}]\n");
+    let mac = format!(", mac = \"{}\"", card.address_text());
+    board.replace(&nic(""), &nic(&mac))
+}
+
+/// Boots a board with its card on the wire; returns it once all guests are up, and the card.
 fn boot(
     lab: &Lab,
     wire: &Wire,
     station: &Client,
     model: CardModel,
+    board: &str,
 ) -> Result<(Session, NetworkCard)> {
     let card = NetworkCard::on(wire, model, CARD)?;
-    let board = paths::read(&paths::default_board())?;
-    let board = String::from_utf8(board).context("the board file is no text")?;
-    let mut session = lab.boot_with(&board, |setup| {
+    let mut session = lab.boot_with(board, |setup| {
         setup.pace = Pace::RealTime;
         setup.cards = vec![card];
     })?;
@@ -89,10 +137,32 @@ fn power_off(mut session: Session) -> Result<()> {
     session.wait_power_off()
 }
 
-fn serves(lab: &Lab, model: CardModel) -> Result<()> {
+fn one_cpu(lab: &Lab) -> Result<()> {
+    serves(lab, CardModel::E1000e, &on_one_cpu(&default_board()?))
+}
+
+/// Bochs hands its card only what is for that.
+fn bochs(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
-    let (session, card) = boot(lab, &wire, &station, model)?;
+    let card = NetworkCard::on(&wire, CardModel::E1000, CARD)?;
+    let board = with_address_of_card(&default_board()?, &card);
+    let session = lab.boot_with(&board, |setup| {
+        setup.pace = Pace::RealTime;
+        setup.cards = vec![card];
+    })?;
+    wait_for_gateway(lab, &station, LINUX, "/healthz")?;
+    for size in [0, 56, 1472] {
+        station.ping(LINUX, size, PATIENCE)?;
+    }
+    check_blob(&station, LINUX, "10M")?;
+    power_off(session)
+}
+
+fn serves(lab: &Lab, model: CardModel, board: &str) -> Result<()> {
+    let wire = lab.wire("lan")?;
+    let station = Client::attach(&wire, STATION)?;
+    let (session, card) = boot(lab, &wire, &station, model, board)?;
     for address in [MANAGEMENT, RTOS, LINUX] {
         for size in [0, 56, 1472] {
             station.ping(address, size, PATIENCE)?;
@@ -170,4 +240,25 @@ fn check_exchange(station: &Client) -> Result<()> {
         "{text}"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Plug;
+
+    #[test]
+    fn changed_boards_are_right() {
+        let text = default_board().unwrap();
+        let board = config::toml::parse(&on_one_cpu(&text), "b").unwrap();
+        assert_eq!(format!("{board:?}").matches("cpus: [0]").count(), 2);
+        let card = NetworkCard {
+            model: CardModel::E1000,
+            address: [0x52, 0x54, 0, 0, 0, CARD],
+            plug: Plug { end: 0, port: 0 },
+        };
+        let board = with_address_of_card(&text, &card);
+        config::toml::parse(&board, "b").unwrap();
+        assert!(board.contains(", mac = \"52:54:00:00:00:01\""));
+    }
 }
