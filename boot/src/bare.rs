@@ -31,7 +31,7 @@ global_asm!(include_str!("bare/entry.s"));
 static HEAP: heap::LockedHeap = heap::LockedHeap::empty();
 
 /// Bytes of heap: the hypervisor's own objects. Guests' memory and hardware tables are frames.
-const HEAP_SIZE: u64 = 4 << 20;
+const HEAP_SIZE: u64 = 8 << 20;
 
 /// Vectors of the silenced 8259s.
 const PIC_VECTORS: u8 = 0xd0;

@@ -265,10 +265,15 @@ impl Report<'_> {
             let (port, up) = (&port.name, u8::from(nic.link() != Link::Down));
             writeln!(to, "understudy_card_link_up{{port=\"{port}\"}} {up}")?;
         }
+        // A card's counters are slow to read, so each is read once.
+        let cards: Vec<_> = self
+            .cards()
+            .map(|(port, nic)| (&port.name, nic.statistics()))
+            .collect();
         for (name, help, value) in CARD_VALUES {
             metric(to, "counter", name, help)?;
-            for (port, nic) in self.cards() {
-                let (port, value) = (&port.name, value(&nic.statistics()));
+            for (port, statistics) in &cards {
+                let value = value(statistics);
                 writeln!(to, "understudy_{name}{{port=\"{port}\"}} {value}")?;
             }
         }

@@ -10,7 +10,9 @@ pub(crate) mod lab;
 mod lan;
 mod linux;
 mod mach;
+mod management;
 mod natively;
+mod neighbours;
 mod old_cards;
 mod probes;
 mod report;
@@ -167,6 +169,8 @@ fn cases() -> Vec<Case> {
         exchange::cases(),
         gateway::cases(),
         lan::cases(),
+        management::cases(),
+        neighbours::cases(),
         natively::cases(),
         old_cards::cases(),
         dirty::cases(),

@@ -1,6 +1,6 @@
 //! A client of the exchange, and calls that it makes.
 
-use super::{PAIRS, PATIENCE, ROUNDS, RTOS, SILENCE};
+use super::{PAIRS, ROUNDS, RTOS, SILENCE};
 use crate::client::{Client, Retry};
 use anyhow::{Context, Result, bail, ensure};
 use protocol::{
@@ -13,23 +13,25 @@ use std::net::SocketAddrV4;
 const REPEATED: u64 = 7;
 
 /// A client of the exchange.
-pub(super) struct Caller<'a> {
+pub(in crate::suite) struct Caller<'a> {
     station: &'a Client,
     identity: u32,
+    retry: Retry,
     /// The last question's.
     number: u32,
     /// Questions.
-    pub(super) asked: u64,
-    /// Those that were sent again.
-    pub(super) repeated: u64,
+    pub(in crate::suite) asked: u64,
+    /// Those that were sent again, though they were answered.
+    pub(in crate::suite) repeated: u64,
 }
 
 impl<'a> Caller<'a> {
     /// Its questions' numbers soon begin anew.
-    pub(super) const fn new(station: &'a Client, identity: u32) -> Self {
+    pub(in crate::suite) const fn new(station: &'a Client, identity: u32, retry: Retry) -> Self {
         Self {
             station,
             identity,
+            retry,
             number: u32::MAX - 100,
             asked: 0,
             repeated: 0,
@@ -46,11 +48,8 @@ impl<'a> Caller<'a> {
     }
 
     fn send(&self, question: &Datagram) -> Result<Vec<u8>> {
-        let once = Retry {
-            attempts: 1,
-            wait: PATIENCE,
-        };
-        Ok(self.station.udp_request(RTOS, PORT, question, once)?.bytes)
+        let answer = self.station.udp_request(RTOS, PORT, question, self.retry)?;
+        Ok(answer.bytes)
     }
 
     /// Asks the next question. Some are sent again, and must be answered alike.
@@ -86,7 +85,7 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    pub(super) fn totals(&mut self) -> Result<Totals> {
+    pub(in crate::suite) fn totals(&mut self) -> Result<Totals> {
         match self.ask(Operation::Totals)? {
             Outcome::Totals(totals) => Ok(totals),
             other => bail!("the totals are {other:?}"),
@@ -117,9 +116,8 @@ fn number(number: u32) -> Result<Number> {
 /// Registers subscribers, of whom the first calls the second and so on; the first number.
 pub(super) fn register(caller: &mut Caller<'_>) -> Result<u32> {
     const FIRST: u32 = 1000;
-    for subscriber in FIRST..FIRST + 2 * PAIRS {
-        let subscriber = number(subscriber)?;
-        caller.expect(Request::Register(subscriber), Reply::Registered(subscriber))?;
+    for pair in 0..PAIRS {
+        register_pair(caller, FIRST + 2 * pair)?;
     }
     let taken = number(FIRST)?;
     let refused = caller.ask(Operation::Exchange(Request::Register(taken)))?;
@@ -130,8 +128,20 @@ pub(super) fn register(caller: &mut Caller<'_>) -> Result<u32> {
     Ok(FIRST)
 }
 
+/// Registers a subscriber and the next.
+pub(in crate::suite) fn register_pair(caller: &mut Caller<'_>, first: u32) -> Result<()> {
+    for subscriber in [number(first)?, number(first + 1)?] {
+        caller.expect(Request::Register(subscriber), Reply::Registered(subscriber))?;
+    }
+    Ok(())
+}
+
 /// A call from a subscriber to the next, from the dialling to the end; the pulses that it cost.
-pub(super) fn call(caller: &mut Caller<'_>, callee: &mut Caller<'_>, from: u32) -> Result<u64> {
+pub(in crate::suite) fn call(
+    caller: &mut Caller<'_>,
+    callee: &mut Caller<'_>,
+    from: u32,
+) -> Result<u64> {
     let (from, to) = (number(from)?, number(from + 1)?);
     caller.expect(Request::Call(from, to), Reply::Ringing(from, to))?;
     let outcome = callee.ask(Operation::Exchange(Request::Status(to)))?;

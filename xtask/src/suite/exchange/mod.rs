@@ -1,12 +1,12 @@
 //! The RTOS's exchange on a network: its drivers on cards that QEMU emulates, without a hypervisor, and on those that the
 //! hypervisor shows it; asked by a station on the wire.
 
-mod caller;
+pub(super) mod caller;
 
 use super::Case;
 use super::lab::{Lab, Session};
 use super::rtos::{PROMPT, number_before};
-use crate::client::{Client, Station};
+use crate::client::{Client, Retry, Station};
 use crate::emulator::{CardModel, Chipset, NetworkCard, Pace};
 use crate::wire::{Tap, Wire};
 use anyhow::{Context, Result, ensure};
@@ -25,6 +25,10 @@ const RTOS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const CARD: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
 /// How long an answer may take. The wire is good, so each question is asked once.
 const PATIENCE: Duration = Duration::from_secs(20);
+const ONCE: Retry = Retry {
+    attempts: 1,
+    wait: PATIENCE,
+};
 /// How long is waited for what must not come.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Subscribers that call each other in pairs, and how often.
@@ -164,8 +168,8 @@ fn calls(lab: &Lab, under: Under, net: &str) -> Result<()> {
     for size in [0, 1, 56, 1471, 1472] {
         station.ping(RTOS, size, PATIENCE)?;
     }
-    let mut caller = Caller::new(&station, 1);
-    let mut callee = Caller::new(&station, 2);
+    let mut caller = Caller::new(&station, 1, ONCE);
+    let mut callee = Caller::new(&station, 2, ONCE);
     let first = register(&mut caller)?;
     let mut pulses = vec![0; PAIRS as usize];
     for _ in 0..ROUNDS {
@@ -331,7 +335,7 @@ fn flood(lab: &Lab, under: Under, net: &str) -> Result<()> {
         frames > i64::from(RELEASES) / 4,
         "that was no flood: {shown}"
     );
-    let mut caller = Caller::new(&station, 1);
+    let mut caller = Caller::new(&station, 1, ONCE);
     let totals = caller.totals()?;
     ensure!(
         (totals.executed, totals.malformed) == (1, 0),
