@@ -7,19 +7,13 @@
  *
  * Build: cc -O2 -static -o init kvm-exits.c
  */
-#include <errno.h>
-#include <fcntl.h>
+#include "bench.h"
+
 #include <linux/kvm.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/reboot.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum {
 	ROUNDS = 1000,          /* also the constant in the guest's code */
@@ -96,35 +90,6 @@ static const char *const names[] = {
 };
 enum { NAMES = sizeof names / sizeof *names };
 
-static void power_off(void)
-{
-	fflush(stdout);
-	usleep(200000); /* for the serial line to drain */
-	reboot(RB_POWER_OFF);
-	for (;;)
-		pause();
-}
-
-static void fail(const char *what)
-{
-	printf("failed: %s: %s\n", what, strerror(errno));
-	power_off();
-}
-
-static int check(int result, const char *what)
-{
-	if (result < 0)
-		fail(what);
-	return result;
-}
-
-static void load_module(const char *file)
-{
-	int fd = check(open(file, O_RDONLY | O_CLOEXEC), file);
-	check((int)syscall(SYS_finit_module, fd, "", 0), file);
-	close(fd);
-}
-
 /* Flat 32-bit protected mode without paging. */
 static void set_mode(int vcpu)
 {
@@ -164,9 +129,7 @@ static void run(int vcpu, struct kvm_run *state)
 
 int main(void)
 {
-	load_module("/irqbypass.ko");
-	load_module("/kvm.ko");
-	load_module("/kvm-intel.ko");
+	load_modules();
 
 	int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
 	int vm = check(ioctl(kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");

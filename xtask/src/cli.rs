@@ -180,6 +180,12 @@ pub(crate) enum Bench {
     /// On boards where the RTOS has a processor of its own, and where it shares the one there is. Takes
     /// some ten minutes. The figures are kept in target/understudy/bench/rt.json.
     Rt(RtOptions),
+    /// Measure what a network frame costs, from a guest to the wire, from the wire to a guest, and from guest to guest.
+    ///
+    /// Told per frame are the ticks that the machine is busy with it, the VM exits, and the interrupts of guests
+    /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together. Takes some three minutes. The
+    /// figures are kept in target/understudy/bench/net.json.
+    Net(NetOptions),
 }
 
 /// Options of every measurement.
@@ -202,6 +208,17 @@ pub(crate) struct ExitsOptions {
     /// Measure another hypervisor, too, in the same emulator with the same loops.
     #[arg(long, value_enum)]
     pub(crate) peer: Option<Peer>,
+}
+
+/// Options of `bench net`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NetOptions {
+    /// What every measurement knows.
+    #[command(flatten)]
+    pub(crate) bench: BenchOptions,
+    /// Whose network is measured.
+    #[arg(long, value_enum)]
+    pub(crate) peer: Peer,
 }
 
 /// Options of `bench rt`.

@@ -198,7 +198,7 @@ fn compile() -> Result<Vec<u8>> {
     paths::read(&output.join(TARGET).join("release").join(file))
 }
 
-/// The initial file system. Modules lie in lib/modules, where `order` names them in load order.
+/// The initial file system.
 fn file_system(
     init: &[u8],
     busybox: &[u8],
@@ -227,14 +227,23 @@ fn file_system(
     for name in names {
         archive.link(&format!("bin/{name}"), file);
     }
-    let mut order = String::new();
-    for module in modules {
-        archive.file(&format!("lib/modules/{}.ko", module.name), &module.bytes)?;
-        order += &format!("{}.ko\n", module.name);
-    }
-    archive.file("lib/modules/order", order.as_bytes())?;
+    pack(modules, "lib/modules", &mut archive)?;
     archive.file("init", init)?;
     Ok(archive.finish())
+}
+
+/// Puts modules into a folder of an archive, where `order` names them in load order.
+///
+/// # Errors
+///
+/// Where one is too large.
+pub(crate) fn pack(modules: &[Module], folder: &str, archive: &mut Archive) -> Result<()> {
+    let mut order = String::new();
+    for module in modules {
+        archive.file(&format!("{folder}/{}.ko", module.name), &module.bytes)?;
+        order += &format!("{}.ko\n", module.name);
+    }
+    archive.file(&format!("{folder}/order"), order.as_bytes())
 }
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
@@ -245,19 +254,24 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 
 /// A kernel module to be loaded.
 #[derive(Debug, PartialEq, Eq)]
-struct Module {
+pub(crate) struct Module {
     name: String,
     bytes: Vec<u8>,
 }
 
 /// The modules of a kernel.
-struct Modules {
+pub(crate) struct Modules {
     /// By name, with underscores as the kernel writes it.
     files: BTreeMap<String, PathBuf>,
 }
 
 impl Modules {
-    fn find(folder: &Path) -> Result<Self> {
+    /// Finds all that lie in a folder and those below it.
+    ///
+    /// # Errors
+    ///
+    /// Where one of the folders cannot be read.
+    pub(crate) fn find(folder: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         let mut folders = vec![folder.to_path_buf()];
         while let Some(folder) = folders.pop() {
@@ -277,7 +291,11 @@ impl Modules {
     }
 
     /// The modules with these names and what they need, each behind what it needs.
-    fn with_dependencies(&self, names: &[String]) -> Result<Vec<Module>> {
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such module, or it cannot be read.
+    pub(crate) fn with_dependencies(&self, names: &[String]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
         for name in names {
             self.add(&plain(name), &mut Vec::new(), &mut loaded)?;

@@ -54,6 +54,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(cli::Bench::Exits(options)) => bench::exits(options),
         Command::Bench(cli::Bench::Boot(options)) => bench::boot(options),
         Command::Bench(cli::Bench::Rt(options)) => bench::rt(options),
+        Command::Bench(cli::Bench::Net(options)) => bench::net(options),
         Command::Test(options) => suite::test(options),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");

@@ -6,12 +6,15 @@ mod exits;
 mod figures;
 mod kvm;
 pub(crate) mod native;
+mod net;
+mod peer;
 mod rt;
 mod statistics;
 mod trace;
 
 pub(crate) use boot::boot;
 pub(crate) use exits::exits;
+pub(crate) use net::net;
 pub(crate) use rt::rt;
 
 use crate::build;
@@ -24,7 +27,7 @@ use crate::paths::{self, Claim};
 use anyhow::Result;
 use serde_json::Value;
 use statistics::Vcpu;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long one board may run.
@@ -82,19 +85,24 @@ impl Workshop {
         Machine::start(Emulator::Bochs, &setup, &self.folder(name), Echo::Off)
     }
 
-    /// Shows the figures in the form that was asked for, and keeps them in `NAME.json`.
+    /// See [`publish`].
     fn publish(&self, name: &str, figures: &Value, table: &str) -> Result<()> {
-        let json = format!("{figures:#}\n");
-        let file = self.folder(&format!("{name}.json"));
-        paths::write(&file, &json)?;
-        if self.json {
-            print!("{json}");
-        } else {
-            print!("\n{table}");
-        }
-        eprintln!("==> {}", paths::shown(&file));
-        Ok(())
+        publish(&self.claim.folder, name, self.json, figures, table)
     }
+}
+
+/// Shows figures in the form that was asked for, and keeps them in `NAME.json` of a folder.
+fn publish(folder: &Path, name: &str, as_json: bool, figures: &Value, table: &str) -> Result<()> {
+    let json = format!("{figures:#}\n");
+    let file = folder.join(format!("{name}.json"));
+    paths::write(&file, &json)?;
+    if as_json {
+        print!("{json}");
+    } else {
+        print!("\n{table}");
+    }
+    eprintln!("==> {}", paths::shown(&file));
+    Ok(())
 }
 
 /// Has the shell say what a guest's exits were, from whichever console is shown now.

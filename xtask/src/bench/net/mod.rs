@@ -1,0 +1,52 @@
+//! `cargo xtask bench net`: what a network frame costs.
+//!
+//! Everybody is measured alike, on a machine with one processor in Bochs. What a frame costs is every tick that the machine is
+//! not idle for it, whoever spends it: the guest's driver, the hypervisor, the card's driver. A window is opened, frames go their
+//! way, their last consequences are waited for, and the window is closed; what the same window costs without frames is
+//! taken off. `guests/linux/kvm-net/main.c` says how the peer tells busy ticks from idle ones.
+//!
+//! The ways are
+//!
+//! * `to-wire`: a guest's frames to the card and out of it,
+//! * `from-wire`: frames that wait in the card's ring to a guest,
+//! * `to-guest`: from a guest to another one,
+//!
+//! each `single` (one frame, with all else idle: every stage has to be woken for it), `each` (64 frames, the driver rings after
+//! each one where the device asks for that) and `batch` (64 frames, the driver rings after the last). Guests' drivers do as those of
+//! operating systems: they suppress the doorbells and interrupts that the event index makes needless, halt while
+//! there is nothing to do, and let many frames share an interrupt. They do not look into the frames. Lengths count from the
+//! destination's address on, without the checksum.
+
+mod far_end;
+mod figures;
+mod kvm;
+
+use super::publish;
+use crate::cli::{NetOptions, Peer};
+use crate::paths;
+use crate::progress;
+use anyhow::Result;
+use figures::Figures;
+use std::process::ExitCode;
+
+/// Measures.
+///
+/// # Errors
+///
+/// Where the machine does not run through.
+pub(crate) fn net(options: &NetOptions) -> Result<ExitCode> {
+    let claim = paths::claim("bench")?;
+    let may_install = !options.bench.no_install;
+    let figures = match options.peer {
+        Peer::Kvm => progress::step("Measure the network of KVM", || {
+            let frames = kvm::measure(&claim.folder.join("kvm-net"), may_install)?;
+            Ok(Figures {
+                of: "KVM, vhost-net and Linux's bridge",
+                frames,
+            })
+        })?,
+    };
+    let (json, table) = (figures.json(), figures.table());
+    publish(&claim.folder, "net", options.bench.json, &json, &table)?;
+    Ok(ExitCode::SUCCESS)
+}
