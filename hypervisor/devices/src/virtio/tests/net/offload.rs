@@ -77,6 +77,9 @@ fn what_cannot_be_done_is_not_sent() {
     let cases = [
         ("a checksum without agreement", 0, header(1, 0, 0, 34, 16)),
         ("in the Ethernet header", all, header(1, 0, 0, 13, 16)),
+        ("on the Ethernet header", all, header(1, 0, 0, 14, 0)),
+        ("in the IPv4 header", all, header(1, 0, 0, 33, 16)),
+        ("where no checksum is", all, header(1, 0, 0, 34, 8)),
         ("behind the frame", all, header(1, 0, 0, 34, 19)),
         ("far behind", all, header(1, 0, 0, u16::MAX, u16::MAX)),
         ("no checksum to cut with", all, header(0, 1, 100, 34, 16)),
