@@ -61,7 +61,8 @@ fn boot(lab: &Lab, wire: &Wire, station: &Client, board: &str) -> Result<Session
 pub(super) fn old_card(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
-    let board = board("-generic", "model = \"rtl8029\"", "");
+    let nic = format!("model = \"rtl8029\", mac = \"{}\"", text(OWN));
+    let board = board("-generic", &nic, "");
     let mut session = boot(lab, &wire, &station, &board)?;
     linux::userland(&mut session)?;
     let driver = "basename $(readlink /sys/class/net/eth0/device/driver)";
@@ -70,7 +71,29 @@ pub(super) fn old_card(lab: &Lab) -> Result<()> {
         station.ping(LINUX, size, PATIENCE)?;
     }
     check_blob(&station, LINUX, "1M")?;
+    pull(&mut session, &wire, &station)?;
     power_off(session)
+}
+
+/// This card cannot see that its cable is out, and Linux goes on sending: nothing of it arrives.
+fn pull(session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
+    session.send("\u{f}hlink linux.0 down\r")?;
+    session.expect("link linux.0 down")?;
+    session.expect("understudy> ")?;
+    session.send("\u{f}1")?;
+    let tap = wire.tap();
+    let ping = format!(
+        "ip neigh flush dev eth0; ping -c 2 -W 1 {}",
+        STATION.address
+    );
+    linux::ask(session, &ping, "100% packet loss")?;
+    let heard = |frame: &[u8]| (frame.get(6..12) == Some(&OWN)).then(|| frame.to_vec());
+    let heard = tap.find(SILENCE, heard);
+    ensure!(heard.is_none(), "a pulled cable carries {heard:02x?}");
+    session.send("\u{f}hlink linux.0 up\r")?;
+    session.expect("link linux.0 up")?;
+    session.expect("understudy> ")?;
+    station.ping(LINUX, 56, PATIENCE).map(drop)
 }
 
 /// Linux is reached within its VLAN alone, and is cut off while it uses a false address.
