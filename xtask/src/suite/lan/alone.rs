@@ -6,7 +6,7 @@ use crate::emulator::{CardModel, NetworkCard, Pace};
 use crate::suite::gateway::check_blob;
 use crate::suite::lab::{Lab, Session};
 use crate::suite::linux;
-use crate::suite::management::Metrics;
+use crate::suite::management::{Metrics, wait_for_ping};
 use crate::wire::Wire;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -71,12 +71,12 @@ pub(super) fn old_card(lab: &Lab) -> Result<()> {
         station.ping(LINUX, size, PATIENCE)?;
     }
     check_blob(&station, LINUX, "1M")?;
-    pull(&mut session, &wire, &station)?;
+    pull(lab, &mut session, &wire, &station)?;
     power_off(session)
 }
 
 /// This card cannot see that its cable is out, and Linux goes on sending: nothing of it arrives.
-fn pull(session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
+fn pull(lab: &Lab, session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
     session.send("\u{f}hlink linux.0 down\r")?;
     session.expect("link linux.0 down")?;
     session.expect("understudy> ")?;
@@ -93,7 +93,8 @@ fn pull(session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
     session.send("\u{f}hlink linux.0 up\r")?;
     session.expect("link linux.0 up")?;
     session.expect("understudy> ")?;
-    station.ping(LINUX, 56, PATIENCE).map(drop)
+    // What Linux holds back while it asks in vain for the station's address, it drops.
+    wait_for_ping(lab, station, LINUX, 56)
 }
 
 /// Linux is reached within its VLAN alone, and is cut off while it uses a false address.
