@@ -4,7 +4,7 @@ use super::Case;
 use super::lab::Lab;
 use super::lan::wait_for_gateway;
 use super::linux::ask;
-use super::management::{Metrics, wait_for_ping};
+use super::management::{MANAGEMENT, Metrics, wait_for_ping};
 use crate::client::{Client, Station};
 use crate::emulator::{CardModel, NetworkCard, Pace};
 use anyhow::{Result, ensure};
@@ -57,7 +57,7 @@ fn talk(lab: &Lab) -> Result<()> {
         setup.pace = Pace::RealTime;
         setup.cards = vec![card];
     })?;
-    wait_for_ping(lab, &station, 56)?;
+    wait_for_ping(lab, &station, MANAGEMENT, 56)?;
     for guest in [SERVER, CLIENT] {
         wait_for_gateway(lab, &station, guest, "/blob/1")?;
     }

@@ -6,7 +6,7 @@ use crate::emulator::{CardModel, NetworkCard, Pace};
 use crate::suite::gateway::check_blob;
 use crate::suite::lab::{Lab, Session};
 use crate::suite::linux;
-use crate::suite::management::Metrics;
+use crate::suite::management::{Metrics, wait_for_ping};
 use crate::wire::Wire;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -61,7 +61,8 @@ fn boot(lab: &Lab, wire: &Wire, station: &Client, board: &str) -> Result<Session
 pub(super) fn old_card(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
-    let board = board("-generic", "model = \"rtl8029\"", "");
+    let nic = format!("model = \"rtl8029\", mac = \"{}\"", text(OWN));
+    let board = board("-generic", &nic, "");
     let mut session = boot(lab, &wire, &station, &board)?;
     linux::userland(&mut session)?;
     let driver = "basename $(readlink /sys/class/net/eth0/device/driver)";
@@ -70,7 +71,30 @@ pub(super) fn old_card(lab: &Lab) -> Result<()> {
         station.ping(LINUX, size, PATIENCE)?;
     }
     check_blob(&station, LINUX, "1M")?;
+    pull(lab, &mut session, &wire, &station)?;
     power_off(session)
+}
+
+/// This card cannot see that its cable is out, and Linux goes on sending: nothing of it arrives.
+fn pull(lab: &Lab, session: &mut Session, wire: &Wire, station: &Client) -> Result<()> {
+    session.send("\u{f}hlink linux.0 down\r")?;
+    session.expect("link linux.0 down")?;
+    session.expect("understudy> ")?;
+    session.send("\u{f}1")?;
+    let tap = wire.tap();
+    let ping = format!(
+        "ip neigh flush dev eth0; ping -c 2 -W 1 {}",
+        STATION.address
+    );
+    linux::ask(session, &ping, "100% packet loss")?;
+    let heard = |frame: &[u8]| (frame.get(6..12) == Some(&OWN)).then(|| frame.to_vec());
+    let heard = tap.find(SILENCE, heard);
+    ensure!(heard.is_none(), "a pulled cable carries {heard:02x?}");
+    session.send("\u{f}hlink linux.0 up\r")?;
+    session.expect("link linux.0 up")?;
+    session.expect("understudy> ")?;
+    // What Linux holds back while it asks in vain for the station's address, it drops.
+    wait_for_ping(lab, station, LINUX, 56)
 }
 
 /// Linux is reached within its VLAN alone, and is cut off while it uses a false address.

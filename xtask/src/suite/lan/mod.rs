@@ -76,11 +76,10 @@ pub(super) fn cases() -> Vec<Case> {
             900,
             bochs,
         )
-        .on_bochs()
-        .only_with_all(),
+        .on_bochs(),
         Case::new(
-            "lan-ne2000",
-            "Linux serves through its own driver for an old card",
+            "lan-rtl8029",
+            "Linux serves through its own driver for an old card, until its cable is pulled",
             400,
             alone::old_card,
         )

@@ -65,7 +65,7 @@ fn serves(lab: &Lab, model: CardModel, cpu_model: Option<&str>) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
     let mut session = boot(lab, &wire, model, cpu_model)?;
-    wait_for_ping(lab, &station, 56)?;
+    wait_for_ping(lab, &station, MANAGEMENT, 56)?;
     for size in [0, 56, 1472] {
         station.ping(MANAGEMENT, size, PATIENCE)?;
     }
@@ -116,11 +116,11 @@ fn boot(lab: &Lab, wire: &Wire, model: CardModel, cpu_model: Option<&str>) -> Re
     })
 }
 
-/// Waits until the hypervisor's station answers one of many pings.
-pub(super) fn wait_for_ping(lab: &Lab, station: &Client, size: usize) -> Result<()> {
+/// Waits until one of many pings is answered.
+pub(super) fn wait_for_ping(lab: &Lab, station: &Client, to: Ipv4Addr, size: usize) -> Result<()> {
     const LOOK: Duration = Duration::from_secs(1);
     loop {
-        match station.ping(MANAGEMENT, size, LOOK) {
+        match station.ping(to, size, LOOK) {
             Ok(_) => return Ok(()),
             Err(error) if lab.left().is_zero() => bail!("{error:#}"),
             Err(_) => {}
@@ -179,9 +179,9 @@ fn flood(lab: &Lab, station: &Client, tap: &Tap) -> Result<u64> {
     frame.resize(60, 0);
     let sent = thread::scope(|scope| {
         let sent = scope.spawn(|| tap.flood(&frame, PER_SECOND, LENGTH));
-        wait_for_ping(lab, station, 56).context("under a flood")?;
+        wait_for_ping(lab, station, MANAGEMENT, 56).context("under a flood")?;
         let sent = sent.join().unwrap_or(0);
-        wait_for_ping(lab, station, 1472).context("behind a flood")?;
+        wait_for_ping(lab, station, MANAGEMENT, 1472).context("behind a flood")?;
         Ok::<_, anyhow::Error>(sent)
     })?;
     ensure!(sent > 0, "there was no flood");
