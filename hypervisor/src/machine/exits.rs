@@ -166,7 +166,7 @@ impl Context<'_> {
                     break End::Interrupted;
                 }
                 self.platform.expire(now);
-                self.platform.feed_network(self.machine.handle);
+                self.platform.look(self.machine.handle, now);
                 event = self.next_event(until);
                 now = tsc::read();
             }

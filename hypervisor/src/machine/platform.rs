@@ -432,19 +432,38 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// Shows the guest's network cards what has come for them; those of an urgent guest when it is time for that.
+    /// Shows the guest's network cards what has come for them. Those of an urgent guest are looked at when it is
+    /// [time](Platform::look).
     #[inline(always)]
     pub(super) fn feed_network(&mut self, guest: &GuestHandle) {
-        if guest.network_waits() && (!guest.urgent || tsc::read() >= self.local.look_at) {
+        if guest.network_waits() && !guest.urgent {
             self.take_arrivals(guest);
         }
     }
 
-    /// The same for a vCPU that is halted: that of an urgent guest has time, unless it has an interrupt to see to.
+    /// Looks at the network if the board's TSC says that it is time.
     #[inline(always)]
-    pub(super) fn feed_halted(&mut self, guest: &GuestHandle) {
-        let calm = |platform: &Self| !platform.event_pending() && !guest.is_about_due(tsc::read());
-        if guest.network_waits() && (!guest.urgent || calm(self)) {
+    pub(super) fn look(&mut self, guest: &GuestHandle, now: u64) {
+        if now >= self.local.look_at {
+            self.local.look_at = u64::MAX;
+            if guest.network_waits() {
+                self.take_arrivals(guest);
+            }
+        }
+    }
+
+    /// Looks at the network of a vCPU that is halted: that of an urgent guest has time, unless it has an interrupt to see to.
+    #[inline(always)]
+    pub(super) fn look_while_halted(&mut self, guest: &GuestHandle, now: u64) {
+        if !guest.urgent {
+            self.local.look_at = u64::MAX;
+            return self.feed_network(guest);
+        }
+        if self.event_pending() {
+            return;
+        }
+        self.look(guest, now);
+        if guest.network_waits() && !guest.is_about_due(now) {
             self.take_arrivals(guest);
         }
     }

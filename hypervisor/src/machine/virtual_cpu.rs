@@ -198,7 +198,7 @@ impl<V: Vcpu> VirtualCpu<V> {
         platform.expire(now);
         platform.feed_console(self.machine.handle);
         if self.index == 0 {
-            platform.feed_halted(self.machine.handle);
+            platform.look_while_halted(self.machine.handle, now);
         }
         let wakes = match self.activity {
             Activity::Parked | Activity::WaitForStartUp => false,
