@@ -21,9 +21,12 @@ pub(crate) struct Card {
 }
 
 impl Card {
-    /// A frame has come; whether there was room for it.
+    /// A frame has come; whether there was room for it. One that is longer than any that is for this station is dropped.
     pub(crate) fn put(&mut self, frame: &[u8]) -> bool {
-        let room = self.received.len() < WAITING && frame.len() <= FRAME_MAX;
+        if frame.len() > FRAME_MAX {
+            return true;
+        }
+        let room = self.received.len() < WAITING;
         if room {
             self.received.push_back(frame.to_vec());
         }

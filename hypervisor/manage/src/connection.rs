@@ -10,8 +10,10 @@ use crate::Content;
 use crate::http::{REQUEST_MAX, Request};
 
 const PORT: u16 = 80;
-/// Milliseconds in which a request must have come, or the client must have taken something of its answer.
+/// Milliseconds in which a request must have come, or the client must have taken something of its answer; and in which it must
+/// have taken all of that.
 const PATIENCE: u64 = 10_000;
+const ANSWER_PATIENCE: u64 = 60_000;
 
 /// Where a connection is.
 #[derive(Debug)]
@@ -31,8 +33,9 @@ enum Stage {
 pub(crate) struct Connection {
     socket: SocketHandle,
     stage: Stage,
-    /// When patience is over.
+    /// When patience is over, and when it is over however much the client takes.
     deadline: u64,
+    end: u64,
 }
 
 impl Connection {
@@ -41,6 +44,7 @@ impl Connection {
             socket,
             stage: Stage::Free,
             deadline: 0,
+            end: 0,
         }
     }
 
@@ -78,6 +82,7 @@ impl Connection {
     fn go_to(&mut self, stage: Stage, now: u64) {
         self.stage = stage;
         self.deadline = now + PATIENCE;
+        self.end = now + ANSWER_PATIENCE;
     }
 
     fn listen_to(&mut self, socket: &mut tcp::Socket<'_>, now: u64, content: &impl Content) {
@@ -118,7 +123,7 @@ impl Connection {
         *done += said;
         let over = *done == answer.len();
         if said > 0 {
-            self.deadline = now + PATIENCE;
+            self.deadline = self.end.min(now + PATIENCE);
         }
         if over {
             socket.close();

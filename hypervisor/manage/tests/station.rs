@@ -289,6 +289,42 @@ fn slow_clients_do_not_keep_others_out() {
 }
 
 #[test]
+fn nobody_keeps_a_connection_by_reading_a_little_now_and_then() {
+    let mut world = World::new(200_000);
+    let handle = world.connect(40_000);
+    let mut asked = false;
+    let mut over = None;
+    for _ in 0..100_000 {
+        world.step();
+        let now = world.now;
+        let socket = world.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        if socket.may_send() && !asked {
+            let request = b"GET /metrics HTTP/1.1\r\n\r\n";
+            asked = socket.send_slice(request) == Ok(request.len());
+        }
+        if now.is_multiple_of(3000) {
+            let _ = socket.recv(|bytes| (bytes.len().min(1000), ()));
+        }
+        if asked && !socket.is_open() {
+            over = Some(now);
+            break;
+        }
+    }
+    let over = over.expect("the station ends it");
+    assert!((60_000..62_000).contains(&over), "{over}");
+}
+
+#[test]
+fn frames_that_are_too_long_are_gone() {
+    let mut world = World::new(100);
+    for _ in 0..20 {
+        assert!(world.manage.receive(&[0xFF; 1515]));
+    }
+    let answer = world.ask(50_000, b"GET /status HTTP/1.1\r\n\r\n");
+    assert_eq!(parts(&answer).2, expected(b's', 100));
+}
+
+#[test]
 fn it_sleeps_while_nobody_is_there() {
     let mut world = World::new(10);
     world.turn();

@@ -40,7 +40,7 @@ const URGENT_PRIORITY: u8 = 5;
 /// Stations that are learnt behind a guest's card at most, as behind a bridge in it; an uplink has the rest of the world.
 const GUEST_QUOTA: u16 = 16;
 /// Bytes of captured frames that are kept.
-const CAPTURE_SIZE: usize = 256 << 10;
+const CAPTURE_SIZE: usize = 128 << 10;
 
 /// Everything that the network is made of.
 pub(crate) struct Parts<'a> {
