@@ -251,7 +251,9 @@ impl GuestHandle {
     /// never makes a timer late.
     pub(crate) fn is_about_due(&self, now: u64) -> bool {
         let timer = self.timer.load(Ordering::SeqCst);
-        now < self.quiet_until.load(Ordering::SeqCst) || timer.wrapping_sub(now) < TIMER_NEAR
+        // That it was due, its owner tells only once it is seen to.
+        let since_near = now.wrapping_add(TIMER_NEAR).wrapping_sub(timer);
+        since_near < TIMER_NEAR + TIMER_QUIET || now < self.quiet_until.load(Ordering::SeqCst)
     }
 
     /// For the owner of an urgent guest: when its next timer is due, 0 if none is, and when the owner looks at the network next.

@@ -230,7 +230,11 @@ impl Pc {
     pub fn expire(&mut self, now: Ticks, effects: &mut impl Effects) {
         self.tick(now);
         if now >= self.work_next {
-            self.work(now, effects);
+            if effects.has_time() {
+                self.work(now, effects);
+            } else {
+                self.put_work_off(now);
+            }
         }
     }
 

@@ -133,6 +133,10 @@ impl Effects for Requests {
         }
     }
 
+    fn has_time(&mut self) -> bool {
+        !self.machine.handle.is_about_due(tsc::read())
+    }
+
     fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {
         let memory = &self.machine.memory;
         for part in frame.rest {
@@ -140,7 +144,7 @@ impl Effects for Requests {
                 return Err(OutsideMemory(part.address));
             }
         }
-        if self.machine.handle.is_about_due(tsc::read()) {
+        if !self.has_time() {
             return Ok(Sent::Busy);
         }
         let rest = Rest::Guest(memory, frame.rest);

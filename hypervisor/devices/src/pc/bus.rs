@@ -91,6 +91,13 @@ impl Pc {
         self.rearm();
     }
 
+    /// There is no time for devices' work now.
+    #[cold]
+    pub(super) fn put_work_off(&mut self, now: Ticks) {
+        self.work_next = Ticks(now.0.saturating_add(WORK_PAUSE));
+        self.rearm();
+    }
+
     /// Lines, messages and work after anything that happened on a bus.
     pub(super) fn settle_bus(&mut self, now: Ticks) {
         self.settle_lines();

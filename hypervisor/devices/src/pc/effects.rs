@@ -101,6 +101,10 @@ pub trait Effects: MemoryAccess {
     /// The virtio device in PCI slot `device` stopped until its driver resets it, for the `count`th time.
     fn device_stopped(&mut self, device: u8, fault: Fault, count: u32);
 
+    /// Whether there is time for the work of devices now: if not, they go on a little later.
+    fn has_time(&mut self) -> bool {
+        true
+    }
     /// Network card `nic` sends a frame.
     ///
     /// # Errors

@@ -328,7 +328,10 @@ impl Function {
     ) {
         if offset == DOORBELL.start {
             self.transport.notify(value as u16);
-            return self.work(effects);
+            if effects.has_time() {
+                self.work(effects);
+            }
+            return;
         }
         let within = offset & 3;
         // What crosses a doubleword, no driver does (4.1.3.1).
