@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use drivers::tsc;
 use spin::{Mutex, Once};
 
 /// Where a guest is in its life.
@@ -242,9 +243,10 @@ impl GuestHandle {
 
     /// Something has come for a network card of the guest's. Returns whether its owner is to be told: that of an urgent guest
     /// looks by itself after a timer that is due about now.
-    pub(crate) fn note_network(&self, now: u64) -> bool {
+    pub(crate) fn note_network(&self) -> bool {
         self.network_waits.store(true, Ordering::SeqCst);
-        !self.is_about_due(now)
+        // Only now: a look that the owner has had already is not counted on.
+        !self.is_about_due(tsc::read())
     }
 
     /// Whether a timer of an urgent guest is due soon, or is just being seen to: work for its network waits meanwhile, and so

@@ -515,7 +515,7 @@ impl<'a> Platform<'a> {
         let now = self.time(tsc::read());
         let mut requests = Requests::new(machine);
         if machine.network.feed(self.pc(), now, &mut requests) {
-            guest.note_network(tsc::read());
+            guest.note_network();
             self.look_later();
             if !self.tends_devices() {
                 self.tell(0);

@@ -156,7 +156,7 @@ impl Effects for Requests {
 
     fn room_for_frames(&mut self, nic: u8) {
         if self.machine.network.waits_for_room(nic) {
-            self.machine.handle.note_network(tsc::read());
+            self.machine.handle.note_network();
             self.made_room = true;
         }
     }

@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
 use devices::{Effects, Pc, Ticks};
-use drivers::tsc;
 use net::flow_hash;
 use spin::Mutex;
 
@@ -103,7 +102,7 @@ impl GuestEnd {
 
     /// Makes the guest's owner look.
     fn tell(&self) {
-        if self.guest.note_network(tsc::read())
+        if self.guest.note_network()
             && let Some(cpu) = self.guest.cpus.first()
         {
             cpu::attend_vcpu(*cpu, self.priority);
@@ -180,7 +179,7 @@ impl GuestEnd {
         if !self.link.load(Ordering::Relaxed) {
             self.link_changed.store(true, Ordering::Release);
         }
-        self.guest.note_network(tsc::read());
+        self.guest.note_network();
     }
 
     /// The guest's run is over: nothing reaches it any more. Frames that wait are lost; interrupts that are to come are kept for a
