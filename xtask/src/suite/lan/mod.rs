@@ -39,7 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
             400,
             |lab| serves(lab, CardModel::E1000, &default_board()?),
         )
-        // Bochs hands its card no frames to guests behind it.
+        // Bochs hands its card only broadcasts and what is for the card's own address.
         .on_qemu(),
         Case::new("lan-82574", "the same through an 82574L", 400, |lab| {
             serves(lab, CardModel::E1000e, &default_board()?)
@@ -140,7 +140,7 @@ fn one_cpu(lab: &Lab) -> Result<()> {
     serves(lab, CardModel::E1000e, &on_one_cpu(&default_board()?))
 }
 
-/// Bochs hands its card only what is for that.
+/// Bochs hands its card only broadcasts and what is for the card's own address, so that is Linux's.
 fn bochs(lab: &Lab) -> Result<()> {
     let wire = lab.wire("lan")?;
     let station = Client::attach(&wire, STATION)?;
