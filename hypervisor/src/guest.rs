@@ -109,10 +109,8 @@ pub(crate) struct GuestHandle {
     network_waits: AtomicBool,
     /// Whether its timers come before its frames.
     pub(crate) urgent: bool,
-    /// When, in the board's TSC, the next timer of an urgent guest is due, and up to when it sees to the last one. Its owner
-    /// looks at the network then.
+    /// When, in the board's TSC, the next timer of an urgent guest is due, or the last one was.
     timer: AtomicU64,
-    quiet_until: AtomicU64,
     pub(crate) history: Mutex<History>,
 }
 
@@ -165,7 +163,6 @@ pub(crate) fn register(guests: &[config::Guest]) {
                     network_waits: AtomicBool::new(false),
                     urgent: guest.nics.iter().any(|nic| nic.urgent),
                     timer: AtomicU64::new(0),
-                    quiet_until: AtomicU64::new(0),
                     history: Mutex::new(history),
                 }
             })
@@ -253,15 +250,13 @@ impl GuestHandle {
     /// never makes a timer late.
     pub(crate) fn is_about_due(&self, now: u64) -> bool {
         let timer = self.timer.load(Ordering::SeqCst);
-        // That it was due, its owner tells only once it is seen to.
-        let since_near = now.wrapping_add(TIMER_NEAR).wrapping_sub(timer);
-        since_near < TIMER_NEAR + TIMER_QUIET || now < self.quiet_until.load(Ordering::SeqCst)
+        now.wrapping_add(TIMER_NEAR).wrapping_sub(timer) < TIMER_NEAR + TIMER_QUIET
     }
 
-    /// For the owner of an urgent guest: when its next timer is due, 0 if none is, and when the owner looks at the network next.
-    pub(crate) fn set_timer(&self, timer: u64, look_at: u64) {
-        self.quiet_until.store(look_at, Ordering::SeqCst);
-        self.timer.store(timer, Ordering::SeqCst);
+    /// For the owner of an urgent guest, which looks at the network once it has seen to a timer: when the next one is due, 0 if
+    /// none is.
+    pub(crate) fn set_timer(&self, at: u64) {
+        self.timer.store(at, Ordering::SeqCst);
     }
 
     /// For the owner: whether something has come for a network card since [`GuestHandle::take_network`].

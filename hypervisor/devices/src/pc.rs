@@ -218,11 +218,12 @@ impl Pc {
         (self.deadline != Ticks::NEVER).then_some(self.deadline)
     }
 
-    /// When a timer interrupts next: the deadlines of devices that go on with their work are not among these.
+    /// When a timer interrupts next, [`Ticks::NEVER`] if none does: the deadlines of devices that go on with their work are not
+    /// among these.
     #[inline]
     #[must_use]
-    pub fn next_tick(&self) -> Option<Ticks> {
-        (self.tick_due != Ticks::NEVER).then_some(self.tick_due)
+    pub fn next_tick(&self) -> Ticks {
+        self.tick_due
     }
 
     /// Brings every timer up to `now`, and lets devices do some of the work that they left.

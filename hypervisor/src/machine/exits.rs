@@ -252,7 +252,7 @@ impl Context<'_> {
 
     /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
     #[inline(always)]
-    fn next_event(&mut self, until: u64) -> u64 {
+    fn next_event(&self, until: u64) -> u64 {
         self.platform.next_look().map_or(until, |at| at.min(until))
     }
 
@@ -283,6 +283,7 @@ impl Context<'_> {
         // What is due joins its request before that is taken, or it would come once more afterwards.
         self.platform.expire(now);
         let vector = self.platform.acknowledge();
+        self.platform.note_delivery(now);
         active.inject(Event::interrupt(vector))?;
         self.statistics.injected += 1;
         self.trace.add(now, TraceEvent::Interrupt(vector));
@@ -333,9 +334,8 @@ impl Context<'_> {
             self.platform.feed_console(self.machine.handle);
         }
         if requests.made_room() {
-            self.platform.look_later();
+            self.platform.room_made(self.machine.handle);
         }
-        self.platform.feed_network(self.machine.handle);
         Ok(requests.end())
     }
 

@@ -23,8 +23,6 @@ pub(super) struct Local {
     nmi: bool,
     init: bool,
     start_up: Option<u8>,
-    /// When a timer of the shared devices interrupts next, as its owner last knew.
-    pub(super) tick: Option<Ticks>,
     /// When, in the board's TSC, the network is looked at.
     pub(super) look_at: u64,
 }
@@ -79,7 +77,6 @@ impl Local {
             nmi: state.nmi,
             init: state.init,
             start_up: state.start_up,
-            tick: None,
             look_at: u64::MAX,
         })
     }
@@ -101,7 +98,6 @@ impl Local {
             nmi: false,
             init: false,
             start_up: None,
-            tick: None,
             look_at: u64::MAX,
         }
     }

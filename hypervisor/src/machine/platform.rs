@@ -432,12 +432,21 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// Shows the guest's network cards what has come for them. Those of an urgent guest are looked at when it is
-    /// [time](Platform::look).
+    /// Shows the guest's network cards what has come for them.
     #[inline(always)]
-    pub(super) fn feed_network(&mut self, guest: &GuestHandle) {
-        if guest.network_waits() && !guest.urgent {
+    fn feed_network(&mut self, guest: &GuestHandle) {
+        if guest.network_waits() {
             self.take_arrivals(guest);
+        }
+    }
+
+    /// A card has room for frames that wait.
+    #[cold]
+    pub(super) fn room_made(&mut self, guest: &GuestHandle) {
+        if guest.urgent {
+            self.look_later();
+        } else {
+            self.feed_network(guest);
         }
     }
 
@@ -446,9 +455,8 @@ impl<'a> Platform<'a> {
     pub(super) fn look(&mut self, guest: &GuestHandle, now: u64) {
         if now >= self.local.look_at {
             self.local.look_at = u64::MAX;
-            if guest.network_waits() {
-                self.take_arrivals(guest);
-            }
+            self.publish_tick(guest);
+            self.feed_network(guest);
         }
     }
 
@@ -468,31 +476,32 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake. The timers of an urgent
-    /// guest that its network heeds are those of the shared devices.
+    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake.
     #[inline(always)]
-    pub(super) fn next_look(&mut self) -> Option<u64> {
-        if let Some(pc) = &self.devices
-            && self.local.tick != pc.next_tick()
-            && self.tends_devices()
-        {
-            self.note_tick();
-        }
+    pub(super) fn next_look(&self) -> Option<u64> {
         let look = self.local.look_at;
         let next = self.next_deadline();
         Some(next.map_or(look, |next| next.min(look)))
     }
 
-    /// A timer interrupts next that was not the next before: that of before is being seen to.
-    #[cold]
-    fn note_tick(&mut self) {
-        let tick = self.pc().next_tick();
-        self.local.tick = tick;
-        let guest = self.machine.handle;
-        if guest.urgent {
-            let at = tick.map_or(0, |tick| tick.0.saturating_add(self.base));
-            self.local.look_at = tsc::read() + TIMER_QUIET;
-            guest.set_timer(at, self.local.look_at);
+    /// An interrupt was delivered: the network of an urgent guest waits until that is seen to.
+    #[inline(always)]
+    pub(super) fn note_delivery(&mut self, now: u64) {
+        if self.machine.handle.urgent {
+            self.local.look_at = now + TIMER_QUIET;
+        }
+    }
+
+    /// Tells those who have frames for an urgent guest when its next timer is due. Only the shared devices' timers are heeded.
+    fn publish_tick(&mut self, guest: &GuestHandle) {
+        if guest.urgent
+            && self.tends_devices()
+            && let Some(pc) = &self.devices
+        {
+            guest.set_timer(match pc.next_tick() {
+                Ticks::NEVER => 0,
+                tick => tick.0.saturating_add(self.base),
+            });
         }
     }
 
