@@ -8,6 +8,8 @@ use crate::{MacAddress, PortId, VlanId};
 /// Sets of entries, a power of two, and entries in a set.
 const SETS: usize = 256;
 const WAYS: usize = 4;
+/// Sets that are looked through for stations that are gone whenever a port has all it may have, a divisor of [`SETS`].
+const SWEPT: usize = 8;
 
 /// An entry.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Stations {
     ageing: u64,
     /// What makes hashes differ from board to board, so that nobody can aim at a set.
     seed: u64,
+    /// The next set that is looked through.
+    broom: usize,
 }
 
 const fn key(station: MacAddress, vlan: VlanId) -> u64 {
@@ -55,6 +59,7 @@ impl Stations {
             quotas: [0; PortId::COUNT_MAX],
             ageing,
             seed,
+            broom: 0,
         }
     }
 
@@ -126,9 +131,11 @@ impl Stations {
 
     #[cold]
     fn insert(&mut self, place: usize, new: Entry, now: u64) {
+        if self.is_full(new.port) {
+            self.sweep(now);
+        }
+        let full = self.is_full(new.port);
         let old = |entry: &Entry| now.saturating_sub(entry.seen) >= self.ageing;
-        let at = new.port.index();
-        let full = self.counts.get(at) >= self.quotas.get(at);
         let Some(set) = self.sets.get_mut(place) else {
             return;
         };
@@ -157,6 +164,28 @@ impl Stations {
             self.change_count(before.port, false);
         }
         self.change_count(new.port, true);
+    }
+
+    /// Whether a port has all the stations that it may have.
+    fn is_full(&self, port: PortId) -> bool {
+        self.counts.get(port.index()) >= self.quotas.get(port.index())
+    }
+
+    /// Forgets the stations of a few sets that were not heard of lately.
+    fn sweep(&mut self, now: u64) {
+        for place in self.broom..self.broom + SWEPT {
+            let Some(set) = self.sets.get_mut(place) else {
+                continue;
+            };
+            let old = |slot: &mut Option<Entry>| {
+                slot.take_if(|entry| now.saturating_sub(entry.seen) >= self.ageing)
+            };
+            let gone = set.each_mut().map(old);
+            for entry in gone.into_iter().flatten() {
+                self.change_count(entry.port, false);
+            }
+        }
+        self.broom = (self.broom + SWEPT) % SETS;
     }
 
     fn change_count(&mut self, port: PortId, more: bool) {
@@ -255,5 +284,28 @@ mod tests {
         }
         assert_eq!(known(&stations, 4), before);
         assert!(stations.count(port(1)) <= QUOTA);
+    }
+
+    #[test]
+    fn who_is_gone_takes_no_place() {
+        let mut stations = table();
+        for number in 0..10_000 {
+            stations.learn(station(number), VLAN, port(0), 1);
+        }
+        let full = stations.count(port(0));
+        assert!(full >= QUOTA * 3 / 4, "{full}");
+        // Others take their places behind the same port, a few of which lie in sets where nobody's were.
+        let later = 1 + AGEING;
+        let found = |stations: &Stations| {
+            let found = |number: &u32| stations.find(station(*number), VLAN, later).is_some();
+            (20_000..20_100).filter(found).count()
+        };
+        for _ in 0..4 {
+            for number in 20_000..20_100 {
+                stations.learn(station(number), VLAN, port(0), later);
+            }
+        }
+        assert_eq!(found(&stations), 100);
+        assert!(stations.count(port(0)) <= QUOTA);
     }
 }
