@@ -21,6 +21,13 @@ struct Entry {
     seen: u64,
 }
 
+impl Entry {
+    fn is_of(&self, station: MacAddress) -> bool {
+        let [_, _, address @ ..] = self.key.to_be_bytes();
+        address == station.0
+    }
+}
+
 /// What came of learning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learnt {
@@ -207,6 +214,17 @@ impl Stations {
         }
         if let Some(count) = self.counts.get_mut(port.index()) {
             *count = 0;
+        }
+    }
+
+    /// Forgets a station, in all VLANs, wherever it is.
+    pub(crate) fn forget_station(&mut self, station: MacAddress) {
+        for slot in self.sets.iter_mut().flatten() {
+            if let Some(entry) = slot.take_if(|entry| entry.is_of(station))
+                && let Some(count) = self.counts.get_mut(entry.port.index())
+            {
+                *count = count.saturating_sub(1);
+            }
         }
     }
 

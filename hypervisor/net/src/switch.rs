@@ -359,7 +359,11 @@ impl Switch {
             .get(port.index())
             .and_then(|it| it.config.station);
         match station {
-            Some(station) if open => self.bound.push((station, port)),
+            Some(station) if open => {
+                // Others may have had its address meanwhile.
+                self.stations.forget_station(station);
+                self.bound.push((station, port));
+            }
             _ => self.stations.forget(port),
         }
     }

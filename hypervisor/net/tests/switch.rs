@@ -321,6 +321,15 @@ fn frames_for_a_station_of_the_board_go_to_nobody_else() {
     switch.open(ports[2], true);
     let way = switch.forward(ports[0], &frame, 60, 0);
     assert_eq!(leaves(&way, &frame), [(2, frame.clone())]);
+    // Nor to somebody who took its address while it was not there.
+    switch.open(ports[2], false);
+    let taken = head(MacAddress::BROADCAST, station(3), None);
+    assert_eq!(switch.forward(ports[1], &taken, 60, 0).ports.len(), 2);
+    let way = switch.forward(ports[0], &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(1, frame.clone())]);
+    switch.open(ports[2], true);
+    let way = switch.forward(ports[0], &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(2, frame.clone())]);
     // In another VLAN it is like any other.
     let elsewhere = add(&mut switch, access(2));
     add(&mut switch, access(2));
