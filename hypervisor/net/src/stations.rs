@@ -109,43 +109,40 @@ impl Stations {
             .sets
             .get_mut(place)
             .and_then(|set| set.iter_mut().flatten().find(|entry| entry.key == key));
-        match known {
-            Some(entry) if entry.port == port => {
-                entry.seen = entry.seen.max(now);
-                Learnt::Here
-            }
-            Some(entry) => {
-                let before = core::mem::replace(&mut entry.port, port);
-                entry.seen = now;
-                self.change_count(before, false);
-                self.change_count(port, true);
-                Learnt::Moved
-            }
-            None => {
-                self.insert(
-                    place,
-                    Entry {
-                        key,
-                        port,
-                        seen: now,
-                    },
-                    now,
-                );
-                Learnt::Here
-            }
+        if let Some(entry) = known
+            && entry.port == port
+        {
+            entry.seen = entry.seen.max(now);
+            return Learnt::Here;
         }
+        let new = Entry {
+            key,
+            port,
+            seen: now,
+        };
+        self.insert(place, new, now)
     }
 
     #[cold]
-    fn insert(&mut self, place: usize, new: Entry, now: u64) {
+    fn insert(&mut self, place: usize, new: Entry, now: u64) -> Learnt {
         if self.is_full(new.port) {
             self.sweep(now);
         }
         let full = self.is_full(new.port);
         let old = |entry: &Entry| now.saturating_sub(entry.seen) >= self.ageing;
         let Some(set) = self.sets.get_mut(place) else {
-            return;
+            return Learnt::Here;
         };
+        // Where it was before, until it is gone from there, if there is no room for it here.
+        if let Some(entry) = set.iter_mut().flatten().find(|entry| entry.key == new.key) {
+            if full {
+                return Learnt::Here;
+            }
+            let before = core::mem::replace(entry, new);
+            self.change_count(before.port, false);
+            self.change_count(new.port, true);
+            return Learnt::Moved;
+        }
         // A free place, or one of a station that is gone; or else the port's own oldest one.
         let free = set
             .iter()
@@ -165,12 +162,14 @@ impl Stations {
                 .min_by_key(|(_, entry)| entry.seen)
                 .map(|(way, _)| way)
         };
-        let Some(way) = free.or_else(own) else { return };
-        let Some(slot) = set.get_mut(way) else { return };
-        if let Some(before) = slot.replace(new) {
-            self.change_count(before.port, false);
+        let way = free.or_else(own);
+        if let Some(slot) = way.and_then(|way| set.get_mut(way)) {
+            if let Some(before) = slot.replace(new) {
+                self.change_count(before.port, false);
+            }
+            self.change_count(new.port, true);
         }
-        self.change_count(new.port, true);
+        Learnt::Here
     }
 
     /// Whether a port has all the stations that it may have.
@@ -292,7 +291,7 @@ mod tests {
             stations.learn(station(number), VLAN, port(0), 1);
         }
         let known = |stations: &Stations, now| {
-            let found = |number: &u32| stations.find(station(*number), VLAN, now).is_some();
+            let found = |number: &u32| stations.find(station(*number), VLAN, now) == Some(port(0));
             (0..100).filter(found).count()
         };
         let before = known(&stations, 2);
@@ -301,7 +300,13 @@ mod tests {
             stations.learn(station(number), VLAN, port(1), 3);
         }
         assert_eq!(known(&stations, 4), before);
-        assert!(stations.count(port(1)) <= QUOTA);
+        assert_eq!(stations.count(port(1)), QUOTA);
+        // Nor does it get theirs.
+        for number in 0..100 {
+            stations.learn(station(number), VLAN, port(1), 5);
+        }
+        assert_eq!(known(&stations, 6), before);
+        assert_eq!(stations.count(port(1)), QUOTA);
     }
 
     #[test]
