@@ -6,14 +6,13 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Duration;
 
-use crate::Content;
 use crate::http::{REQUEST_MAX, Request};
+use crate::{Body, Content};
 
 const PORT: u16 = 80;
-/// Milliseconds in which a request must have come, or the client must have taken something of its answer; and in which it must
-/// have taken all of that.
+/// Milliseconds in which a request must have come, and for which a client may take nothing of its answer. Each byte that it takes
+/// gives back one, so that nobody keeps others out by taking less than that.
 const PATIENCE: u64 = 10_000;
-const ANSWER_PATIENCE: u64 = 60_000;
 
 /// Where a connection is.
 #[derive(Debug)]
@@ -22,8 +21,10 @@ enum Stage {
     Free,
     /// A request is coming.
     Asking(Vec<u8>),
-    /// Its answer goes out, from this byte on.
-    Answering(Vec<u8>, usize),
+    /// It has come.
+    Asked(Request),
+    /// Its answer goes out.
+    Answering(Body),
     /// All is said, and the client is to close.
     Closing,
 }
@@ -33,9 +34,8 @@ enum Stage {
 pub(crate) struct Connection {
     socket: SocketHandle,
     stage: Stage,
-    /// When patience is over, and when it is over however much the client takes.
+    /// When patience is over.
     deadline: u64,
-    end: u64,
 }
 
 impl Connection {
@@ -44,15 +44,24 @@ impl Connection {
             socket,
             stage: Stage::Free,
             deadline: 0,
-            end: 0,
         }
     }
 
-    /// Does what is to be done at a time in milliseconds; returns when patience is over, if somebody is there.
+    /// Bytes of memory that its answer takes.
+    pub(crate) fn held(&self) -> usize {
+        match &self.stage {
+            Stage::Answering(answer) => answer.held(),
+            Stage::Free | Stage::Asking(_) | Stage::Asked(_) | Stage::Closing => 0,
+        }
+    }
+
+    /// Does what is to be done at a time in milliseconds; an answer is made up if there is `room` for one, which it takes away
+    /// from others. Returns when there is something to do again, if somebody is there.
     pub(crate) fn turn(
         &mut self,
         sockets: &mut SocketSet<'_>,
         now: u64,
+        room: &mut Option<usize>,
         content: &impl Content,
     ) -> Option<u64> {
         let socket = sockets.get_mut::<tcp::Socket<'_>>(self.socket);
@@ -74,7 +83,14 @@ impl Connection {
             // The next turn listens again, once the reset has been sent.
             return Some(now + 1);
         }
-        self.listen_to(socket, now, content);
+        self.listen_to(socket, now);
+        if let Stage::Asked(request) = self.stage {
+            // Another one's answer was enough for now.
+            let Some(room) = room.take() else {
+                return Some(now);
+            };
+            self.go_to(Stage::Answering(request.answer(room, content)), now);
+        }
         self.say(socket, now);
         Some(self.deadline)
     }
@@ -82,10 +98,9 @@ impl Connection {
     fn go_to(&mut self, stage: Stage, now: u64) {
         self.stage = stage;
         self.deadline = now + PATIENCE;
-        self.end = now + ANSWER_PATIENCE;
     }
 
-    fn listen_to(&mut self, socket: &mut tcp::Socket<'_>, now: u64, content: &impl Content) {
+    fn listen_to(&mut self, socket: &mut tcp::Socket<'_>, now: u64) {
         while socket.can_recv() {
             let Stage::Asking(request) = &mut self.stage else {
                 // What comes behind the request is of no interest.
@@ -102,8 +117,7 @@ impl Connection {
                 break;
             }
             if let Some(request) = Request::read(request) {
-                let answer = request.answer(content);
-                self.go_to(Stage::Answering(answer, 0), now);
+                self.go_to(Stage::Asked(request), now);
             }
         }
         // The client closed before it had said what it wants.
@@ -115,17 +129,14 @@ impl Connection {
     }
 
     fn say(&mut self, socket: &mut tcp::Socket<'_>, now: u64) {
-        let Stage::Answering(answer, done) = &mut self.stage else {
+        let Stage::Answering(answer) = &mut self.stage else {
             return;
         };
-        let rest = answer.get(*done..).unwrap_or(&[]);
-        let said = socket.send_slice(rest).unwrap_or(0);
-        *done += said;
-        let over = *done == answer.len();
-        if said > 0 {
-            self.deadline = self.end.min(now + PATIENCE);
+        while let Ok(said @ 1..) = socket.send_slice(answer.next()) {
+            answer.advance(said);
+            self.deadline = (self.deadline + said as u64).min(now + PATIENCE);
         }
-        if over {
+        if answer.len() == 0 {
             socket.close();
             self.go_to(Stage::Closing, now);
         }

@@ -1,10 +1,9 @@
 //! Requests and answers of HTTP/1.1 (RFC 9112), as far as a station needs them that only shows something.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Content, Page};
+use crate::{Body, Content, Page};
 
 /// The longest request, with its fields.
 pub(crate) const REQUEST_MAX: usize = 2048;
@@ -78,17 +77,13 @@ impl Request {
         Some(Self { head_only, target })
     }
 
-    /// The whole answer.
-    pub(crate) fn answer(&self, content: &impl Content) -> Vec<u8> {
+    /// The whole answer, whose body may take `room` bytes.
+    pub(crate) fn answer(&self, room: usize, content: &impl Content) -> Body {
         const TEXT: &str = "text/plain; charset=utf-8";
-        let mut body = Vec::new();
-        let (status, kind) = match self.target {
-            Target::Index => {
-                body.extend_from_slice(INDEX.as_bytes());
-                ("200 OK", TEXT)
-            }
+        let mut body = Body::new(room);
+        let (mut status, mut kind) = match self.target {
+            Target::Index => ("200 OK", TEXT),
             Target::Page(page) => {
-                content.write(page, &mut body);
                 let kind = match page {
                     Page::Metrics => "text/plain; version=0.0.4; charset=utf-8",
                     Page::Status => "application/json",
@@ -101,23 +96,31 @@ impl Request {
             Target::Malformed => ("400 Bad Request", TEXT),
             Target::TooLong => ("431 Request Header Fields Too Large", TEXT),
         };
-        if body.is_empty() && !matches!(self.target, Target::Page(_)) {
-            body.extend_from_slice(format!("{status}\n").as_bytes());
+        let mut field = "";
+        match self.target {
+            Target::Index => body.push(INDEX.as_bytes()),
+            Target::Page(page) => content.write(page, &mut body),
+            Target::Method => field = "Allow: GET, HEAD\r\n",
+            Target::Unknown | Target::Malformed | Target::TooLong => {}
         }
-        let allow = match self.target {
-            Target::Method => "Allow: GET, HEAD\r\n",
-            _ => "",
-        };
-        let mut answer = String::from("HTTP/1.1 ");
-        answer += &format!(
-            "{status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
-             Connection: close\r\n\r\n",
-            body.len()
+        if !body.is_whole() {
+            (status, kind) = ("503 Service Unavailable", TEXT);
+            field = "Retry-After: 5\r\n";
+        }
+        let explanation = if status == "200 OK" { "" } else { status };
+        let end = if explanation.is_empty() { "" } else { "\n" };
+        let length = body.len() + explanation.len() + end.len();
+        let mut head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{field}Cache-Control: no-store\r\n\
+             Connection: close\r\n\r\n"
         );
-        let mut answer = answer.into_bytes();
-        if !self.head_only {
-            answer.append(&mut body);
+        if self.head_only {
+            body = Body::new(0);
+        } else {
+            head += explanation;
+            head += end;
         }
-        answer
+        body.begin_with(head.into_bytes());
+        body
     }
 }

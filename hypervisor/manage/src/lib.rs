@@ -8,12 +8,15 @@
 
 extern crate alloc;
 
+mod body;
 mod card;
 mod connection;
 mod http;
 
 use alloc::vec;
 use alloc::vec::Vec;
+
+pub use body::Body;
 
 use card::Card;
 use connection::Connection;
@@ -28,6 +31,8 @@ const CONNECTIONS: usize = 4;
 /// Bytes of a connection's buffers: what is received, and what waits to be acknowledged.
 const RECEIVE: usize = 1 << 10;
 const TRANSMIT: usize = 8 << 10;
+/// Bytes of memory that all answers together may take.
+const ANSWERS: usize = 576 << 10;
 
 /// What the station is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +63,7 @@ pub enum Page {
 /// What the station serves.
 pub trait Content {
     /// Appends what is to be read on a page.
-    fn write(&self, page: Page, to: &mut Vec<u8>);
+    fn write(&self, page: Page, to: &mut Body);
 }
 
 /// The station.
@@ -110,7 +115,7 @@ impl Manage {
         self.card.put(frame)
     }
 
-    /// Does what is to be done at a time in milliseconds, a few frames' worth at most, and sends frames. Returns when it is to be
+    /// Does what is to be done at a time in milliseconds, a few frames' worth and one page at most, and sends frames. Returns when it is to be
     /// called again although no frame has come, if ever.
     pub fn turn(
         &mut self,
@@ -128,8 +133,10 @@ impl Manage {
         card.begin();
         interface.poll(time, card, sockets);
         let mut next = None::<u64>;
+        let held: usize = connections.iter().map(Connection::held).sum();
+        let mut room = Some(ANSWERS.saturating_sub(held));
         for connection in connections.iter_mut() {
-            let deadline = connection.turn(sockets, now, content);
+            let deadline = connection.turn(sockets, now, &mut room, content);
             next = next.into_iter().chain(deadline).min();
         }
         // What the connections had to say.

@@ -1,6 +1,6 @@
 //! The station on a wire with a client of another make: smoltcp's own, on the other end.
 
-use manage::{Content, Manage, ManageConfig, Page};
+use manage::{Body, Content, Manage, ManageConfig, Page};
 use net::MacAddress;
 use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -15,6 +15,8 @@ const STATION: [u8; 4] = [192, 0, 2, 1];
 const CLIENT: [u8; 4] = [192, 0, 2, 2];
 const STATION_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Frames that the station is given at a time.
+const BATCH: usize = 4;
 
 /// Pages of a known size each; counts how often one is written.
 struct Pages {
@@ -23,14 +25,14 @@ struct Pages {
 }
 
 impl Content for Pages {
-    fn write(&self, page: Page, to: &mut Vec<u8>) {
+    fn write(&self, page: Page, to: &mut Body) {
         self.written.set(self.written.get() + 1);
         let start = match page {
             Page::Metrics => b'm',
             Page::Status => b's',
             Page::Capture => b'c',
         };
-        to.extend((0..self.length).map(|at| start.wrapping_add((at % 251) as u8)));
+        to.push(&expected(start, self.length));
     }
 }
 
@@ -95,10 +97,13 @@ impl World {
 
     fn turn(&mut self) {
         let mut sent = Vec::new();
+        let written = self.pages.written.get();
         self.next = self
             .manage
             .turn(self.now, &self.pages, |frame| sent.push(frame.to_vec()));
         self.turns += 1;
+        // Its processor is a guest's, too.
+        assert!(sent.len() <= 8 && self.pages.written.get() <= written + 1);
         for frame in sent {
             if !self.loses_this() {
                 self.to_client.push_back(frame);
@@ -115,8 +120,12 @@ impl World {
             sent: Vec::new(),
         };
         self.client.poll(time, &mut client, &mut self.sockets);
-        for frame in client.sent {
-            if !self.loses_this() && self.manage.receive(&frame) {
+        for batch in client.sent.chunks(BATCH) {
+            let mut came = false;
+            for frame in batch {
+                came |= !self.loses_this() && self.manage.receive(frame);
+            }
+            if came {
                 self.turn();
             }
         }
@@ -289,29 +298,83 @@ fn slow_clients_do_not_keep_others_out() {
 }
 
 #[test]
-fn nobody_keeps_a_connection_by_reading_a_little_now_and_then() {
-    let mut world = World::new(200_000);
-    let handle = world.connect(40_000);
-    let mut asked = false;
-    let mut over = None;
-    for _ in 0..100_000 {
+fn one_asks_after_the_other() {
+    let mut world = World::new(100);
+    for port in 0..20 {
+        let answer = world.ask(50_000 + port, b"GET /status HTTP/1.1\r\n\r\n");
+        assert!(!answer.is_empty(), "{port}");
+        assert_eq!(parts(&answer).2, expected(b's', 100));
+    }
+    assert!(world.now < 1000);
+}
+
+/// Clients that ask for a page at the same time and take nothing of it yet.
+fn ask_together(world: &mut World, count: u16) -> Vec<SocketHandle> {
+    let handles: Vec<_> = (0..count).map(|at| world.connect(40_000 + at)).collect();
+    for _ in 0..100 {
         world.step();
-        let now = world.now;
-        let socket = world.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        if socket.may_send() && !asked {
-            let request = b"GET /metrics HTTP/1.1\r\n\r\n";
-            asked = socket.send_slice(request) == Ok(request.len());
-        }
-        if now.is_multiple_of(3000) {
-            let _ = socket.recv(|bytes| (bytes.len().min(1000), ()));
-        }
-        if asked && !socket.is_open() {
-            over = Some(now);
-            break;
+    }
+    for handle in &handles {
+        let socket = world.sockets.get_mut::<tcp::Socket<'_>>(*handle);
+        let sent = socket.send_slice(b"GET /capture.pcap HTTP/1.1\r\n\r\n");
+        sent.expect("it is connected");
+    }
+    for _ in 0..100 {
+        world.step();
+    }
+    handles
+}
+
+#[test]
+fn answers_together_have_a_bound() {
+    let mut world = World::new(250_000);
+    let handles = ask_together(&mut world, 4);
+    let mut heard = vec![Vec::new(); 4];
+    for _ in 0..20_000 {
+        world.step();
+        for (handle, heard) in handles.iter().zip(&mut heard) {
+            let socket = world.sockets.get_mut::<tcp::Socket<'_>>(*handle);
+            while socket.can_recv() {
+                let more = socket.recv(|bytes| (bytes.len(), bytes.to_vec()));
+                heard.extend(more.expect("it can receive"));
+            }
         }
     }
-    let over = over.expect("the station ends it");
-    assert!((60_000..62_000).contains(&over), "{over}");
+    let whole = |answer: &Vec<u8>| {
+        let (status, _, body) = parts(answer);
+        match &*status {
+            "HTTP/1.1 200 OK" => {
+                assert!(body == expected(b'c', 250_000));
+                true
+            }
+            other => {
+                assert_eq!(other, "HTTP/1.1 503 Service Unavailable");
+                false
+            }
+        }
+    };
+    assert_eq!(heard.iter().filter(|answer| whole(answer)).count(), 2);
+}
+
+#[test]
+fn who_takes_a_byte_now_and_then_is_left() {
+    let mut world = World::new(200_000);
+    let handles = ask_together(&mut world, 4);
+    for _ in 0..30 {
+        for handle in &handles {
+            let socket = world.sockets.get_mut::<tcp::Socket<'_>>(*handle);
+            let _ = socket.recv(|bytes| (bytes.len().min(1), ()));
+        }
+        for _ in 0..1000 {
+            world.step();
+        }
+    }
+    for handle in &handles {
+        let socket = world.sockets.get_mut::<tcp::Socket<'_>>(*handle);
+        assert!(!socket.is_open());
+    }
+    let answer = world.ask(50_000, b"GET / HTTP/1.1\r\n\r\n");
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[test]

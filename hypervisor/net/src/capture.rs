@@ -2,8 +2,6 @@
 //!
 //! Source: the Internet draft "PCAP Capture File Format" (draft-ietf-opsawg-pcap), little-endian, with nanoseconds.
 
-use alloc::vec::Vec;
-
 use crate::FrameQueue;
 
 /// Bytes of a frame that are kept.
@@ -84,10 +82,12 @@ impl Capture {
         self.forgotten
     }
 
-    /// Writes a file that Wireshark reads.
-    pub fn write(&self, to: &mut Vec<u8>) {
-        to.extend(HEADER.iter().flat_map(|word| word.to_le_bytes()));
-        self.records.visit(|record| to.extend_from_slice(record));
+    /// Writes a file that Wireshark reads, piece by piece.
+    pub fn write(&self, mut write: impl FnMut(&[u8])) {
+        for word in HEADER {
+            write(&word.to_le_bytes());
+        }
+        self.records.visit(write);
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         }
         assert_eq!((capture.len(), capture.forgotten()), (3, 7));
         let mut file = Vec::new();
-        capture.write(&mut file);
+        capture.write(|bytes| file.extend_from_slice(bytes));
         assert_eq!(word(&file, 0), 0xA1B2_3C4D);
         assert_eq!((word(&file, 16), word(&file, 20)), (512, 1));
         let mut at = 24;
@@ -133,7 +133,7 @@ mod tests {
         let mut capture = Capture::new(4096);
         capture.push(0, 9000, |into| into.len());
         let mut file = Vec::new();
-        capture.write(&mut file);
+        capture.write(|bytes| file.extend_from_slice(bytes));
         assert_eq!(file.len(), 24 + RECORD + SNAP);
         assert_eq!((word(&file, 32), word(&file, 36)), (512, 9000));
         // What does not fit at all is not kept.

@@ -101,9 +101,9 @@ impl Header {
     pub(crate) fn is_of(&self, station: MacAddress, head: &[u8]) -> bool {
         let inner = match self.kind {
             ARP_TYPE | RARP_TYPE => address(head, self.length() + ARP_SENDER),
-            _ => None,
+            _ => Some(station),
         };
-        self.source == station && inner.is_none_or(|sender| sender == station)
+        self.source == station && inner == Some(station)
     }
 }
 

@@ -31,6 +31,6 @@ pub use header::{REWRITTEN_MAX, Rewritten};
 pub use offload::{BadOffload, Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use port::{PortId, PortSet};
 pub use queue::FrameQueue;
-pub use segment::{HEADERS_MAX, Segment, Segmenter};
+pub use segment::{HEADERS_MAX, PIECES_MAX, Segment, Segmenter};
 pub use switch::{Counters, Forwarding, PortConfig, Reason, Switch, SwitchConfig};
 pub use vlan::VlanId;

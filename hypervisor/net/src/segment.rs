@@ -9,8 +9,9 @@ use crate::offload::{BadOffload, Offload, PartialChecksum, SegmentationKind};
 /// Most bytes of all headers of a frame that can be cut.
 pub const HEADERS_MAX: usize = 192;
 
-/// Most pieces of a frame: each costs whoever cuts it time that others wait for.
-const PIECES_MAX: usize = 128;
+/// Most pieces of a frame: each costs whoever cuts it time that others wait for. 64 KiB are fewer in TCP's default size (536 bytes;
+/// RFC 9293, 3.7.1).
+pub const PIECES_MAX: usize = 128;
 
 /// Types of frames (RFC 894, RFC 2464).
 const IPV4: u16 = 0x0800;
@@ -18,16 +19,24 @@ const IPV6: u16 = 0x86DD;
 /// Protocols (RFC 790).
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Headers between IPv6's own and the transport's that each piece may have (RFC 8200, 4.3, 4.4, 4.6): options for all hops,
+/// the route, options for the destination. Their lengths count in units of 8 bytes, from the first one on.
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
+const EXTENSION_UNIT: usize = 8;
 
 /// Where things are in an IPv4 header (RFC 791), from its start, and its length without options.
 const IPV4_LENGTH: usize = 2;
 const IPV4_ID: usize = 4;
+const IPV4_FRAGMENT: usize = 6;
 const IPV4_PROTOCOL: usize = 9;
 const IPV4_CHECKSUM: usize = 10;
 const IPV4_ADDRESSES: Range<usize> = 12..20;
 const IPV4_HEADER: usize = 20;
+/// Of the fragment word: that more follow, and where this one belongs.
+const FRAGMENT_MASK: u16 = 0x3FFF;
 /// In an IPv6 header (RFC 8200).
 const IPV6_LENGTH: usize = 4;
+const IPV6_NEXT: usize = 6;
 const IPV6_ADDRESSES: Range<usize> = 8..40;
 const IPV6_HEADER: usize = 40;
 /// In a TCP header (RFC 9293).
@@ -251,19 +260,14 @@ impl Parts {
             _ => return None,
         };
         let tcp = kind != SegmentationKind::Udp;
-        let first = *head.get(network)?;
-        if v4 {
-            let length = usize::from(first & 0xF) * 4;
-            let protocol = if tcp { TCP } else { UDP };
-            let right = first >> 4 == 4
-                && length >= IPV4_HEADER
-                && network + length == transport
-                && *head.get(network + IPV4_PROTOCOL)? == protocol;
-            right.then_some(())?;
+        let protocol = if tcp { TCP } else { UDP };
+        let packet = head.get(network..)?;
+        let (end, carried) = if v4 {
+            ipv4_end(packet)?
         } else {
-            // There may be headers in between; the sender says where they end.
-            (first >> 4 == 6 && transport >= network + IPV6_HEADER).then_some(())?;
-        }
+            ipv6_end(packet)?
+        };
+        (network + end == transport && carried == protocol).then_some(())?;
         let own = if tcp {
             let words = *head.get(transport + TCP_DATA_OFFSET)? >> 4;
             let length = usize::from(words) * 4;
@@ -279,4 +283,26 @@ impl Parts {
             tcp,
         })
     }
+}
+
+/// Where the header of an IPv4 packet ends, and what follows it; `None` if that cannot be cut.
+fn ipv4_end(packet: &[u8]) -> Option<(usize, u8)> {
+    let first = *packet.first()?;
+    let length = usize::from(first & 0xF) * 4;
+    let whole = word(packet, IPV4_FRAGMENT)? & FRAGMENT_MASK == 0;
+    let sound = first >> 4 == 4 && length >= IPV4_HEADER && whole;
+    sound.then_some((length, *packet.get(IPV4_PROTOCOL)?))
+}
+
+/// Where the headers of an IPv6 packet end that its pieces have in common, and what follows them.
+fn ipv6_end(packet: &[u8]) -> Option<(usize, u8)> {
+    (packet.first()? >> 4 == 6).then_some(())?;
+    let mut end = IPV6_HEADER;
+    let mut next = *packet.get(IPV6_NEXT)?;
+    while EXTENSIONS.contains(&next) {
+        let [following, units] = *packet.get(end..)?.first_chunk()?;
+        end += EXTENSION_UNIT * (1 + usize::from(units));
+        next = following;
+    }
+    Some((end, next))
 }

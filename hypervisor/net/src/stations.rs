@@ -8,6 +8,8 @@ use crate::{MacAddress, PortId, VlanId};
 /// Sets of entries, a power of two, and entries in a set.
 const SETS: usize = 256;
 const WAYS: usize = 4;
+/// Sets that are looked through for stations that are gone whenever a port has all it may have, a divisor of [`SETS`].
+const SWEPT: usize = 8;
 
 /// An entry.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,13 @@ struct Entry {
     port: PortId,
     /// When a frame of the station's came last.
     seen: u64,
+}
+
+impl Entry {
+    fn is_of(&self, station: MacAddress) -> bool {
+        let [_, _, address @ ..] = self.key.to_be_bytes();
+        address == station.0
+    }
 }
 
 /// What came of learning.
@@ -39,6 +48,8 @@ pub(crate) struct Stations {
     ageing: u64,
     /// What makes hashes differ from board to board, so that nobody can aim at a set.
     seed: u64,
+    /// The next set that is looked through.
+    broom: usize,
 }
 
 const fn key(station: MacAddress, vlan: VlanId) -> u64 {
@@ -55,6 +66,7 @@ impl Stations {
             quotas: [0; PortId::COUNT_MAX],
             ageing,
             seed,
+            broom: 0,
         }
     }
 
@@ -97,41 +109,40 @@ impl Stations {
             .sets
             .get_mut(place)
             .and_then(|set| set.iter_mut().flatten().find(|entry| entry.key == key));
-        match known {
-            Some(entry) if entry.port == port => {
-                entry.seen = entry.seen.max(now);
-                Learnt::Here
-            }
-            Some(entry) => {
-                let before = core::mem::replace(&mut entry.port, port);
-                entry.seen = now;
-                self.change_count(before, false);
-                self.change_count(port, true);
-                Learnt::Moved
-            }
-            None => {
-                self.insert(
-                    place,
-                    Entry {
-                        key,
-                        port,
-                        seen: now,
-                    },
-                    now,
-                );
-                Learnt::Here
-            }
+        if let Some(entry) = known
+            && entry.port == port
+        {
+            entry.seen = entry.seen.max(now);
+            return Learnt::Here;
         }
+        let new = Entry {
+            key,
+            port,
+            seen: now,
+        };
+        self.insert(place, new, now)
     }
 
     #[cold]
-    fn insert(&mut self, place: usize, new: Entry, now: u64) {
+    fn insert(&mut self, place: usize, new: Entry, now: u64) -> Learnt {
+        if self.is_full(new.port) {
+            self.sweep(now);
+        }
+        let full = self.is_full(new.port);
         let old = |entry: &Entry| now.saturating_sub(entry.seen) >= self.ageing;
-        let at = new.port.index();
-        let full = self.counts.get(at) >= self.quotas.get(at);
         let Some(set) = self.sets.get_mut(place) else {
-            return;
+            return Learnt::Here;
         };
+        // Where it was before, until it is gone from there, if there is no room for it here.
+        if let Some(entry) = set.iter_mut().flatten().find(|entry| entry.key == new.key) {
+            if full {
+                return Learnt::Here;
+            }
+            let before = core::mem::replace(entry, new);
+            self.change_count(before.port, false);
+            self.change_count(new.port, true);
+            return Learnt::Moved;
+        }
         // A free place, or one of a station that is gone; or else the port's own oldest one.
         let free = set
             .iter()
@@ -151,12 +162,36 @@ impl Stations {
                 .min_by_key(|(_, entry)| entry.seen)
                 .map(|(way, _)| way)
         };
-        let Some(way) = free.or_else(own) else { return };
-        let Some(slot) = set.get_mut(way) else { return };
-        if let Some(before) = slot.replace(new) {
-            self.change_count(before.port, false);
+        let way = free.or_else(own);
+        if let Some(slot) = way.and_then(|way| set.get_mut(way)) {
+            if let Some(before) = slot.replace(new) {
+                self.change_count(before.port, false);
+            }
+            self.change_count(new.port, true);
         }
-        self.change_count(new.port, true);
+        Learnt::Here
+    }
+
+    /// Whether a port has all the stations that it may have.
+    fn is_full(&self, port: PortId) -> bool {
+        self.counts.get(port.index()) >= self.quotas.get(port.index())
+    }
+
+    /// Forgets the stations of a few sets that were not heard of lately.
+    fn sweep(&mut self, now: u64) {
+        for place in self.broom..self.broom + SWEPT {
+            let Some(set) = self.sets.get_mut(place) else {
+                continue;
+            };
+            let old = |slot: &mut Option<Entry>| {
+                slot.take_if(|entry| now.saturating_sub(entry.seen) >= self.ageing)
+            };
+            let gone = set.each_mut().map(old);
+            for entry in gone.into_iter().flatten() {
+                self.change_count(entry.port, false);
+            }
+        }
+        self.broom = (self.broom + SWEPT) % SETS;
     }
 
     fn change_count(&mut self, port: PortId, more: bool) {
@@ -178,6 +213,17 @@ impl Stations {
         }
         if let Some(count) = self.counts.get_mut(port.index()) {
             *count = 0;
+        }
+    }
+
+    /// Forgets a station, in all VLANs, wherever it is.
+    pub(crate) fn forget_station(&mut self, station: MacAddress) {
+        for slot in self.sets.iter_mut().flatten() {
+            if let Some(entry) = slot.take_if(|entry| entry.is_of(station))
+                && let Some(count) = self.counts.get_mut(entry.port.index())
+            {
+                *count = count.saturating_sub(1);
+            }
         }
     }
 
@@ -245,7 +291,7 @@ mod tests {
             stations.learn(station(number), VLAN, port(0), 1);
         }
         let known = |stations: &Stations, now| {
-            let found = |number: &u32| stations.find(station(*number), VLAN, now).is_some();
+            let found = |number: &u32| stations.find(station(*number), VLAN, now) == Some(port(0));
             (0..100).filter(found).count()
         };
         let before = known(&stations, 2);
@@ -254,6 +300,35 @@ mod tests {
             stations.learn(station(number), VLAN, port(1), 3);
         }
         assert_eq!(known(&stations, 4), before);
-        assert!(stations.count(port(1)) <= QUOTA);
+        assert_eq!(stations.count(port(1)), QUOTA);
+        // Nor does it get theirs.
+        for number in 0..100 {
+            stations.learn(station(number), VLAN, port(1), 5);
+        }
+        assert_eq!(known(&stations, 6), before);
+        assert_eq!(stations.count(port(1)), QUOTA);
+    }
+
+    #[test]
+    fn who_is_gone_takes_no_place() {
+        let mut stations = table();
+        for number in 0..10_000 {
+            stations.learn(station(number), VLAN, port(0), 1);
+        }
+        let full = stations.count(port(0));
+        assert!(full >= QUOTA * 3 / 4, "{full}");
+        // Others take their places behind the same port, a few of which lie in sets where nobody's were.
+        let later = 1 + AGEING;
+        let found = |stations: &Stations| {
+            let found = |number: &u32| stations.find(station(*number), VLAN, later).is_some();
+            (20_000..20_100).filter(found).count()
+        };
+        for _ in 0..4 {
+            for number in 20_000..20_100 {
+                stations.learn(station(number), VLAN, port(0), later);
+            }
+        }
+        assert_eq!(found(&stations), 100);
+        assert!(stations.count(port(0)) <= QUOTA);
     }
 }

@@ -274,7 +274,8 @@ impl Switch {
         let known = if header.destination.is_group() {
             None
         } else {
-            self.stations.find(header.destination, vlan, now)
+            let learnt = self.stations.find(header.destination, vlan, now);
+            learnt.or_else(|| self.bound_to(header.destination, members.all))
         };
         let mut ports = known.map_or(members.all, |port| members.all.and(PortSet::of(port)));
         ports.set(from, false);
@@ -296,6 +297,14 @@ impl Switch {
             vlan: Some(vlan),
             priority,
         }
+    }
+
+    /// The one of these ports that a station is bound to. One that has said nothing yet, or had no room in the table, is there, too.
+    #[cold]
+    fn bound_to(&self, station: MacAddress, among: PortSet) -> Option<PortId> {
+        let mut bound = self.bound.iter();
+        let found = bound.find(|(own, port)| *own == station && among.contains(*port));
+        found.map(|(_, port)| *port)
     }
 
     /// A frame that was to be [forwarded](Self::forward) so was not, and will come again: it does not count.
@@ -350,7 +359,11 @@ impl Switch {
             .get(port.index())
             .and_then(|it| it.config.station);
         match station {
-            Some(station) if open => self.bound.push((station, port)),
+            Some(station) if open => {
+                // Others may have had its address meanwhile.
+                self.stations.forget_station(station);
+                self.bound.push((station, port));
+            }
             _ => self.stations.forget(port),
         }
     }

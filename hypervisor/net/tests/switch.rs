@@ -282,6 +282,63 @@ fn a_frame_that_comes_again_counts_once() {
 }
 
 #[test]
+fn a_guarded_sender_is_whole() {
+    let mut switch = switch();
+    let guarded = add(
+        &mut switch,
+        PortConfig {
+            station: Some(station(1)),
+            guard: true,
+            ..access(1)
+        },
+    );
+    add(&mut switch, access(1));
+    for tag in [None, Some(0)] {
+        let mut frame = head(MacAddress::BROADCAST, station(1), tag);
+        let packet = frame.len() - 2;
+        frame.splice(packet - 2.., [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]);
+        frame.extend(station(1).0);
+        assert_eq!(switch.forward(guarded, &frame, 60, 0).ports.len(), 1);
+        // A card would fill up the rest with zeroes, and make another address of it.
+        for length in packet..frame.len() {
+            let way = switch.forward(guarded, &frame[..length], length, 0);
+            assert!(way.ports.is_empty(), "{length}");
+        }
+    }
+}
+
+#[test]
+fn frames_for_a_station_of_the_board_go_to_nobody_else() {
+    let mut switch = switch();
+    let own = |number| PortConfig {
+        station: Some(station(number)),
+        ..access(1)
+    };
+    let ports: Vec<_> = (1..4).map(|number| add(&mut switch, own(number))).collect();
+    let frame = head(station(3), station(1), None);
+    assert_eq!(switch.forward(ports[0], &frame, 60, 0).ports.len(), 2);
+    // It has said nothing yet, so that it is not learnt.
+    switch.open(ports[2], true);
+    let way = switch.forward(ports[0], &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(2, frame.clone())]);
+    // Nor to somebody who took its address while it was not there.
+    switch.open(ports[2], false);
+    let taken = head(MacAddress::BROADCAST, station(3), None);
+    assert_eq!(switch.forward(ports[1], &taken, 60, 0).ports.len(), 2);
+    let way = switch.forward(ports[0], &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(1, frame.clone())]);
+    switch.open(ports[2], true);
+    let way = switch.forward(ports[0], &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(2, frame.clone())]);
+    // In another VLAN it is like any other.
+    let elsewhere = add(&mut switch, access(2));
+    add(&mut switch, access(2));
+    let frame = head(station(3), station(9), None);
+    let way = switch.forward(elsewhere, &frame, 60, 0);
+    assert_eq!(leaves(&way, &frame), [(4, frame.clone())]);
+}
+
+#[test]
 fn limits_hold_in_both_directions() {
     let mut switch = switch();
     let limit = Some(Rate {

@@ -10,32 +10,23 @@ use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 use drivers::nic::{Link, Nic, Statistics};
 use drivers::tsc;
-use manage::{Content, Page};
+use manage::{Body, Content, Page};
 use net::{Counters, Reason};
 
 /// The board, as its network's station tells of it.
 pub(super) struct Report<'a>(pub(super) &'a Network);
 
 impl Content for Report<'_> {
-    fn write(&self, page: Page, to: &mut Vec<u8>) {
-        // Text goes into memory as long as there is some.
+    fn write(&self, page: Page, to: &mut Body) {
+        // What there is no room for, the station does not say.
         let _ = match page {
-            Page::Metrics => self.metrics(&mut Text(to)),
-            Page::Status => self.status(&mut Text(to)),
+            Page::Metrics => self.metrics(to),
+            Page::Status => self.status(to),
             Page::Capture => {
-                self.0.capture.lock().write(to);
+                self.0.capture.lock().write(|bytes| to.push(bytes));
                 Ok(())
             }
         };
-    }
-}
-
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
 
