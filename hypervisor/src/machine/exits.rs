@@ -57,6 +57,8 @@ struct Context<'a> {
     index: u32,
     statistics: &'a mut Statistics,
     trace: &'a mut Trace,
+    /// The board's TSC at which the run is over, or the network wants a look before.
+    limit: u64,
 }
 
 impl<V: Vcpu> VirtualCpu<V> {
@@ -138,6 +140,7 @@ impl<V: Vcpu> VirtualCpu<V> {
             index: self.index as u32,
             statistics: &mut self.statistics,
             trace: &mut self.trace,
+            limit: 0,
         };
         if self.machine.shares_processor(self.index) {
             active.set_pause_window(PAUSE_WINDOW)?;
@@ -157,7 +160,8 @@ impl Context<'_> {
     ) -> Result<End, Crash> {
         // The exit whose handling has lasted since then.
         let (mut kind, mut since) = (Kind::Schedule, since);
-        let mut event = self.next_event(until);
+        self.limit = until.min(self.platform.look_at());
+        let mut event = self.next_event();
         self.lend_apic(active)?;
         let end = loop {
             let mut now = tsc::read();
@@ -167,12 +171,14 @@ impl Context<'_> {
                 }
                 self.platform.expire(now);
                 self.platform.look(self.machine.handle, now);
-                event = self.next_event(until);
+                self.limit = until.min(self.platform.look_at());
+                event = self.next_event();
                 now = tsc::read();
             }
             if self.platform.event_pending() {
                 self.deliver_event(active, now)?;
-                event = self.next_event(until);
+                self.limit = until.min(self.platform.look_at());
+                event = self.next_event();
                 now = tsc::read();
             }
             // Here, behind all that may have set it anew.
@@ -201,7 +207,7 @@ impl Context<'_> {
                     if let Some(end) = end {
                         break end;
                     }
-                    event = self.next_event(until);
+                    event = self.next_event();
                     io_kind(access)
                 }
                 Exit::Cpuid => {
@@ -214,7 +220,7 @@ impl Context<'_> {
                 }
                 Exit::WriteMsr => {
                     self.write_msr(active)?;
-                    event = self.next_event(until);
+                    event = self.next_event();
                     Kind::WriteMsr
                 }
                 Exit::Deadline => Kind::Deadline,
@@ -240,7 +246,7 @@ impl Context<'_> {
                 Exit::Rare(reason) => {
                     let exit = active.rare_exit(reason)?;
                     kind = self.rare(active, exit)?;
-                    event = self.next_event(until);
+                    event = self.next_event();
                     kind
                 }
             };
@@ -250,10 +256,12 @@ impl Context<'_> {
         Ok(end)
     }
 
-    /// The board's TSC at which this run must look up: a timer's deadline, or the end of the run.
+    /// The board's TSC at which this run must look up: a timer's deadline, or the limit.
     #[inline(always)]
-    fn next_event(&self, until: u64) -> u64 {
-        self.platform.next_look().map_or(until, |at| at.min(until))
+    fn next_event(&self) -> u64 {
+        self.platform
+            .next_deadline()
+            .map_or(self.limit, |at| at.min(self.limit))
     }
 
     fn deliver_event(&mut self, active: &mut impl Active, now: u64) -> Result<(), Crash> {
@@ -335,6 +343,7 @@ impl Context<'_> {
         }
         if requests.made_room() {
             self.platform.room_made(self.machine.handle);
+            self.limit = self.limit.min(self.platform.look_at());
         }
         Ok(requests.end())
     }

@@ -476,12 +476,10 @@ impl<'a> Platform<'a> {
         }
     }
 
-    /// The board's TSC at which the owner must look again: at the next timer, or for the network's sake.
+    /// The board's TSC at which the owner must look at the network.
     #[inline(always)]
-    pub(super) fn next_look(&self) -> Option<u64> {
-        let look = self.local.look_at;
-        let next = self.next_deadline();
-        Some(next.map_or(look, |next| next.min(look)))
+    pub(super) const fn look_at(&self) -> u64 {
+        self.local.look_at
     }
 
     /// An interrupt was delivered: the network of an urgent guest waits until that is seen to.

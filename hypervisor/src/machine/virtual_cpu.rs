@@ -158,7 +158,9 @@ impl<V: Vcpu> VirtualCpu<V> {
             // Nothing that a timer brings would wake it, or another vCPU.
             Activity::Dead if self.index != 0 || self.machine.is_uniprocessor() => None,
             Activity::Running | Activity::Halted(_) | Activity::Dead => {
-                Platform::new(self.machine, self.index, &mut self.local).next_look()
+                let platform = Platform::new(self.machine, self.index, &mut self.local);
+                let next = platform.next_deadline().unwrap_or(u64::MAX);
+                Some(next.min(platform.look_at())).filter(|at| *at != u64::MAX)
             }
         }
     }
