@@ -145,7 +145,7 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
                 "disable-legacy=on,modern-pio-notify=on,romfile=",
             ),
             CardModel::Rtl8029 => ("ne2k_pci", "romfile="),
-            CardModel::Ne2000 => ("ne2k_isa", "iobase=0x300,irq=9"),
+            CardModel::Ne2000 => ("ne2k_isa", "iobase=0x300,irq=5"),
         };
         let address = card.address_text();
         option(

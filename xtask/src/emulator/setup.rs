@@ -54,7 +54,7 @@ pub(crate) enum CardModel {
     /// Realtek's RTL8029AS, an NE2000 on PCI, for the same.
     #[value(skip)]
     Rtl8029,
-    /// An NE2000 on the ISA bus, at port 0x300 and line 9, for the same.
+    /// An NE2000 on the ISA bus, at port 0x300 and line 5, for the same.
     #[value(skip)]
     Ne2000,
 }

@@ -5,7 +5,7 @@
 //!   NE2000 in its usual place.
 //! * `ip=10.0.0.2/24` is the address and the length of the net's prefix.
 //! * `gw=10.0.0.1` is the router to other nets, if there is one.
-//! * `isa=0x300,9` says where an NE2000 is: first port and interrupt line.
+//! * `isa=0x300,5` says where an NE2000 is: first port and interrupt line.
 
 use core::fmt;
 
@@ -35,7 +35,7 @@ impl IsaPlace {
     /// How most were delivered.
     pub const USUAL: Self = Self {
         port: 0x300,
-        line: 9,
+        line: 5,
     };
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Wrong {
             Self::Net => "net= must be virtio, ne2000 or auto",
             Self::Ip => "ip= must be an address and a prefix, such as 10.0.0.2/24",
             Self::Gateway => "gw= must be another address of the net",
-            Self::Isa => "isa= must be a port and a line, such as 0x300,9",
+            Self::Isa => "isa= must be a port and a line, such as 0x300,5",
         })
     }
 }
