@@ -86,8 +86,7 @@ pub trait Nic: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TransmitError`]; but for [`TransmitError::Checksum`], `fill` was not called then. After [`TransmitError::Full`] an interrupt with [`Causes::TRANSMIT`] tells
-    /// that there may be room again.
+    /// [`TransmitError`]; but for [`TransmitError::Checksum`], `fill` was not called then. Nothing tells when there is room again.
     fn transmit(
         &self,
         length: usize,
@@ -187,10 +186,8 @@ bitflags! {
     pub struct Causes: u8 {
         /// Frames were received, or lost for want of buffers.
         const RECEIVE = 1 << 0;
-        /// There may be room for frames again, after [`TransmitError::Full`].
-        const TRANSMIT = 1 << 1;
         /// The link went up or down, or [`Nic::raise_test_interrupt`].
-        const LINK = 1 << 2;
+        const LINK = 1 << 1;
     }
 }
 

@@ -35,8 +35,6 @@ pub(super) struct Card<R: Registers> {
     /// The link as last seen, by [`pack`].
     link: AtomicU32,
     link_losses: AtomicU64,
-    /// Somebody waits for room in the transmit ring.
-    room_wanted: AtomicBool,
     /// Rings and registers may be used; looked at with the lock of a half held.
     ready: AtomicBool,
     stopped: AtomicBool,
@@ -102,7 +100,6 @@ impl<R: Registers> Card<R> {
             }),
             link: AtomicU32::new(0),
             link_losses: AtomicU64::new(0),
-            room_wanted: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         };
@@ -127,7 +124,6 @@ impl<R: Registers> Card<R> {
         receiver.give(registers);
         hardware::enable_transmitter(registers);
         registers.set(hardware::receive_control(self.model, self.jumbo) | filter.flags());
-        self.room_wanted.store(false, Ordering::SeqCst);
         self.ready.store(true, Ordering::SeqCst);
         registers.write(MASK_SET, hardware::UNMASKED.bits());
         self.notice_link();
@@ -291,27 +287,14 @@ impl<R: Registers> Nic for Card<R> {
             return causes;
         }
         let found = InterruptCauses::from_bits_retain(raw);
-        let mut mask = InterruptCauses::empty();
         if found.intersects(InterruptCauses::ANY_RECEIVE) {
             causes |= Causes::RECEIVE;
-            mask |= InterruptCauses::ANY_RECEIVE;
+            let receive = InterruptCauses::ANY_RECEIVE.bits();
+            self.registers.write(MASK_CLEAR, receive);
         }
         if found.contains(InterruptCauses::LINK_CHANGED) {
             self.notice_link();
             causes |= Causes::LINK;
-        }
-        if found.contains(InterruptCauses::TRANSMITTED) {
-            let wanted = self.room_wanted.swap(false, Ordering::SeqCst);
-            // Where nothing else interrupted, it was unmasked after the last one who waited had been told.
-            if wanted || causes.is_empty() {
-                mask |= InterruptCauses::TRANSMITTED;
-            }
-            if wanted {
-                causes |= Causes::TRANSMIT;
-            }
-        }
-        if !mask.is_empty() {
-            self.registers.write(MASK_CLEAR, mask.bits());
         }
         causes
     }
@@ -349,13 +332,7 @@ impl<R: Registers> Nic for Card<R> {
         if !self.is_ready() || self.link() == Link::Down {
             return Err(TransmitError::Down);
         }
-        let result = transmitter.transmit(&self.registers, length, checksum, reserve, fill);
-        let full = result == Err(TransmitError::Full);
-        if full && !self.room_wanted.swap(true, Ordering::SeqCst) {
-            let transmitted = InterruptCauses::TRANSMITTED.bits();
-            self.registers.write(MASK_SET, transmitted);
-        }
-        result
+        transmitter.transmit(&self.registers, length, checksum, reserve, fill)
     }
 
     fn checksums(&self) -> bool {

@@ -14,7 +14,7 @@ const INTERRUPT_GAP_MICROSECONDS: u32 = 50;
 /// Bytes of a frame's check sequence.
 const CRC_BYTES: usize = 4;
 
-/// The causes that interrupt: but for [`InterruptCauses::TRANSMITTED`], which does so only when room is waited for.
+/// The causes that interrupt. What was sent does not: its buffers are taken back with the next frame.
 pub(super) const UNMASKED: InterruptCauses =
     InterruptCauses::ANY_RECEIVE.union(InterruptCauses::LINK_CHANGED);
 
