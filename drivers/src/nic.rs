@@ -256,6 +256,8 @@ pub struct Watch {
     pub link: Option<Link>,
     /// What went wrong; the card was reset, if it was still there.
     pub fault: Option<Fault>,
+    /// Frames wait in the ring: to be taken by [`Nic::receive`] and [`Nic::listen`], should their interrupt have been lost.
+    pub frames_wait: bool,
 }
 
 /// What can go wrong with a card.

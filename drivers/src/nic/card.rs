@@ -358,6 +358,7 @@ impl<R: Registers> Nic for Card<R> {
         let mut watch = Watch {
             link: (link != watched.link).then_some(link),
             fault: None,
+            frames_wait: false,
         };
         watched.link = link;
         let was_gone = core::mem::replace(&mut watched.gone, is_gone(&self.registers));
@@ -368,6 +369,7 @@ impl<R: Registers> Nic for Card<R> {
         }
         if self.is_ready() {
             watch.fault = self.find_fault(&mut watched, now_ms);
+            watch.frames_wait = self.receiver.lock().is_waiting();
         }
         // What waits for a link that is down would be sent when it is long outdated.
         let outdated = link == Link::Down && self.transmitter.lock().is_busy();

@@ -52,6 +52,13 @@ fn receive(nic: &impl Nic) -> Option<Vec<u8>> {
     frame
 }
 
+fn with_link(link: Link) -> Watch {
+    Watch {
+        link: Some(link),
+        ..Watch::default()
+    }
+}
+
 #[test]
 fn frames_of_all_lengths_go_out_and_come_in_intact() {
     for model in MODELS {
@@ -245,10 +252,36 @@ fn receiving_interrupts_once_and_again_after_listening() {
 }
 
 #[test]
+fn frames_whose_interrupt_is_lost_are_told_of_by_watching() {
+    for model in MODELS {
+        let (card, nic) = open(model, false);
+        nic.watch(0);
+        assert_eq!(send(&nic, &frame(60, 1)), Ok(()));
+        // The cause is read and masked, and nobody comes for the frame.
+        assert_eq!(nic.handle_interrupt(), Causes::RECEIVE);
+        assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
+        assert!(!card.interrupts());
+        for now in [100, 5000] {
+            let waits = Watch {
+                frames_wait: true,
+                ..Watch::default()
+            };
+            assert_eq!(nic.watch(now), waits);
+        }
+        assert!(receive(&nic).is_some() && receive(&nic).is_some());
+        assert!(receive(&nic).is_none() && !nic.listen());
+        assert_eq!(nic.watch(6000), Watch::default());
+        nic.handle_interrupt();
+        nic.listen();
+        assert_eq!(send(&nic, &frame(60, 3)), Ok(()));
+        assert!(card.interrupts());
+    }
+}
+
+#[test]
 fn frames_without_a_link_are_refused_and_old_ones_dropped() {
     let (card, nic) = open(Model::I82574l, false);
-    let link = Some(UP);
-    assert_eq!(nic.watch(0), Watch { link, fault: None });
+    assert_eq!(nic.watch(0), with_link(UP));
     assert_eq!(nic.watch(100), Watch::default());
     card.state().sends = false;
     assert_eq!(send(&nic, &frame(60, 1)), Ok(()));
@@ -256,12 +289,10 @@ fn frames_without_a_link_are_refused_and_old_ones_dropped() {
     nic.raise_test_interrupt();
     assert_eq!(nic.handle_interrupt(), Causes::LINK);
     assert_eq!(send(&nic, &frame(60, 2)), Err(TransmitError::Down));
-    let link = Some(Link::Down);
-    assert_eq!(nic.watch(200), Watch { link, fault: None });
+    assert_eq!(nic.watch(200), with_link(Link::Down));
     assert_eq!(nic.watch(5000), Watch::default());
     card.state().link = true;
-    let link = Some(UP);
-    assert_eq!(nic.watch(5100), Watch { link, fault: None });
+    assert_eq!(nic.watch(5100), with_link(UP));
     assert_eq!(send(&nic, &frame(60, 3)), Ok(()));
     assert_eq!(card.state().sent, [frame(60, 3)]);
     let statistics = nic.statistics();
@@ -286,7 +317,13 @@ fn a_card_that_stops_sending_is_reset() {
         assert_eq!(nic.watch(20_000), Watch::default(), "not a second yet");
         assert_eq!(nic.watch(20_900), Watch::default());
         let fault = Some(Fault::TransmitHang);
-        assert_eq!(nic.watch(21_000), Watch { link: None, fault });
+        assert_eq!(
+            nic.watch(21_000),
+            Watch {
+                fault,
+                ..Watch::default()
+            }
+        );
         assert_eq!(card.state().resets, 2);
         assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
         assert_eq!(receive(&nic), Some(frame(60, 2)));
@@ -312,7 +349,11 @@ fn a_card_that_misses_everything_is_reset() {
     card.state().receives = true;
     assert_eq!(send(&nic, &frame(60, 1)), Ok(()));
     miss();
-    assert_eq!(nic.watch(3000), Watch::default());
+    let waits = Watch {
+        frames_wait: true,
+        ..Watch::default()
+    };
+    assert_eq!(nic.watch(3000), waits);
     assert!(receive(&nic).is_some());
     card.state().receives = false;
     miss();
@@ -320,7 +361,13 @@ fn a_card_that_misses_everything_is_reset() {
     assert_eq!(nic.watch(7000), Watch::default(), "it misses none now");
     miss();
     let fault = Some(Fault::ReceiveStall);
-    assert_eq!(nic.watch(7100), Watch { link: None, fault });
+    assert_eq!(
+        nic.watch(7100),
+        Watch {
+            fault,
+            ..Watch::default()
+        }
+    );
     assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
     assert_eq!(receive(&nic), Some(frame(60, 2)));
     assert_eq!(nic.statistics().missed, 20);
@@ -335,6 +382,7 @@ fn a_card_that_is_gone_is_told_once_and_may_come_back() {
     let gone = Watch {
         link: Some(Link::Down),
         fault: Some(Fault::Gone),
+        ..Watch::default()
     };
     assert_eq!(nic.watch(100), gone);
     assert_eq!(nic.watch(200), Watch::default());

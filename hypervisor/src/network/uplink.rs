@@ -70,6 +70,7 @@ impl Uplink {
         self.next_watch.store(next, Ordering::Relaxed);
         let name = &self.name;
         let seen = self.nic.watch(now / self.ticks_per_millisecond);
+        self.waits.fetch_or(seen.frames_wait, Ordering::AcqRel);
         if let Some(fault) = seen.fault {
             warn!("uplink {name}: {fault}");
             // What the card has received meanwhile, it told nobody.
