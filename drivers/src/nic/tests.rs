@@ -3,7 +3,10 @@
 mod model;
 
 use super::card::Card;
-use super::registers::{Queue, ReceiveControl, Registers, TransmitControl, counter, receive_queue};
+use super::registers::{
+    ExtendedConfiguration, OWNERS, Queue, ReceiveControl, Registers, TransmitControl, counter,
+    receive_queue,
+};
 use super::{
     Causes, Checksum, Delivery, FRAME_MIN, Fault, Filter, Link, Model, Nic, OpenError, OpenOptions,
     RING, TransmitError, Watch, dma_bytes,
@@ -57,6 +60,40 @@ fn with_link(link: Link) -> Watch {
         link: Some(link),
         ..Watch::default()
     }
+}
+
+/// Watches until the card runs, or its repair has failed and rests; returns the time then. No call may take long.
+fn repair(card: &CardModel, nic: &impl Nic, mut now: u64) -> u64 {
+    for _ in 0..2000 {
+        let waited = card.state().waited;
+        let reads = card.state().reads;
+        let watch = nic.watch(now);
+        let state = card.state();
+        assert_eq!(state.waited, waited, "it waits for nothing");
+        assert!(state.reads - reads <= 40, "a step is short");
+        match watch.again_ms {
+            None => return now,
+            Some(1000..) => return now,
+            Some(delay) => now += delay,
+        }
+    }
+    panic!("it is neither repaired nor given up");
+}
+
+/// Makes a card hang, and has that noticed; returns the time then.
+fn hang(card: &CardModel, nic: &impl Nic, now: u64) -> u64 {
+    nic.watch(now);
+    card.state().sends = false;
+    assert_eq!(send(nic, &frame(60, 1)), Ok(()));
+    nic.watch(now + 100);
+    let hung = Watch {
+        link: Some(Link::Down),
+        fault: Some(Fault::TransmitHang),
+        again_ms: Some(1),
+        ..Watch::default()
+    };
+    assert_eq!(nic.watch(now + 1100), hung);
+    now + 1100
 }
 
 #[test]
@@ -289,7 +326,12 @@ fn frames_without_a_link_are_refused_and_old_ones_dropped() {
     nic.raise_test_interrupt();
     assert_eq!(nic.handle_interrupt(), Causes::LINK);
     assert_eq!(send(&nic, &frame(60, 2)), Err(TransmitError::Down));
-    assert_eq!(nic.watch(200), with_link(Link::Down));
+    let down = Watch {
+        again_ms: Some(1),
+        ..with_link(Link::Down)
+    };
+    assert_eq!(nic.watch(200), down);
+    assert!(repair(card, &nic, 201) < 1000);
     assert_eq!(nic.watch(5000), Watch::default());
     card.state().link = true;
     assert_eq!(nic.watch(5100), with_link(UP));
@@ -310,22 +352,15 @@ fn a_card_that_stops_sending_is_reset() {
             ..Filter::default()
         });
         let control: ReceiveControl = card.get();
-        nic.watch(0);
-        card.state().sends = false;
-        nic.watch(10_000);
-        assert_eq!(send(&nic, &frame(60, 1)), Ok(()));
-        assert_eq!(nic.watch(20_000), Watch::default(), "not a second yet");
-        assert_eq!(nic.watch(20_900), Watch::default());
-        let fault = Some(Fault::TransmitHang);
-        assert_eq!(
-            nic.watch(21_000),
-            Watch {
-                fault,
-                ..Watch::default()
-            }
-        );
+        let now = hang(card, &nic, 10_000);
+        assert_eq!(send(&nic, &frame(60, 2)), Err(TransmitError::Down));
+        assert_eq!(nic.watch(now + 1).link, None);
+        let end = repair(card, &nic, now + 1);
+        assert!((now + 20..now + 200).contains(&end), "{}", end - now);
         assert_eq!(card.state().resets, 2);
+        assert_eq!(nic.link(), UP);
         assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
+        assert!(card.interrupts());
         assert_eq!(receive(&nic), Some(frame(60, 2)));
         assert_eq!(nic.watch(30_000), Watch::default());
         assert_eq!(nic.statistics().resets, 1);
@@ -335,6 +370,86 @@ fn a_card_that_stops_sending_is_reset() {
             "the filter is as before"
         );
     }
+}
+
+#[test]
+fn a_reset_that_fails_is_tried_again_less_and_less_often() {
+    let (card, nic) = open(Model::I82574l, false);
+    let mut now = hang(card, &nic, 0);
+    card.state().stuck = true;
+    for seconds in [1, 2, 4, 8, 16, 32, 32] {
+        let resets = card.state().resets;
+        now = repair(card, &nic, now);
+        assert!(card.state().resets > resets);
+        let rests = |delay| Watch {
+            again_ms: Some(delay),
+            ..Watch::default()
+        };
+        assert_eq!(nic.watch(now), rests(seconds * 1000));
+        let reads = card.state().reads;
+        assert_eq!(nic.watch(now + 600), rests(seconds * 1000 - 600));
+        assert_eq!(card.state().reads, reads, "it is left alone");
+        now += seconds * 1000;
+    }
+    card.state().stuck = false;
+    repair(card, &nic, now);
+    assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
+    assert_eq!(receive(&nic), Some(frame(60, 2)));
+    assert_eq!(nic.statistics().resets, 1);
+}
+
+#[test]
+fn firmware_that_keeps_the_phy_does_not_keep_a_card_from_being_repaired() {
+    for model in [Model::I82574l, Model::I82576] {
+        let (card, nic) = open(model, false);
+        let now = hang(card, &nic, 0);
+        card.state().firmware_holds = true;
+        card.state().link = false;
+        let end = repair(card, &nic, now);
+        assert_eq!(nic.watch(end), Watch::default());
+        card.state().link = true;
+        assert_eq!(nic.watch(end + 100), with_link(UP));
+        assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
+    }
+}
+
+#[test]
+fn a_phy_without_a_link_is_woken_and_given_back() {
+    for model in MODELS {
+        let (card, nic) = open(model, false);
+        let now = hang(card, &nic, 0);
+        card.state().link = false;
+        repair(card, &nic, now);
+        // The control register: negotiation enabled and begun anew, awake.
+        assert_eq!(card.state().phy_control, 1 << 12 | 1 << 9, "{model}");
+        assert_eq!(card.read(OWNERS) & 0xFFFF, 0);
+        let extended: ExtendedConfiguration = card.get();
+        assert!(!extended.contains(ExtendedConfiguration::SOFTWARE_OWNS));
+    }
+}
+
+#[test]
+fn a_card_that_is_stopped_while_it_is_repaired_stays_off_the_bus() {
+    let (card, nic) = open(Model::I82576, false);
+    let now = hang(card, &nic, 0);
+    nic.watch(now + 1);
+    nic.watch(now + 2);
+    nic.stop();
+    assert_eq!(nic.watch(now + 10_000), Watch::default());
+    assert_eq!(card.state().command & 1 << 2, 0);
+    assert_eq!(send(&nic, &frame(60, 2)), Err(TransmitError::Down));
+}
+
+#[test]
+fn a_card_that_goes_while_it_is_repaired_is_told_and_may_come_back() {
+    let (card, nic) = open(Model::I82576, false);
+    let now = hang(card, &nic, 0);
+    nic.watch(now + 1);
+    card.state().gone = true;
+    assert_eq!(nic.watch(now + 2).fault, Some(Fault::Gone));
+    card.state().gone = false;
+    repair(card, &nic, now + 102);
+    assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
 }
 
 #[test]
@@ -360,14 +475,8 @@ fn a_card_that_misses_everything_is_reset() {
     assert_eq!(nic.watch(5000), Watch::default());
     assert_eq!(nic.watch(7000), Watch::default(), "it misses none now");
     miss();
-    let fault = Some(Fault::ReceiveStall);
-    assert_eq!(
-        nic.watch(7100),
-        Watch {
-            fault,
-            ..Watch::default()
-        }
-    );
+    assert_eq!(nic.watch(7100).fault, Some(Fault::ReceiveStall));
+    repair(card, &nic, 7101);
     assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
     assert_eq!(receive(&nic), Some(frame(60, 2)));
     assert_eq!(nic.statistics().missed, 20);
@@ -382,10 +491,15 @@ fn a_card_that_is_gone_is_told_once_and_may_come_back() {
     let gone = Watch {
         link: Some(Link::Down),
         fault: Some(Fault::Gone),
+        again_ms: Some(100),
         ..Watch::default()
     };
     assert_eq!(nic.watch(100), gone);
-    assert_eq!(nic.watch(200), Watch::default());
+    let still = Watch {
+        again_ms: Some(100),
+        ..Watch::default()
+    };
+    assert_eq!(nic.watch(200), still);
     assert_eq!(send(&nic, &frame(60, 1)), Err(TransmitError::Down));
     let before = nic.statistics();
     assert_eq!(
@@ -394,7 +508,7 @@ fn a_card_that_is_gone_is_told_once_and_may_come_back() {
         "nothing is counted that is not there"
     );
     card.state().gone = false;
-    nic.watch(300);
+    repair(card, &nic, 300);
     assert_eq!(send(&nic, &frame(60, 2)), Ok(()));
     assert_eq!(receive(&nic), Some(frame(60, 2)));
 }
