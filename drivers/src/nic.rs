@@ -10,10 +10,14 @@ mod filter;
 mod found;
 mod hardware;
 mod identity;
+mod link;
 mod ownership;
 mod phy;
 mod receive;
 mod registers;
+mod repair;
+mod reset;
+mod steps;
 mod transmit;
 
 pub use found::{Candidate, Found};
@@ -47,8 +51,7 @@ const fn frame_max(jumbo: bool) -> usize {
 }
 
 /// A network card. Any processor may call any method at any time: the receiving and the transmitting half have a lock each.
-/// No method waits longer than another processor's `take` or `fill` does, but [`Nic::watch`] where it has to reset the card,
-/// [`Nic::statistics`] meanwhile, and [`Nic::stop`].
+/// No method but [`Nic::stop`] waits longer than another processor's `take` or `fill` does.
 pub trait Nic: Send + Sync {
     /// Which card it is.
     fn model(&self) -> Model;
@@ -86,8 +89,7 @@ pub trait Nic: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TransmitError`]; but for [`TransmitError::Checksum`], `fill` was not called then. After [`TransmitError::Full`] an interrupt with [`Causes::TRANSMIT`] tells
-    /// that there may be room again.
+    /// [`TransmitError`]; but for [`TransmitError::Checksum`], `fill` was not called then. Nothing tells when there is room again.
     fn transmit(
         &self,
         length: usize,
@@ -103,7 +105,9 @@ pub trait Nic: Send + Sync {
     /// all addresses, more frames come in.
     fn set_filter(&self, filter: &Filter<'_>);
 
-    /// To be called once in some 100 ms with a clock in milliseconds: looks after the link, and resets a card that hangs.
+    /// To be called once in some 100 ms with a clock in milliseconds: looks after the link, and resets a card that hangs. To reset
+    /// it takes tens of calls, each of them as short as others: [`Watch::again_ms`] says when the next is due. Until the card
+    /// runs again its link is down. Frames in both rings are lost.
     fn watch(&self, now_ms: u64) -> Watch;
 
     /// Totals since the card was opened.
@@ -187,10 +191,8 @@ bitflags! {
     pub struct Causes: u8 {
         /// Frames were received, or lost for want of buffers.
         const RECEIVE = 1 << 0;
-        /// There may be room for frames again, after [`TransmitError::Full`].
-        const TRANSMIT = 1 << 1;
         /// The link went up or down, or [`Nic::raise_test_interrupt`].
-        const LINK = 1 << 2;
+        const LINK = 1 << 1;
     }
 }
 
@@ -257,8 +259,12 @@ pub struct Filter<'a> {
 pub struct Watch {
     /// The link, if it is another than the last time; at first it is taken to be down.
     pub link: Option<Link>,
-    /// What went wrong; the card was reset, if it was still there.
+    /// What went wrong; the card is being reset, once it is there.
     pub fault: Option<Fault>,
+    /// Frames wait in the ring: to be taken by [`Nic::receive`] and [`Nic::listen`], should their interrupt have been lost.
+    pub frames_wait: bool,
+    /// The card does not run. To be called again after so many milliseconds, and before that for nothing.
+    pub again_ms: Option<u64>,
 }
 
 /// What can go wrong with a card.

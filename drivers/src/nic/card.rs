@@ -2,14 +2,19 @@
 
 use super::descriptors::Format;
 use super::filter::Table;
+use super::phy::Connect;
 use super::receive::{Found, Receiver};
 use super::registers::{
     CAUSE_SET, CAUSES, InterruptCauses, MASK_CLEAR, MASK_SET, Registers, Status,
 };
+use super::repair::{BringUp, GONE_MS, Repair};
+use super::reset::Reset;
+use super::steps::{Looks, Progress, complete};
 use super::transmit::Transmitter;
 use super::{
     Causes, Checksum, Delivery, Fault, Filter, Link, Model, Nic, OpenError, OpenOptions, RING,
     Received, Statistics, TransmitError, Watch, counters, dma_bytes, frame_max, hardware, identity,
+    link,
 };
 use crate::dma::Dma;
 use crate::pci::{Command, Function, PciAddress};
@@ -32,11 +37,9 @@ pub(super) struct Card<R: Registers> {
     transmitter: Mutex<Transmitter>,
     filter: Mutex<Table>,
     watched: Mutex<Watched>,
-    /// The link as last seen, by [`pack`].
+    /// The link as last seen, by [`link::pack`].
     link: AtomicU32,
     link_losses: AtomicU64,
-    /// Somebody waits for room in the transmit ring.
-    room_wanted: AtomicBool,
     /// Rings and registers may be used; looked at with the lock of a half held.
     ready: AtomicBool,
     stopped: AtomicBool,
@@ -51,6 +54,8 @@ struct Watched {
     stall: Option<(u64, u64)>,
     /// It did not answer any more.
     gone: bool,
+    /// It does not run, and this is being done about it.
+    repair: Option<Repair>,
 }
 
 impl<R: Registers> Card<R> {
@@ -74,7 +79,8 @@ impl<R: Registers> Card<R> {
         if model == Model::I82574l {
             function.forbid_link_power_states();
         }
-        hardware::reset(&registers, model)?;
+        let mut reset = Reset::default();
+        complete(&registers, || reset.step(&registers, model))?;
         let mac = identity::mac(&registers, model)?;
         match options.delivery {
             Delivery::Pin => function.enable_pin(),
@@ -99,10 +105,10 @@ impl<R: Registers> Card<R> {
                 link: Link::Down,
                 stall: None,
                 gone: false,
+                repair: None,
             }),
             link: AtomicU32::new(0),
             link_losses: AtomicU64::new(0),
-            room_wanted: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         };
@@ -110,42 +116,70 @@ impl<R: Registers> Card<R> {
             .set_command(card.function.command() | Command::BUS_MASTER);
         // What was counted before is nobody's.
         counters::collect(&card.registers, &mut Statistics::default());
-        card.run()?;
+        let mut next = BringUp::Prepare;
+        complete(&card.registers, || card.bring_up(&mut next))?;
         Ok(card)
     }
 
-    /// Lets a card run that was reset.
-    fn run(&self) -> Result<(), OpenError> {
+    /// Takes a step to bring the card up.
+    fn bring_up(&self, next: &mut BringUp) -> Result<Progress, OpenError> {
+        let (registers, model) = (&self.registers, self.model);
+        *next = match next {
+            BringUp::Reset(reset) => match reset.step(registers, model)? {
+                Progress::Done => BringUp::Prepare,
+                pause @ Progress::Pause(_) => return Ok(pause),
+            },
+            BringUp::Prepare => {
+                hardware::prepare(registers, model, self.jumbo);
+                BringUp::Connect(Connect::default())
+            }
+            BringUp::Connect(connect) => match connect.step(registers, model) {
+                Progress::Done => BringUp::Rings,
+                pause @ Progress::Pause(_) => return Ok(pause),
+            },
+            BringUp::Rings => {
+                let mut receiver = self.receiver.lock();
+                receiver.start(registers);
+                self.transmitter.lock().start(registers);
+                hardware::enable_queues(registers, model, receiver.buffer_bytes());
+                BringUp::Enable(Looks::default())
+            }
+            BringUp::Enable(looks) => {
+                if !hardware::queues_run(registers, model) {
+                    return looks.again(20).ok_or(OpenError::Ring);
+                }
+                BringUp::Run
+            }
+            BringUp::Run => {
+                self.run();
+                return Ok(Progress::Done);
+            }
+        };
+        Ok(Progress::Pause(0))
+    }
+
+    /// Lets the card run, now that everything is set up.
+    fn run(&self) {
         let registers = &self.registers;
-        hardware::prepare(registers, self.model, self.jumbo);
         let filter = self.filter.lock();
         filter.write(registers);
-        let mut receiver = self.receiver.lock();
-        receiver.start(registers);
-        self.transmitter.lock().start(registers);
-        hardware::enable_queues(registers, self.model, receiver.buffer_bytes())?;
-        receiver.give(registers);
+        self.receiver.lock().give(registers);
         hardware::enable_transmitter(registers);
         registers.set(hardware::receive_control(self.model, self.jumbo) | filter.flags());
-        self.room_wanted.store(false, Ordering::SeqCst);
         self.ready.store(true, Ordering::SeqCst);
         registers.write(MASK_SET, hardware::UNMASKED.bits());
         self.notice_link();
         if self.stopped.load(Ordering::SeqCst) {
             self.silence();
         }
-        Ok(())
     }
 
-    /// Resets the card, and lets it run again. Frames in both rings are lost. Nobody waits for this: meanwhile there is nothing
-    /// to receive, and the link is down.
-    fn restart(&self) -> Result<(), OpenError> {
+    /// Nobody uses the rings and the registers after this, and whoever is told of frames finds none.
+    fn halt(&self) {
         self.ready.store(false, Ordering::SeqCst);
         // Whoever is in there leaves; whoever comes later finds it not ready.
         drop(self.receiver.lock());
         drop(self.transmitter.lock());
-        hardware::reset(&self.registers, self.model)?;
-        self.run()
     }
 
     fn silence(&self) {
@@ -160,14 +194,59 @@ impl<R: Registers> Card<R> {
         self.ready.load(Ordering::SeqCst)
     }
 
-    /// Takes notice of what the link is now.
+    /// Takes notice of what the link is now: down, if the card does not run.
     fn notice_link(&self) -> Link {
-        let link = read_link(&self.registers);
-        let before = self.link.swap(pack(link), Ordering::SeqCst);
-        if link == Link::Down && unpack(before) != Link::Down {
+        let link = if self.is_ready() {
+            link::read(&self.registers)
+        } else {
+            Link::Down
+        };
+        let before = self.link.swap(link::pack(link), Ordering::SeqCst);
+        if link == Link::Down && link::unpack(before) != Link::Down {
             self.link_losses.fetch_add(1, Ordering::Relaxed);
         }
         link
+    }
+
+    /// Does what is to be done now; returns what is found wrong.
+    fn look_after(&self, watched: &mut Watched, now_ms: u64) -> Option<Fault> {
+        let was_gone = core::mem::replace(&mut watched.gone, is_gone(&self.registers));
+        if watched.gone {
+            self.halt();
+            watched.repair = Some(Repair::at(now_ms + GONE_MS));
+            return (!was_gone).then_some(Fault::Gone);
+        }
+        if watched.repair.is_some() {
+            self.go_on(watched, now_ms);
+            return None;
+        }
+        let link = self.notice_link();
+        let fault = self.find_fault(watched, now_ms);
+        // What waits for a link that is down would be sent when it is long outdated.
+        let outdated = link == Link::Down && self.transmitter.lock().is_busy();
+        if fault.is_some() || outdated {
+            watched.totals.resets += u64::from(fault.is_some());
+            watched.stall = None;
+            self.halt();
+            watched.repair = Some(Repair::at(now_ms));
+        }
+        fault
+    }
+
+    /// Takes the next step of a repair.
+    fn go_on(&self, watched: &mut Watched, now_ms: u64) {
+        let Some(repair) = &mut watched.repair else {
+            return;
+        };
+        let result = self.bring_up(&mut repair.next);
+        match repair.note(result, now_ms) {
+            Ok(over) => {
+                if over {
+                    watched.repair = None;
+                }
+            }
+            Err(error) => log::warn!("{} {}: {error}", self.model, self.address()),
+        }
     }
 
     /// Whether the card needs a reset, and why.
@@ -224,45 +303,6 @@ pub(super) fn is_gone(registers: &impl Registers) -> bool {
     registers.get::<Status>() == Status::from_bits_retain(u32::MAX)
 }
 
-fn read_link(registers: &impl Registers) -> Link {
-    let status: Status = registers.get();
-    if !status.contains(Status::LINK_UP) || is_gone(registers) {
-        return Link::Down;
-    }
-    let megabits = if status.contains(Status::SPEED_1000) {
-        1000
-    } else if status.contains(Status::SPEED_100) {
-        100
-    } else {
-        10
-    };
-    Link::Up {
-        megabits,
-        full_duplex: status.contains(Status::FULL_DUPLEX),
-    }
-}
-
-/// A link as a number: 0 when it is down.
-fn pack(link: Link) -> u32 {
-    match link {
-        Link::Down => 0,
-        Link::Up {
-            megabits,
-            full_duplex,
-        } => u32::from(megabits) | u32::from(full_duplex) << 16,
-    }
-}
-
-fn unpack(link: u32) -> Link {
-    match link {
-        0 => Link::Down,
-        up => Link::Up {
-            megabits: up as u16,
-            full_duplex: up >> 16 != 0,
-        },
-    }
-}
-
 impl<R: Registers> Nic for Card<R> {
     fn model(&self) -> Model {
         self.model
@@ -277,7 +317,7 @@ impl<R: Registers> Nic for Card<R> {
     }
 
     fn link(&self) -> Link {
-        unpack(self.link.load(Ordering::SeqCst))
+        link::unpack(self.link.load(Ordering::SeqCst))
     }
 
     fn frame_max(&self) -> usize {
@@ -291,27 +331,14 @@ impl<R: Registers> Nic for Card<R> {
             return causes;
         }
         let found = InterruptCauses::from_bits_retain(raw);
-        let mut mask = InterruptCauses::empty();
         if found.intersects(InterruptCauses::ANY_RECEIVE) {
             causes |= Causes::RECEIVE;
-            mask |= InterruptCauses::ANY_RECEIVE;
+            let receive = InterruptCauses::ANY_RECEIVE.bits();
+            self.registers.write(MASK_CLEAR, receive);
         }
         if found.contains(InterruptCauses::LINK_CHANGED) {
             self.notice_link();
             causes |= Causes::LINK;
-        }
-        if found.contains(InterruptCauses::TRANSMITTED) {
-            let wanted = self.room_wanted.swap(false, Ordering::SeqCst);
-            // Where nothing else interrupted, it was unmasked after the last one who waited had been told.
-            if wanted || causes.is_empty() {
-                mask |= InterruptCauses::TRANSMITTED;
-            }
-            if wanted {
-                causes |= Causes::TRANSMIT;
-            }
-        }
-        if !mask.is_empty() {
-            self.registers.write(MASK_CLEAR, mask.bits());
         }
         causes
     }
@@ -349,13 +376,7 @@ impl<R: Registers> Nic for Card<R> {
         if !self.is_ready() || self.link() == Link::Down {
             return Err(TransmitError::Down);
         }
-        let result = transmitter.transmit(&self.registers, length, checksum, reserve, fill);
-        let full = result == Err(TransmitError::Full);
-        if full && !self.room_wanted.swap(true, Ordering::SeqCst) {
-            let transmitted = InterruptCauses::TRANSMITTED.bits();
-            self.registers.write(MASK_SET, transmitted);
-        }
-        result
+        transmitter.transmit(&self.registers, length, checksum, reserve, fill)
     }
 
     fn checksums(&self) -> bool {
@@ -377,29 +398,20 @@ impl<R: Registers> Nic for Card<R> {
         if self.stopped.load(Ordering::SeqCst) {
             return Watch::default();
         }
+        let due = watched
+            .repair
+            .as_ref()
+            .map_or(now_ms, |repair| repair.due_ms);
+        let mut watch = Watch::default();
+        if due <= now_ms {
+            watch.fault = self.look_after(&mut watched, now_ms);
+        }
         let link = self.notice_link();
-        let mut watch = Watch {
-            link: (link != watched.link).then_some(link),
-            fault: None,
-        };
+        watch.link = (link != watched.link).then_some(link);
         watched.link = link;
-        let was_gone = core::mem::replace(&mut watched.gone, is_gone(&self.registers));
-        if watched.gone {
-            self.ready.store(false, Ordering::SeqCst);
-            watch.fault = (!was_gone).then_some(Fault::Gone);
-            return watch;
-        }
-        if self.is_ready() {
-            watch.fault = self.find_fault(&mut watched, now_ms);
-        }
-        // What waits for a link that is down would be sent when it is long outdated.
-        let outdated = link == Link::Down && self.transmitter.lock().is_busy();
-        if watch.fault.is_some() || outdated || !self.is_ready() {
-            watched.totals.resets += u64::from(watch.fault.is_some());
-            watched.stall = None;
-            if let Err(error) = self.restart() {
-                log::warn!("{} {}: {error}", self.model, self.address());
-            }
+        match &watched.repair {
+            Some(repair) => watch.again_ms = Some(repair.due_ms.saturating_sub(now_ms).max(1)),
+            None => watch.frames_wait = self.receiver.lock().is_waiting(),
         }
         watch
     }

@@ -1,79 +1,46 @@
-//! Bringing a card up and down (8254x chapter 14; 82574 section 4.6; 82576 section 4.5).
+//! Setting a card up, and silencing it (8254x chapter 14; 82574 section 4.6; 82576 section 4.5).
 
+use super::Model;
 use super::registers::{
-    CAUSES, Control, EepromControl, ExtendedControl, INTERRUPT_VECTORS, InterruptCauses,
-    LONG_PACKET_MAX, MASK_CLEAR, PACKET_BUFFER, PCIE_CONTROL, PCIE_CONTROL_2, Queue, QueueControl,
-    RECEIVE_ABSOLUTE_DELAY, RECEIVE_DELAY, ReceiveChecksum, ReceiveControl, Registers,
-    SPLIT_RECEIVE, Status, THROTTLING, TRANSMIT_ARBITRATION, TRANSMIT_DELAY, TRANSMIT_GAP,
-    TransmitControl, VECTOR_THROTTLING, receive_queue, transmit_queue,
+    Control, ExtendedControl, INTERRUPT_VECTORS, InterruptCauses, LONG_PACKET_MAX, MASK_CLEAR,
+    PACKET_BUFFER, PCIE_CONTROL, PCIE_CONTROL_2, Queue, QueueControl, RECEIVE_ABSOLUTE_DELAY,
+    RECEIVE_DELAY, ReceiveChecksum, ReceiveControl, Registers, SPLIT_RECEIVE, Status, THROTTLING,
+    TRANSMIT_ARBITRATION, TRANSMIT_DELAY, TRANSMIT_GAP, TransmitControl, VECTOR_THROTTLING,
+    receive_queue, transmit_queue,
 };
-use super::{Model, OpenError, ownership, phy};
 
 /// The least time between two interrupts, in microseconds: at most 20000 a second.
 const INTERRUPT_GAP_MICROSECONDS: u32 = 50;
 /// Bytes of a frame's check sequence.
 const CRC_BYTES: usize = 4;
 
-/// The causes that interrupt: but for [`InterruptCauses::TRANSMITTED`], which does so only when room is waited for.
+/// The causes that interrupt. What was sent does not: its buffers are taken back with the next frame.
 pub(super) const UNMASKED: InterruptCauses =
     InterruptCauses::ANY_RECEIVE.union(InterruptCauses::LINK_CHANGED);
 
-/// Ends all activity: no interrupt, no access to memory after this.
+/// Ends all activity: no interrupt, no access to memory after this. Waits, for up to 80 ms.
 pub(super) fn silence(registers: &impl Registers, model: Model) {
+    quieten(registers, model);
+    // Should accesses that are under way not end, the bus ends them.
+    registers.wait_until(800, 100, || is_quiet(registers, model));
+}
+
+/// Lets a card begin no activity any more.
+pub(super) fn quieten(registers: &impl Registers, model: Model) {
     registers.write(MASK_CLEAR, u32::MAX);
     if model.is_express() {
         registers.set(registers.get::<Control>() | Control::MASTER_DISABLE);
     }
     registers.set(ReceiveControl::empty());
     registers.set(TransmitControl::PAD_SHORT);
-    if model.is_express() {
-        // Accesses that are under way end. Should they not, the reset or the bus ends them.
-        registers.wait_until(800, 100, || {
-            !registers.get::<Status>().contains(Status::MASTER_ENABLED)
-        });
-    }
 }
 
-/// Resets a card, and waits until it has read its configuration again.
-pub(super) fn reset(registers: &impl Registers, model: Model) -> Result<(), OpenError> {
-    silence(registers, model);
-    // What is on the wire ends.
-    registers.wait(10_000);
-    // The reset leaves the PHY to firmware, which may be about to use it.
-    let claimed = model == Model::I82574l && ownership::claim(registers).is_ok();
-    let control = registers.get::<Control>() | Control::RESET;
-    registers.write_control_for_reset(control.bits());
-    registers.wait(5000);
-    if claimed {
-        ownership::release(registers);
-    }
-    let reset = registers.wait_until(20, 1000, || {
-        !registers.get::<Control>().contains(Control::RESET)
-    });
-    if !reset {
-        return Err(OpenError::Reset);
-    }
-    if model.is_express() {
-        let read = registers.wait_until(20, 1000, || {
-            registers
-                .get::<EepromControl>()
-                .contains(EepromControl::AUTO_READ_DONE)
-        });
-        // A newer card without an EEPROM never says so, and is well all the same.
-        if !read && model == Model::I82574l {
-            return Err(OpenError::Reset);
-        }
-    }
-    if model == Model::I82574l {
-        // It goes on to set its PHY up, and does not say when it is through.
-        registers.wait(25_000);
-    }
-    registers.write(MASK_CLEAR, u32::MAX);
-    registers.read(CAUSES);
-    Ok(())
+/// Whether no access to memory is under way, where a card tells.
+pub(super) fn is_quiet(registers: &impl Registers, model: Model) -> bool {
+    !model.is_express() || !registers.get::<Status>().contains(Status::MASTER_ENABLED)
 }
 
-/// Sets a card up after a reset, but for its rings and its filter.
+/// Sets a card up after a reset, but for its PHY, its rings and its filter.
 pub(super) fn prepare(registers: &impl Registers, model: Model, jumbo: bool) {
     let off = Control::MASTER_DISABLE
         | Control::INVERT_LOSS_OF_SIGNAL
@@ -111,7 +78,6 @@ pub(super) fn prepare(registers: &impl Registers, model: Model, jumbo: bool) {
         }
     }
     registers.set(ReceiveChecksum::IP | ReceiveChecksum::TCP_UDP);
-    phy::connect(registers, model);
 }
 
 /// What the 8254x and the 82574 have in common.
@@ -139,12 +105,8 @@ fn avoid_errata(registers: &impl Registers) {
     change(PCIE_CONTROL_2, 0, 1 << 0);
 }
 
-/// Lets both queues run, where they must be told so. Their rings are set; receiving has no buffer yet.
-pub(super) fn enable_queues(
-    registers: &impl Registers,
-    model: Model,
-    buffer_bytes: usize,
-) -> Result<(), OpenError> {
+/// Lets both queues run, where they must be told so; see [`queues_run`]. Their rings are set; receiving has no buffer yet.
+pub(super) fn enable_queues(registers: &impl Registers, model: Model, buffer_bytes: usize) {
     /// One buffer for a frame, in the advanced format.
     const ONE_BUFFER: u32 = 0b001 << 25;
     let receive = receive_queue(Queue::Control);
@@ -170,17 +132,26 @@ pub(super) fn enable_queues(
                 (transmit, QueueControl::HOST_1),
             ] {
                 registers.write(register, (common | host).bits());
-                let runs = registers.wait_until(20, 1000, || {
-                    QueueControl::from_bits_retain(registers.read(register))
-                        .contains(QueueControl::ENABLE)
-                });
-                if !runs {
-                    return Err(OpenError::Ring);
-                }
             }
         }
     }
-    Ok(())
+}
+
+/// Whether both queues run.
+pub(super) fn queues_run(registers: &impl Registers, model: Model) -> bool {
+    match model {
+        Model::I82540em | Model::I82574l => true,
+        Model::I82576 | Model::I210 | Model::I350 => {
+            let queues = [
+                receive_queue(Queue::Control),
+                transmit_queue(Queue::Control),
+            ];
+            queues.iter().all(|register| {
+                QueueControl::from_bits_retain(registers.read(*register))
+                    .contains(QueueControl::ENABLE)
+            })
+        }
+    }
 }
 
 /// Lets the transmitter run.

@@ -1,6 +1,7 @@
 //! Sharing a card's EEPROM and PHY with its firmware, and with its other port.
 
 use super::registers::{ExtendedConfiguration, OWNERS, Registers, Semaphore, Status};
+use super::steps::PAUSE_MICROSECONDS;
 use super::{Model, OpenError};
 
 /// What firmware may be using.
@@ -10,7 +11,11 @@ pub(super) enum Resource {
     Phy,
 }
 
-/// Runs `access` while the resource is ours.
+/// Tries to take a resource, and to give it back, [`PAUSE_MICROSECONDS`] apart.
+pub(super) const TAKE_LOOKS: u32 = 1000;
+pub(super) const GIVE_BACK_LOOKS: u32 = 10;
+
+/// Runs `access` while the resource is ours. Waits, for up to a second.
 ///
 /// # Errors
 ///
@@ -21,53 +26,80 @@ pub(super) fn with<R: Registers, T>(
     resource: Resource,
     access: impl FnOnce(&R) -> T,
 ) -> Result<T, OpenError> {
+    let wait_until = |looks, done: fn(&R, Model, Resource) -> bool| {
+        registers.wait_until(looks, PAUSE_MICROSECONDS, || {
+            done(registers, model, resource)
+        })
+    };
+    if !wait_until(TAKE_LOOKS, try_take) {
+        return Err(OpenError::Firmware);
+    }
+    let result = access(registers);
+    if !wait_until(GIVE_BACK_LOOKS, try_give_back) {
+        give_back(registers, model, resource);
+    }
+    Ok(result)
+}
+
+/// Makes a resource ours, if nobody has it now. Whoever does so is to give it back.
+pub(super) fn try_take(registers: &impl Registers, model: Model, resource: Resource) -> bool {
     match model {
         // It has no firmware.
-        Model::I82540em => Ok(access(registers)),
+        Model::I82540em => true,
+        // Its PHY and EEPROM go together (section 10.2.2.10).
         Model::I82574l => {
-            claim(registers)?;
-            let result = access(registers);
-            release(registers);
-            Ok(result)
+            let value: ExtendedConfiguration = registers.get();
+            registers.set(value | ExtendedConfiguration::SOFTWARE_OWNS);
+            let taken = registers
+                .get::<ExtendedConfiguration>()
+                .contains(ExtendedConfiguration::SOFTWARE_OWNS);
+            if !taken {
+                give_back(registers, model, resource);
+            }
+            taken
+        }
+        Model::I82576 | Model::I210 | Model::I350 => {
+            if !try_take_semaphore(registers) {
+                return false;
+            }
+            let ours = owner_bit(resource, registers.get());
+            let owners = registers.read(OWNERS);
+            let free = owners & (ours | ours << 16) == 0;
+            if free {
+                registers.write(OWNERS, owners | ours);
+            }
+            put_semaphore(registers);
+            free
+        }
+    }
+}
+
+/// The opposite of [`try_take`]; not done while somebody else has the semaphore that it needs.
+pub(super) fn try_give_back(registers: &impl Registers, model: Model, resource: Resource) -> bool {
+    let guarded = matches!(model, Model::I82576 | Model::I210 | Model::I350);
+    if guarded && !try_take_semaphore(registers) {
+        return false;
+    }
+    give_back(registers, model, resource);
+    if guarded {
+        put_semaphore(registers);
+    }
+    true
+}
+
+/// The same without the semaphore: should that not be had, it is better than to keep the resource.
+pub(super) fn give_back(registers: &impl Registers, model: Model, resource: Resource) {
+    match model {
+        Model::I82540em => {}
+        Model::I82574l => {
+            let value: ExtendedConfiguration = registers.get();
+            registers.set(value - ExtendedConfiguration::SOFTWARE_OWNS);
         }
         Model::I82576 | Model::I210 | Model::I350 => {
             let ours = owner_bit(resource, registers.get());
-            let owned = registers.wait_until(200, 5000, || try_own(registers, ours));
-            if !owned {
-                return Err(OpenError::Firmware);
-            }
-            let result = access(registers);
-            // Should the semaphore not be had, it is better to give the resource back without it than to keep it.
-            let held = take_semaphore(registers);
             registers.write(OWNERS, registers.read(OWNERS) & !ours);
-            if held {
-                put_semaphore(registers);
-            }
-            Ok(result)
         }
     }
-}
-
-/// Makes the 82574's PHY and EEPROM ours (section 10.2.2.10).
-pub(super) fn claim(registers: &impl Registers) -> Result<(), OpenError> {
-    let claimed = registers.wait_until(10, 2000, || {
-        let value: ExtendedConfiguration = registers.get();
-        registers.set(value | ExtendedConfiguration::SOFTWARE_OWNS);
-        registers
-            .get::<ExtendedConfiguration>()
-            .contains(ExtendedConfiguration::SOFTWARE_OWNS)
-    });
-    if !claimed {
-        release(registers);
-        return Err(OpenError::Firmware);
-    }
-    Ok(())
-}
-
-/// The opposite of [`claim`].
-pub(super) fn release(registers: &impl Registers) {
-    let value: ExtendedConfiguration = registers.get();
-    registers.set(value - ExtendedConfiguration::SOFTWARE_OWNS);
 }
 
 /// Software's bit of a resource; firmware's is 16 bits higher.
@@ -88,30 +120,15 @@ pub(super) fn port(status: Status) -> u32 {
     (status & Status::PORT).bits() >> 2
 }
 
-fn try_own(registers: &impl Registers, ours: u32) -> bool {
-    if !take_semaphore(registers) {
+fn try_take_semaphore(registers: &impl Registers) -> bool {
+    // Reading it takes software's half, if that is free.
+    if registers.get::<Semaphore>().contains(Semaphore::SOFTWARE) {
         return false;
     }
-    let owners = registers.read(OWNERS);
-    let free = owners & (ours | ours << 16) == 0;
-    if free {
-        registers.write(OWNERS, owners | ours);
-    }
-    put_semaphore(registers);
-    free
-}
-
-fn take_semaphore(registers: &impl Registers) -> bool {
-    let software = registers.wait_until(100, 50, || {
-        !registers.get::<Semaphore>().contains(Semaphore::SOFTWARE)
-    });
-    let taken = software
-        && registers.wait_until(100, 50, || {
-            let value: Semaphore = registers.get();
-            registers.set(value | Semaphore::FIRMWARE);
-            registers.get::<Semaphore>().contains(Semaphore::FIRMWARE)
-        });
-    if software && !taken {
+    let value: Semaphore = registers.get();
+    registers.set(value | Semaphore::FIRMWARE);
+    let taken = registers.get::<Semaphore>().contains(Semaphore::FIRMWARE);
+    if !taken {
         put_semaphore(registers);
     }
     taken

@@ -70,6 +70,12 @@ impl Uplink {
         self.next_watch.store(next, Ordering::Relaxed);
         let name = &self.name;
         let seen = self.nic.watch(now / self.ticks_per_millisecond);
+        self.waits.fetch_or(seen.frames_wait, Ordering::AcqRel);
+        if let Some(delay) = seen.again_ms {
+            // A repair goes on in short steps.
+            let next = now + delay * self.ticks_per_millisecond;
+            self.next_watch.store(next, Ordering::Relaxed);
+        }
         if let Some(fault) = seen.fault {
             warn!("uplink {name}: {fault}");
             // What the card has received meanwhile, it told nobody.

@@ -2,10 +2,10 @@
 
 use crate::dma::Dma;
 use crate::nic::registers::{
-    AddressHigh, CAUSE_SET, CAUSES, Control, EEPROM_READ, EepromControl, InterruptCauses,
-    MASK_CLEAR, MASK_SET, MDI_CONTROL, Named, OWNERS, Queue, RECEIVE_ADDRESSES, ReceiveControl,
-    Register, Registers, Semaphore, Status, TransmitControl, counter, receive_queue,
-    transmit_queue,
+    AddressHigh, CAUSE_SET, CAUSES, Control, EEPROM_READ, EepromControl, ExtendedConfiguration,
+    InterruptCauses, MASK_CLEAR, MASK_SET, MDI_CONTROL, Named, OWNERS, Queue, RECEIVE_ADDRESSES,
+    ReceiveControl, Register, Registers, Semaphore, Status, TransmitControl, counter,
+    receive_queue, transmit_queue,
 };
 use crate::nic::{Model, RING};
 use crate::pci::{self, Configuration, Function, PciAddress};
@@ -48,6 +48,12 @@ pub(super) struct State {
     pub(super) blank: bool,
     pub(super) eeprom: Option<[u16; 3]>,
     pub(super) firmware_holds: bool,
+    /// The control register of its PHY, which sleeps at first.
+    pub(super) phy_control: u16,
+    /// It does not come out of a reset.
+    pub(super) stuck: bool,
+    /// Registers that were read: that is what takes time.
+    pub(super) reads: u64,
     pub(super) command: u32,
 }
 
@@ -76,6 +82,9 @@ impl CardModel {
             blank: false,
             eeprom: None,
             firmware_holds: false,
+            phy_control: 1 << 11,
+            stuck: false,
+            reads: 0,
             command: 0,
         }))))
     }
@@ -159,6 +168,7 @@ impl State {
     }
 
     fn read(&mut self, register: Register) -> u32 {
+        self.reads += 1;
         if self.gone {
             return u32::MAX;
         }
@@ -172,12 +182,16 @@ impl State {
                 status.set(Status::MASTER_ENABLED, master);
                 status.bits()
             }
+            Control::AT if self.stuck => self.get(register) | Control::RESET.bits(),
             EepromControl::AT => EepromControl::AUTO_READ_DONE.bits(),
             Semaphore::AT => {
                 // Reading takes it.
                 let value = self.get(register);
                 self.put(register, value | Semaphore::SOFTWARE.bits());
                 value
+            }
+            ExtendedConfiguration::AT if self.firmware_holds => {
+                self.get(register) & !ExtendedConfiguration::SOFTWARE_OWNS.bits()
             }
             OWNERS if self.firmware_holds => self.get(register) | 0xFFFF << 16,
             Register(at) if (0x4000..0x4100).contains(&at) => {
@@ -195,7 +209,13 @@ impl State {
             CAUSE_SET => self.causes |= value,
             MASK_SET => self.mask |= value,
             MASK_CLEAR => self.mask &= !value,
-            MDI_CONTROL => self.put(register, value | 1 << 28),
+            MDI_CONTROL => {
+                if value >> 26 & 0b11 == 0b01 {
+                    self.phy_control = value as u16;
+                }
+                let answer = value & !0xFFFF | u32::from(self.phy_control);
+                self.put(register, answer | 1 << 28);
+            }
             EEPROM_READ => {
                 let (done, shift) = match self.model {
                     Model::I82540em => (1 << 4, 8),
