@@ -91,7 +91,10 @@ fn restart_rtos(session: &mut Session, station: &Client) -> Result<()> {
         (totals.subscribers, totals.calls) == (0, 0),
         "the RTOS was not restarted: {totals:?}"
     );
-    station.ping(RTOS, 1472, PATIENCE).map(drop)
+    // Beside a download, a busy host loses a frame now and then.
+    let answered = (0..10).any(|_| station.ping(RTOS, 1472, Duration::from_secs(3)).is_ok());
+    ensure!(answered, "the RTOS answers no long pings after its restart");
+    Ok(())
 }
 
 /// The operator pulls the cable out of Linux's card, and puts it in again.
