@@ -1,0 +1,13 @@
+//! The mirror: a board that serves keeps an understudy of its guests on a peer board, which takes over when the first one dies.
+//!
+//! Everything here is (event, now) → actions: no clock is read, nothing is sent and no chance is taken that was not handed
+//! in. So the same state machines run on the boards and in a simulator with faults.
+
+#![cfg_attr(target_os = "none", no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod time;
+
+pub use time::{Epoch, Instant, Path, Side, Term};
