@@ -37,7 +37,7 @@ pub(crate) fn build(options: &BuildOptions, more: &[&[Need]]) -> Result<Built> {
     let (board, megabytes, iso) = progress::step(
         &format!("Make the image of the board {}", paths::shown(&file)),
         || {
-            let loaded = LoadedBoard::read(&file, &programs)?;
+            let loaded = LoadedBoard::read(&file, options.side, &programs)?;
             let output = paths::output();
             paths::write(
                 &output.join("board.bin"),

@@ -5,6 +5,7 @@ use crate::network::{Forward, StationAddress};
 use crate::wire;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mirror::Side;
 use std::path::PathBuf;
 
 /// Build, run, test and measure Understudy.
@@ -75,6 +76,9 @@ pub(crate) struct BuildOptions {
     /// The board to build an image for; boot/boards/default.toml if none is named.
     #[arg(long, value_name = "FILE")]
     pub board: Option<PathBuf>,
+    /// Which board of a pair the image is for, where the board file has [mirror].
+    #[arg(long, value_name = "a|b")]
+    pub side: Option<Side>,
     /// Words for the hypervisor's own command line.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub append: String,

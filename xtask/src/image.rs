@@ -6,6 +6,7 @@ use crate::paths;
 use anyhow::{Context, Result, bail};
 use config::Board;
 use config::toml::{BuiltImage, ModuleSource, Origin, parse};
+use mirror::Side;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -24,16 +25,16 @@ pub(crate) struct LoadedBoard {
 }
 
 impl LoadedBoard {
-    /// Reads a board file and the files that it names.
+    /// Reads a board file, for this side if it is a pair's, and the files that it names.
     ///
     /// # Errors
     ///
     /// All errors of the file at once, each with its line.
-    pub(crate) fn read(file: &Path, programs: &Programs) -> Result<Self> {
+    pub(crate) fn read(file: &Path, side: Option<Side>, programs: &Programs) -> Result<Self> {
         let text = fs::read_to_string(file)
             .with_context(|| format!("cannot read the board file {}", file.display()))?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, &paths::shown(file), folder, programs)
+        Self::parse(&text, &paths::shown(file), side, folder, programs)
     }
 
     /// Reads a board from a text; relative paths in it start at `folder`.
@@ -44,10 +45,11 @@ impl LoadedBoard {
     pub(crate) fn parse(
         text: &str,
         name: &str,
+        side: Option<Side>,
         folder: &Path,
         programs: &Programs,
     ) -> Result<Self> {
-        let (board, sources) = parse(text, name)?;
+        let (board, sources) = parse(text, name, side)?;
         for (linux, kernel, initramfs) in [
             (Linux::Cloud, BuiltImage::Linux, BuiltImage::Initramfs),
             (
@@ -255,8 +257,15 @@ mod tests {
                  image = \"kernel\"\ndisks = [{{ image = \"disk\", size = \"{size}\" }}]\n"
             )
         };
-        let read =
-            |size| LoadedBoard::parse(&text(size), "b.toml", folder.path(), &Programs::paths());
+        let read = |size| {
+            LoadedBoard::parse(
+                &text(size),
+                "b.toml",
+                None,
+                folder.path(),
+                &Programs::paths(),
+            )
+        };
         let error = read("4K").err().expect("it is too large").to_string();
         assert_eq!(
             error,
@@ -273,7 +282,7 @@ mod tests {
         for file in files {
             let text = fs::read_to_string(file.path()).unwrap();
             let name = file.file_name().to_string_lossy().into_owned();
-            let (board, _) = parse(&text, &name).unwrap();
+            let (board, _) = parse(&text, &name, None).unwrap();
             let stem = name.trim_end_matches(".toml");
             assert_eq!(board.name, stem, "the board is not called as its file");
         }
@@ -283,7 +292,7 @@ mod tests {
     fn machines_have_room_for_guests_and_files() {
         let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"256M\"\n\
                     cpu = 0\nimage = \"none.elf\"\ndisks = [{ size = \"32M\" }]\n";
-        let (board, _) = parse(text, "b.toml").unwrap();
+        let (board, _) = parse(text, "b.toml", None).unwrap();
         let mut loaded = LoadedBoard {
             board,
             modules: Vec::new(),
@@ -298,7 +307,7 @@ mod tests {
         let text = "[board]\nname = \"b\"\ncpus = 1\n[[guest]]\nname = \"g\"\nmemory = \"2M\"\n\
                     cpu = 0\nimage = \"none.elf\"\n";
         let folder = Path::new("/nonexistent");
-        let result = LoadedBoard::parse(text, "b.toml", folder, &Programs::paths());
+        let result = LoadedBoard::parse(text, "b.toml", None, folder, &Programs::paths());
         let error = result.err().expect("the file is missing").to_string();
         assert!(
             error.starts_with(

@@ -1,5 +1,6 @@
 //! The typed, validated description of one board.
 
+use crate::mirror::{GuestMirror, Mirror};
 use crate::network::{GuestNic, Management, Uplink};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,6 +22,8 @@ pub struct Board {
     pub uplinks: Vec<Uplink>,
     /// The hypervisor's own station on the network, if it has one.
     pub management: Option<Management>,
+    /// Its part in a pair of boards, if it is one of such.
+    pub mirror: Option<Mirror>,
 }
 
 impl Board {
@@ -105,6 +108,8 @@ pub struct Guest {
     pub clock: Clock,
     /// What happens when the guest crashes.
     pub on_crash: OnCrash,
+    /// How it is mirrored, if it is.
+    pub mirror: Option<GuestMirror>,
 }
 
 /// A file handed to a guest's kernel.

@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod blob;
 pub mod board;
+pub mod mirror;
 pub mod network;
 #[cfg(feature = "host")]
 pub mod toml;
@@ -18,4 +19,5 @@ pub mod validate;
 pub use board::{
     Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
 };
+pub use mirror::{Arbiter, GuestMirror, Mirror, MirrorMode, OnSilence};
 pub use network::{Card, GuestNic, Management, NicModel, Uplink, Vlans};

@@ -36,11 +36,26 @@
 //! gateway = "192.0.2.1"           # default: none
 //! vlan = 1                        # the default
 //! mac = "02:00:00:00:00:01"       # default: derived from the board's name
+//!
+//! [mirror]                        # this board is one of a pair
+//! card = "00:04.0"                # the dedicated link to the peer
+//! mtu = 9000                      # of the link; 1500 is the default
+//! key = "3f…"                     # the pair's secret, 32 hexadecimal digits
+//! lan = "lan"                     # the uplink that is the second way to the peer; the first is the default
+//! witness = "192.0.2.9:7400"      # or on_silence = "hold", "backup" or "assume-dead"
+//! heartbeat = "10 ms"             # the default
+//! dead_after = "100 ms"           # ten heartbeats are the default
 //! ```
+//!
+//! In a pair, a guest may have `mirror = "cold"` or `"warm"` (default: `"off"`), and then `epoch = "20 ms"` and
+//! `mirror_group = 0`. Both boards have one file. A text that differs between them is written
+//! `address = { a = "192.0.2.2/24", b = "192.0.2.3/24" }`; which board is meant is said when the file is read.
 //!
 //! A key that is not known is an error, not a comment. All errors are reported at once, each with
 //! its line. Whether the files exist is for the caller to see: [`ModuleSource`] keeps the line.
 
+mod duration;
+mod mirror;
 mod network;
 mod rate;
 mod reader;
@@ -49,8 +64,10 @@ mod size;
 use crate::board::{
     Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
 };
-use crate::validate::{BoardKey, GuestKey, ManagementKey, Place, Problem, UplinkKey};
+use crate::validate::{BoardKey, GuestKey, ManagementKey, MirrorKey, Place, Problem, UplinkKey};
+use ::mirror::Side;
 use ::toml::de::{DeTable, DeValue};
+use mirror::MIRROR_KEYS;
 use network::{MANAGEMENT_KEYS, UPLINK_KEYS};
 use reader::{Notes, Table};
 use std::fmt;
@@ -64,7 +81,7 @@ pub const PRIORITY_DEFAULT: u8 = 100;
 /// The devices of a guest whose table names none.
 pub const DEVICES_DEFAULT: [Device; 3] = [Device::Com1, Device::Rtc, Device::Pci];
 
-const TOP_KEYS: &[&str] = &["board", "guest", "uplink", "management"];
+const TOP_KEYS: &[&str] = &["board", "guest", "uplink", "management", "mirror"];
 const BOARD_KEYS: &[&str] = &["name", "cpus", "when_all_off"];
 const GUEST_KEYS: &[&str] = &[
     "name",
@@ -81,6 +98,9 @@ const GUEST_KEYS: &[&str] = &[
     "nics",
     "autostart",
     "on_crash",
+    "mirror",
+    "epoch",
+    "mirror_group",
 ];
 const MODULE_KEYS: &[&str] = &["image", "command_line"];
 const DISK_KEYS: &[&str] = &["image", "size", "read_only"];
@@ -179,13 +199,17 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads a board file.
+/// Reads a board file: that of a single board, or of a pair's board on this side.
 ///
 /// # Errors
 ///
 /// Every error that can be found at once, each with its line in `file_name`.
-pub fn parse(text: &str, file_name: &str) -> Result<(Board, Vec<ModuleSource>), ConfigErrors> {
-    let mut notes = Notes::new(text);
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    side: Option<Side>,
+) -> Result<(Board, Vec<ModuleSource>), ConfigErrors> {
+    let mut notes = Notes::new(text, side);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
         let at = error.span().map_or(0, |span| span.start);
@@ -196,6 +220,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<(Board, Vec<ModuleSource>), 
     if syntax.is_empty() {
         let mut file = File {
             notes: &mut notes,
+            side,
             sources: Vec::new(),
             bad: Vec::new(),
         };
@@ -217,11 +242,13 @@ struct Tables<'v> {
     guests: Vec<Table<'v>>,
     uplinks: Vec<Table<'v>>,
     management: Option<Table<'v>>,
+    mirror: Option<Table<'v>>,
 }
 
 /// What is gathered while a file is read.
 struct File<'n, 't> {
     notes: &'n mut Notes<'t>,
+    side: Option<Side>,
     sources: Vec<ModuleSource>,
     /// Places that have an error already: no rule is checked on the stand-in values there.
     bad: Vec<Place>,
@@ -249,7 +276,9 @@ impl File<'_, '_> {
         let (guest, uplink) = ("[[guest]]", "[[uplink]]");
         let guest_tables = self.tables(&top, "guest", guest, GUEST_KEYS);
         let uplink_tables = self.tables(&top, "uplink", uplink, UPLINK_KEYS);
-        let management_table = self.management_table(&top);
+        let management_table =
+            self.single_table(&top, "management", "[management]", MANAGEMENT_KEYS);
+        let mirror_table = self.single_table(&top, "mirror", "[mirror]", MIRROR_KEYS);
         let mut board = match &board_table {
             Some(table) => self.board_keys(table),
             None => self.absent_board(),
@@ -264,11 +293,20 @@ impl File<'_, '_> {
         board.management = management_table
             .as_ref()
             .map(|table| self.management(&board.name, table));
+        board.mirror = mirror_table.as_ref().map(|table| {
+            let side = self.side_of(table);
+            self.mirror(side, &board, table)
+        });
+        if self.side.is_some() && mirror_table.is_none() {
+            let reason = "the file has no [mirror]; only the boards of a pair have sides";
+            self.notes.error(0, reason);
+        }
         let tables = Tables {
             board: board_table,
             guests: guest_tables,
             uplinks: uplink_tables,
             management: management_table,
+            mirror: mirror_table,
         };
         for problem in board.problems() {
             self.rule(&problem, &tables);
@@ -276,23 +314,33 @@ impl File<'_, '_> {
         board
     }
 
-    fn management_table<'v>(&mut self, top: &Table<'v>) -> Option<Table<'v>> {
-        let value = top.get("management")?;
+    /// A table that is there once at most.
+    fn single_table<'v>(
+        &mut self,
+        top: &Table<'v>,
+        key: &str,
+        what: &'static str,
+        known: &[&str],
+    ) -> Option<Table<'v>> {
+        let value = top.get(key)?;
         let start = value.span().start;
         match value.get_ref() {
-            DeValue::Table(table) => Some(Table::new(
-                table,
-                start,
-                "[management]",
-                MANAGEMENT_KEYS,
-                self.notes,
-            )),
+            DeValue::Table(table) => Some(Table::new(table, start, what, known, self.notes)),
             _ => {
-                let advice = "write [management] as a table of its own";
+                let advice = format!("write {what} as a table of its own");
                 self.notes.error(start, advice);
                 None
             }
         }
+    }
+
+    /// Which board of a pair is meant.
+    fn side_of(&mut self, mirror: &Table<'_>) -> Side {
+        self.side.unwrap_or_else(|| {
+            let reason = "this file is a pair's: say which board is meant by --side a or --side b";
+            self.notes.error(mirror.start(), reason);
+            Side::A
+        })
     }
 
     /// The tables of an array of tables.
@@ -339,6 +387,7 @@ impl File<'_, '_> {
             guests: Vec::new(),
             uplinks: Vec::new(),
             management: None,
+            mirror: None,
         }
     }
 
@@ -359,6 +408,7 @@ impl File<'_, '_> {
             guests: Vec::new(),
             uplinks: Vec::new(),
             management: None,
+            mirror: None,
         }
     }
 
@@ -415,6 +465,7 @@ impl File<'_, '_> {
             on_crash: table
                 .choice("on_crash", on_crash, self.notes)
                 .unwrap_or(OnCrash::Stop),
+            mirror: self.guest_mirror(index, table),
             name: name.unwrap_or_default(),
         }
     }
@@ -539,6 +590,9 @@ impl File<'_, '_> {
                 GuestKey::Disk(at) => table.element_position("disks", at),
                 GuestKey::Nics => table.position("nics"),
                 GuestKey::Nic(at) => table.element_position("nics", at),
+                GuestKey::Mirror => table.position("mirror"),
+                GuestKey::Epoch => table.position("epoch"),
+                GuestKey::MirrorGroup => table.position("mirror_group"),
             }),
             Place::Uplink(index, key) => tables.uplinks.get(index).map(|table| match key {
                 UplinkKey::Name => table.position("name"),
@@ -552,6 +606,18 @@ impl File<'_, '_> {
                 ManagementKey::Address => table.position("address"),
                 ManagementKey::Gateway => table.position("gateway"),
                 ManagementKey::Vlan => table.position("vlan"),
+            }),
+            Place::Mirror(key) => tables.mirror.as_ref().map(|table| match key {
+                MirrorKey::Card => table.position("card"),
+                MirrorKey::Mtu => table.position("mtu"),
+                MirrorKey::Key => table.position("key"),
+                MirrorKey::Lan => table.position("lan"),
+                MirrorKey::Arbiter if table.get("witness").is_none() => {
+                    table.position("on_silence")
+                }
+                MirrorKey::Arbiter => table.position("witness"),
+                MirrorKey::Heartbeat => table.position("heartbeat"),
+                MirrorKey::DeadAfter => table.position("dead_after"),
             }),
         };
         self.notes.error(at.unwrap_or(0), problem.reason.as_str());

@@ -48,6 +48,12 @@ pub enum GuestKey {
     Nics,
     /// One of [`Guest::nics`], by index.
     Nic(usize),
+    /// [`Guest::mirror`] as a whole.
+    Mirror,
+    /// Its epoch.
+    Epoch,
+    /// Its group.
+    MirrorGroup,
 }
 
 /// One key of an uplink's table.
@@ -76,6 +82,25 @@ pub enum ManagementKey {
     Vlan,
 }
 
+/// One key of the mirror's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorKey {
+    /// [`Mirror::card`](crate::Mirror::card).
+    Card,
+    /// [`Mirror::mtu`](crate::Mirror::mtu).
+    Mtu,
+    /// [`Mirror::key`](crate::Mirror::key).
+    Key,
+    /// [`Mirror::lan`](crate::Mirror::lan).
+    Lan,
+    /// [`Mirror::arbiter`](crate::Mirror::arbiter).
+    Arbiter,
+    /// [`Mirror::heartbeat`](crate::Mirror::heartbeat).
+    Heartbeat,
+    /// [`Mirror::dead_after`](crate::Mirror::dead_after).
+    DeadAfter,
+}
+
 /// Where in a board a problem lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -87,6 +112,8 @@ pub enum Place {
     Uplink(usize, UplinkKey),
     /// A key of the management table.
     Management(ManagementKey),
+    /// A key of the mirror's table.
+    Mirror(MirrorKey),
 }
 
 /// One rule that a board breaks.
@@ -164,6 +191,7 @@ impl Board {
             self.guest_problems(index, guest, &mut problems);
         }
         self.network_problems(&mut problems);
+        self.mirror_problems(&mut problems);
         problems
     }
 

@@ -3,9 +3,10 @@
 use config::blob::{self, BlobError, HEADER_LEN};
 use config::network::derived_mac;
 use config::{
-    Board, Card, Clock, Device, Guest, GuestDisk, GuestModule, GuestNic, ImageFormat, Management,
-    NicModel, OnCrash, Uplink, Vlans, WhenAllOff,
+    Arbiter, Board, Card, Clock, Device, Guest, GuestDisk, GuestMirror, GuestModule, GuestNic,
+    ImageFormat, Management, Mirror, MirrorMode, NicModel, OnCrash, Uplink, Vlans, WhenAllOff,
 };
+use mirror::Side;
 use proptest::prelude::*;
 
 fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
@@ -31,6 +32,11 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
         clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Stop,
+        mirror: Some(GuestMirror {
+            mode: MirrorMode::Warm,
+            epoch: 5_000,
+            group: Some(3),
+        }),
     }
 }
 
@@ -67,6 +73,26 @@ fn uplink() -> Uplink {
     }
 }
 
+fn mirror() -> Mirror {
+    Mirror {
+        side: Side::B,
+        card: Card::Slot {
+            bus: 0,
+            device: 9,
+            function: 0,
+        },
+        mtu: 9000,
+        key: [7; 16],
+        lan: 0,
+        arbiter: Arbiter::Witness {
+            address: [192, 0, 2, 9],
+            port: 7400,
+        },
+        heartbeat: 10_000,
+        dead_after: 100_000,
+    }
+}
+
 fn management() -> Management {
     Management {
         mac: derived_mac("blade", "management", 0),
@@ -85,6 +111,7 @@ fn board() -> Board {
         guests: vec![guest("rtos", 1, 200), guest("other", 1, 10)],
         uplinks: vec![uplink()],
         management: Some(management()),
+        mirror: Some(mirror()),
     }
 }
 

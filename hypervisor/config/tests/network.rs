@@ -43,13 +43,13 @@ vlan = 10
 "#;
 
 fn board() -> Board {
-    parse(BOARD, "b.toml").expect("a sound board").0
+    parse(BOARD, "b.toml", None).expect("a sound board").0
 }
 
 /// The errors of the board with a change.
 fn errors_after(from: &str, to: &str) -> Vec<String> {
     assert!(BOARD.contains(from), "{from}");
-    let errors = parse(&BOARD.replacen(from, to, 1), "b.toml").expect_err(to);
+    let errors = parse(&BOARD.replacen(from, to, 1), "b.toml", None).expect_err(to);
     let lines = errors.errors.iter();
     lines
         .map(|error| format!("{}: {}", error.line, error.reason))
@@ -147,9 +147,9 @@ fn derived_addresses_are_stations_and_differ() {
 #[test]
 fn a_board_without_guests_has_a_station_at_least() {
     let alone = "[board]\nname = \"b\"\ncpus = 1\n[management]\naddress = \"192.0.2.2/24\"\n";
-    assert!(parse(alone, "b.toml").is_ok());
+    assert!(parse(alone, "b.toml", None).is_ok());
     let nothing = "[board]\nname = \"b\"\ncpus = 1\n";
-    assert!(parse(nothing, "b.toml").is_err());
+    assert!(parse(nothing, "b.toml", None).is_err());
 }
 
 #[test]

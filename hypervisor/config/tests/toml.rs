@@ -35,7 +35,7 @@ clock = "paravirtual"
 
 /// The errors of a text as `line: reason`.
 fn errors(text: &str) -> Vec<String> {
-    match parse(text, "b.toml") {
+    match parse(text, "b.toml", None) {
         Ok(_) => Vec::new(),
         Err(errors) => {
             let lines = errors.errors.iter();
@@ -53,14 +53,14 @@ fn errors_after(from: &str, to: &str) -> Vec<String> {
 #[test]
 fn apics_are_there_only_where_they_are_named() {
     let named = FULL.replace("\"com1\", \"rtc\"", "\"com1\", \"apic\"");
-    let (board, _) = parse(&named, "b.toml").unwrap();
+    let (board, _) = parse(&named, "b.toml", None).unwrap();
     assert_eq!(board.guests[0].devices, [Device::Com1, Device::Apic]);
     assert!(!board.guests[1].devices.contains(&Device::Apic));
 }
 
 #[test]
 fn a_full_board_is_read_and_defaults_are_filled_in() {
-    let (board, sources) = parse(FULL, "b.toml").unwrap();
+    let (board, sources) = parse(FULL, "b.toml", None).unwrap();
     assert_eq!(board.name, "blade");
     assert_eq!(board.when_all_off, WhenAllOff::PowerOff);
     let [rtos, old] = &board.guests[..] else {
@@ -243,7 +243,7 @@ memory = "256M"
 cpu = 0
 priority = 1
 "#;
-    let (board, sources) = parse(text, "b.toml").unwrap();
+    let (board, sources) = parse(text, "b.toml", None).unwrap();
     assert!(
         board
             .guests
@@ -327,7 +327,7 @@ fn an_empty_file_says_what_it_needs() {
 
 #[test]
 fn errors_print_like_a_compilers() {
-    let error = parse(&FULL.replace("cpu = 1", "cpu = 9"), "boards/b.toml").unwrap_err();
+    let error = parse(&FULL.replace("cpu = 1", "cpu = 9"), "boards/b.toml", None).unwrap_err();
     assert!(
         error
             .to_string()
@@ -338,14 +338,14 @@ fn errors_print_like_a_compilers() {
 proptest! {
     #[test]
     fn no_text_panics(text in "(\\[+[a-z]{0,6}\\]+|[a-z_]{1,6} ?= ?[\"0-9a-z\\[\\]{},. ]{0,9}|\n|\\PC){0,12}") {
-        let _ = parse(&text, "x");
+        let _ = parse(&text, "x", None);
     }
 
     #[test]
     fn a_changed_character_never_panics(at in any::<prop::sample::Index>(), with in any::<char>()) {
         let at = at.index(FULL.len());
         let text = format!("{}{with}{}", &FULL[..at], &FULL[at + 1..]);
-        let _ = parse(&text, "x");
+        let _ = parse(&text, "x", None);
     }
 }
 
@@ -367,7 +367,7 @@ disks = [
     { size = "4K" },
 ]
 "#;
-    let (board, sources) = parse(text, "b.toml").unwrap();
+    let (board, sources) = parse(text, "b.toml", None).unwrap();
     let guest = &board.guests[0];
     assert_eq!(
         guest.devices,

@@ -21,6 +21,7 @@ fn guest(name: &str) -> Guest {
         nics: Vec::new(),
         autostart: true,
         on_crash: OnCrash::Restart,
+        mirror: None,
     }
 }
 
@@ -32,6 +33,7 @@ fn board() -> Board {
         guests: vec![guest("a")],
         uplinks: Vec::new(),
         management: None,
+        mirror: None,
     }
 }
 

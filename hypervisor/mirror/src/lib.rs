@@ -10,4 +10,4 @@ extern crate alloc;
 
 mod time;
 
-pub use time::{Epoch, Instant, Path, Side, Term};
+pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// A moment of a board's own clock: nanoseconds since its start. The two boards' clocks have nothing in common but their
 /// rate.
@@ -38,7 +39,7 @@ impl Sub<Duration> for Instant {
 }
 
 /// Which board of the pair: a name, not a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// The one that serves first if neither board remembers anything.
     A,
@@ -65,6 +66,30 @@ impl fmt::Display for Side {
         })
     }
 }
+
+impl core::str::FromStr for Side {
+    type Err = UnknownSide;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSide> {
+        match text {
+            "a" => Ok(Self::A),
+            "b" => Ok(Self::B),
+            _ => Err(UnknownSide),
+        }
+    }
+}
+
+/// A text names no side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownSide;
+
+impl fmt::Display for UnknownSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the boards of a pair are \"a\" and \"b\"")
+    }
+}
+
+impl core::error::Error for UnknownSide {}
 
 /// A way between the two boards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

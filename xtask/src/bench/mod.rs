@@ -78,7 +78,7 @@ impl Workshop {
         let image = self.folder(&format!("{name}.image"));
         paths::make_folder(&image)?;
         let root = paths::root();
-        let loaded = LoadedBoard::parse(board, "the bench's board", &root, &self.programs)?;
+        let loaded = LoadedBoard::parse(board, "the bench's board", None, &root, &self.programs)?;
         let iso = loaded.make_image(&image, &self.programs, "")?;
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());
         change(&mut setup);

@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn boards_are_right() {
         for shared in [false, true] {
-            config::toml::parse(&board(shared), "b").unwrap();
+            config::toml::parse(&board(shared), "b", None).unwrap();
         }
     }
 

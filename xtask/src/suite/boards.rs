@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn boards_are_right() {
         for cpus in [1, 2] {
-            config::toml::parse(&pair(cpus, "", "autostart = false"), "b").unwrap();
+            config::toml::parse(&pair(cpus, "", "autostart = false"), "b", None).unwrap();
         }
     }
 }

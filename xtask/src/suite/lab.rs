@@ -79,7 +79,7 @@ impl Lab {
     ) -> Result<Session> {
         let image = self.folder(&format!("image-{}", self.boots.get() + 1))?;
         let root = paths::root();
-        let loaded = LoadedBoard::parse(board, "the test's board", &root, &self.programs)
+        let loaded = LoadedBoard::parse(board, "the test's board", None, &root, &self.programs)
             .context("the test's board is wrong")?;
         let iso = loaded.make_image(&image, &self.programs, "")?;
         let mut setup = Setup::new(iso, loaded.board.cpus, loaded.megabytes());

@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn boards_are_right() {
         for (cpus, linux, rtos) in [(2, "0", 1), (2, "[0, 1]", 1), (1, "0", 0)] {
-            config::toml::parse(&board(cpus, linux, rtos, "run=selftest"), "b").unwrap();
+            config::toml::parse(&board(cpus, linux, rtos, "run=selftest"), "b", None).unwrap();
         }
     }
 }

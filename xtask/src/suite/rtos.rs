@@ -176,7 +176,7 @@ mod tests {
     fn boards_are_right() {
         for cpus in [1, 2] {
             let text = board(cpus, "x");
-            config::toml::parse(&text, "b").unwrap();
+            config::toml::parse(&text, "b", None).unwrap();
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::network::{
 };
 use crate::validate::{GuestKey, ManagementKey, Place, UplinkKey};
 use ::toml::de::DeValue;
+use mirror::Side;
 use net::MacAddress;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
@@ -59,7 +60,12 @@ impl File<'_, '_> {
     }
 
     pub(super) fn management(&mut self, board: &str, table: &Table<'_>) -> Management {
-        let mac = self.mac(table, || derived_mac(board, MANAGEMENT, 0));
+        // The guests' addresses move from board to board; the station's does not.
+        let index = match self.side {
+            None | Some(Side::A) => 0,
+            Some(Side::B) => 1,
+        };
+        let mac = self.mac(table, || derived_mac(board, MANAGEMENT, index));
         let address = self.required_text(table, "address", network);
         let gateway = self.text(table, "gateway", |text| {
             text.parse::<Ipv4Addr>()
@@ -76,7 +82,7 @@ impl File<'_, '_> {
         }
         let (address, prefix) = address.unwrap_or((Ipv4Addr::LOCALHOST, 8));
         Management {
-            mac: mac.unwrap_or_else(|| derived_mac(board, MANAGEMENT, 0)),
+            mac: mac.unwrap_or_else(|| derived_mac(board, MANAGEMENT, index)),
             address: address.octets(),
             prefix,
             gateway: gateway.map(|gateway| gateway.octets()),
@@ -202,7 +208,7 @@ impl File<'_, '_> {
     }
 
     /// A key whose text means something else.
-    fn text<T, E: Display>(
+    pub(super) fn text<T, E: Display>(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -217,7 +223,7 @@ impl File<'_, '_> {
             .ok()
     }
 
-    fn required_text<T, E: Display>(
+    pub(super) fn required_text<T, E: Display>(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -229,7 +235,7 @@ impl File<'_, '_> {
 }
 
 /// A card, by its place or its address.
-fn card(text: &str) -> Result<Card, &'static str> {
+pub(super) fn card(text: &str) -> Result<Card, &'static str> {
     const ADVICE: &str = "name the card by its place on the PCI bus, like \"00:03.0\", or by its MAC address, like \
                           \"52:54:00:12:34:56\"";
     if let Ok(mac) = text.parse() {

@@ -3,6 +3,7 @@
 use super::{ConfigError, parse_size};
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
+use mirror::Side;
 use std::fmt::Display;
 
 type Value<'v> = Spanned<DeValue<'v>>;
@@ -10,13 +11,15 @@ type Value<'v> = Spanned<DeValue<'v>>;
 /// The errors found so far in one text.
 pub(super) struct Notes<'t> {
     text: &'t str,
+    side: Option<Side>,
     errors: Vec<(usize, String)>,
 }
 
 impl<'t> Notes<'t> {
-    pub(super) const fn new(text: &'t str) -> Self {
+    pub(super) const fn new(text: &'t str, side: Option<Side>) -> Self {
         Self {
             text,
+            side,
             errors: Vec::new(),
         }
     }
@@ -114,6 +117,7 @@ impl<'v> Table<'v> {
         let value = self.get(key)?;
         match value.get_ref() {
             DeValue::String(text) => Some(text.clone().into_owned()),
+            DeValue::Table(sides) => by_side(key, sides, value, notes),
             other => {
                 wrong_type(key, "a text in quotes", other, value, notes);
                 None
@@ -253,6 +257,36 @@ impl<'v> Table<'v> {
                 wrong_type(key, "a list in [ ]", other, value, notes);
                 &[]
             }
+        }
+    }
+}
+
+/// A text of which each board of a pair has its own.
+fn by_side(
+    key: &str,
+    sides: &DeTable<'_>,
+    value: &Value<'_>,
+    notes: &mut Notes<'_>,
+) -> Option<String> {
+    let at = value.span().start;
+    let text = |side| sides.get(side).map(Spanned::get_ref);
+    let (Some(DeValue::String(a)), Some(DeValue::String(b)), 2) =
+        (text("a"), text("b"), sides.len())
+    else {
+        let reason = format!(
+            "{key} must be a text in quotes, or {{ a = \"…\", b = \"…\" }} where the boards of a pair differ"
+        );
+        notes.error(at, reason);
+        return None;
+    };
+    match notes.side {
+        Some(Side::A) => Some(a.clone().into_owned()),
+        Some(Side::B) => Some(b.clone().into_owned()),
+        None => {
+            let reason =
+                format!("{key} is a pair's, but nothing says which board this is (--side)");
+            notes.error(at, reason);
+            None
         }
     }
 }

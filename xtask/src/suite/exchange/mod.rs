@@ -379,7 +379,7 @@ mod tests {
     fn boards_are_right() {
         for model in ["virtio", "rtl8029", "ne2000"] {
             let text = super::board("net=auto ip=10.0.0.2/24", model, "52:54:00:00:00:01");
-            config::toml::parse(&text, "b").unwrap();
+            config::toml::parse(&text, "b", None).unwrap();
         }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
             ),
         ] {
             let text = super::board(suffix, nic, uplink);
-            config::toml::parse(&text, "b").unwrap();
+            config::toml::parse(&text, "b", None).unwrap();
         }
     }
 }

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn changed_boards_are_right() {
         let text = default_board().unwrap();
-        let board = config::toml::parse(&on_one_cpu(&text), "b").unwrap();
+        let board = config::toml::parse(&on_one_cpu(&text), "b", None).unwrap();
         assert_eq!(format!("{board:?}").matches("cpus: [0]").count(), 2);
         let card = NetworkCard {
             model: CardModel::E1000,
@@ -256,7 +256,7 @@ mod tests {
             plug: Plug { end: 0, port: 0 },
         };
         let board = with_address_of_card(&text, &card);
-        config::toml::parse(&board, "b").unwrap();
+        config::toml::parse(&board, "b", None).unwrap();
         assert!(board.contains(", mac = \"52:54:00:00:00:01\""));
     }
 }

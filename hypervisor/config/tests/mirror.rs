@@ -1,0 +1,242 @@
+//! Boards of a pair in board files.
+
+use config::toml::{ConfigErrors, parse};
+use config::{Arbiter, Board, Card, GuestMirror, Mirror, MirrorMode, OnSilence};
+use mirror::Side;
+
+const BOARD: &str = r#"[board]
+name = "pair"
+cpus = 2
+
+[[guest]]
+name = "rtos"
+image = "@rtos"
+memory = "16M"
+cpu = 1
+mirror = "warm"
+epoch = "5 ms"
+mirror_group = 1
+nics = [{ model = "virtio" }]
+
+[[uplink]]
+name = "lan"
+card = { a = "52:54:00:00:00:01", b = "52:54:00:00:00:11" }
+
+[management]
+address = { a = "192.0.2.2/24", b = "192.0.2.3/24" }
+
+[mirror]
+card = "00:04.0"
+mtu = 9000
+key = "000102030405060708090a0b0c0d0e0f"
+witness = "192.0.2.9:7400"
+heartbeat = "20 ms"
+"#;
+
+fn read(text: &str, side: Side) -> Result<Board, ConfigErrors> {
+    parse(text, "b.toml", Some(side)).map(|(board, _)| board)
+}
+
+/// The first error of the board with something changed.
+#[track_caller]
+fn refused(from: &str, to: &str) -> String {
+    assert!(BOARD.contains(from), "{from}");
+    let errors = read(&BOARD.replacen(from, to, 1), Side::A).expect_err(to);
+    format!("{}: {}", errors.errors[0].line, errors.errors[0].reason)
+}
+
+#[test]
+fn one_file_is_two_boards() {
+    let [a, b] = [Side::A, Side::B].map(|side| read(BOARD, side).expect("a sound board"));
+    let mirror = Mirror {
+        side: Side::A,
+        card: Card::Slot {
+            bus: 0,
+            device: 4,
+            function: 0,
+        },
+        mtu: 9000,
+        key: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        lan: 0,
+        arbiter: Arbiter::Witness {
+            address: [192, 0, 2, 9],
+            port: 7400,
+        },
+        heartbeat: 20_000,
+        dead_after: 200_000,
+    };
+    assert_eq!(a.mirror.as_ref(), Some(&mirror));
+    assert_eq!(
+        b.mirror,
+        Some(Mirror {
+            side: Side::B,
+            ..mirror
+        })
+    );
+    let guest = GuestMirror {
+        mode: MirrorMode::Warm,
+        epoch: 5_000,
+        group: Some(1),
+    };
+    assert_eq!(a.guests[0].mirror, Some(guest));
+    // What the guests have is the same on both, and what is the board's own is not.
+    assert_eq!(a.guests, b.guests);
+    let stations = [&a, &b].map(|board| board.management.clone().expect("a station"));
+    assert_eq!(stations[0].address, [192, 0, 2, 2]);
+    assert_eq!(stations[1].address, [192, 0, 2, 3]);
+    assert_ne!(stations[0].mac, stations[1].mac);
+    assert_ne!(a.uplinks[0].card, b.uplinks[0].card);
+}
+
+#[test]
+fn rules_for_silence() {
+    for (word, rule) in [
+        ("hold", OnSilence::Hold),
+        ("backup", OnSilence::Backup),
+        ("assume-dead", OnSilence::AssumeDead),
+    ] {
+        let text = BOARD.replace(
+            "witness = \"192.0.2.9:7400\"",
+            &format!("on_silence = \"{word}\""),
+        );
+        let board = read(&text, Side::A).expect("a sound board");
+        let arbiter = board.mirror.map(|mirror| mirror.arbiter);
+        assert_eq!(arbiter, Some(Arbiter::OnSilence(rule)));
+    }
+}
+
+#[test]
+fn the_side_must_be_said_and_only_of_a_pair() {
+    let errors = parse(BOARD, "b.toml", None).expect_err("no side");
+    let lines: Vec<_> = errors.errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [17, 20, 22], "{errors}");
+    assert!(errors.to_string().contains("--side a or --side b"));
+    let (alone, _) = BOARD.split_once("[mirror]").expect("a mirror");
+    let alone = alone.replace(
+        "mirror = \"warm\"\nepoch = \"5 ms\"\nmirror_group = 1\n",
+        "",
+    );
+    let errors = read(&alone, Side::B).expect_err("no pair");
+    assert!(
+        errors.to_string().contains("only the boards of a pair"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (from, to, wanted) in [
+        (
+            "card = \"00:04.0\"",
+            "card = \"52:54:00:00:00:01\"",
+            "23: the link needs a card of its own",
+        ),
+        (
+            "card = \"00:04.0\"",
+            "",
+            "22: [mirror] needs the key \"card\"",
+        ),
+        (
+            "mtu = 9000",
+            "mtu = 1000",
+            "24: mtu = 1000 is outside 1500 to 9000",
+        ),
+        ("0e0f", "0e", "25: key cannot be"),
+        (
+            "000102030405060708090a0b0c0d0e0f",
+            "00000000000000000000000000000000",
+            "25: a key of zeroes",
+        ),
+        (
+            "heartbeat = \"20 ms\"",
+            "lan = \"wan\"",
+            "27: there is no [[uplink]] named \"wan\"",
+        ),
+        (
+            "witness = \"192.0.2.9:7400\"\n",
+            "",
+            "22: [mirror] needs witness",
+        ),
+        (
+            "192.0.2.9:7400",
+            "192.0.2.9",
+            "26: witness cannot be \"192.0.2.9\"",
+        ),
+        (
+            "192.0.2.9:7400",
+            "127.0.0.1:7400",
+            "26: no witness can be there",
+        ),
+        (
+            "heartbeat = \"20 ms\"",
+            "on_silence = \"hold\"",
+            "27: with a witness",
+        ),
+        (
+            "heartbeat = \"20 ms\"",
+            "heartbeat = \"2 s\"",
+            "27: heartbeats come every",
+        ),
+        (
+            "heartbeat = \"20 ms\"",
+            "dead_after = \"30 ms\"",
+            "27: the peer is taken for dead after 4",
+        ),
+        (
+            "mirror = \"warm\"",
+            "mirror = \"hot\"",
+            "10: mirror cannot be \"hot\"",
+        ),
+        (
+            "mirror = \"warm\"",
+            "mirror = \"off\"",
+            "11: only a guest with mirror",
+        ),
+        (
+            "epoch = \"5 ms\"",
+            "epoch = \"5 us\"",
+            "11: a checkpoint is taken every",
+        ),
+        (
+            "mirror_group = 1",
+            "mirror_group = 8",
+            "12: mirror_group = 8 is outside 0 to 7",
+        ),
+    ] {
+        let reason = refused(from, to);
+        assert!(reason.starts_with(wanted), "{to}: {reason}");
+    }
+}
+
+#[test]
+fn a_mirrored_guest_needs_a_peer() {
+    let (alone, _) = BOARD.split_once("[mirror]").expect("a mirror");
+    let alone = alone
+        .replace(
+            "{ a = \"52:54:00:00:00:01\", b = \"52:54:00:00:00:11\" }",
+            "\"00:03.0\"",
+        )
+        .replace(
+            "{ a = \"192.0.2.2/24\", b = \"192.0.2.3/24\" }",
+            "\"192.0.2.2/24\"",
+        );
+    let errors = parse(&alone, "b.toml", None).expect_err("no pair");
+    assert_eq!(errors.errors[0].line, 10, "{errors}");
+    assert!(errors.to_string().contains("no [mirror]"), "{errors}");
+}
+
+#[test]
+fn guests_of_a_group_agree() {
+    let other = "\n[[guest]]\nname = \"other\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 0\nmirror = \"warm\"\nmirror_group = 1\n";
+    let text = BOARD.replacen("\n[[uplink]]", &format!("{other}\n[[uplink]]"), 1);
+    let errors = read(&text, Side::A).expect_err("two epochs");
+    assert!(
+        errors.to_string().contains("another mode or epoch"),
+        "{errors}"
+    );
+    let text = text.replace(
+        "mirror_group = 1\n\n",
+        "mirror_group = 1\nepoch = \"5 ms\"\n\n",
+    );
+    assert!(read(&text, Side::A).is_ok());
+}
