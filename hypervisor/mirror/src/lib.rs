@@ -8,6 +8,14 @@
 
 extern crate alloc;
 
+mod page;
+mod record;
 mod time;
+mod understudy;
 
+pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
+pub use record::{Area, BadRecord, Record, Records};
 pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};
+pub use understudy::{
+    Committed, Extent, Memory, Place, Progress, STATE_MAX, Understudy, Violation,
+};
