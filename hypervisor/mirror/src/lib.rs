@@ -8,11 +8,13 @@
 
 extern crate alloc;
 
+mod epoch;
 mod page;
 mod record;
 mod time;
 mod understudy;
 
+pub use epoch::{Checkpoint, Gate, Teller};
 pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
 pub use record::{Area, BadRecord, Record, Records};
 pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};

@@ -497,6 +497,3 @@ impl Understudy {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
