@@ -176,7 +176,7 @@ impl Teller {
 
 /// How many of the outputs that wait in a queue, first come, first served, may leave: those of epochs that the backup has.
 #[derive(Clone, Debug, Default)]
-pub struct Gate {
+pub struct OutputGate {
     /// The epoch to which outputs belong now.
     epoch: Epoch,
     /// Outputs of each epoch that has some and that the backup is not known to have.
@@ -184,7 +184,7 @@ pub struct Gate {
     free: usize,
 }
 
-impl Gate {
+impl OutputGate {
     /// A gate before the first epoch, with nothing behind it.
     #[must_use]
     pub fn new() -> Self {

@@ -14,7 +14,7 @@ mod record;
 mod time;
 mod understudy;
 
-pub use epoch::{Checkpoint, Gate, Teller};
+pub use epoch::{Checkpoint, OutputGate, Teller};
 pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
 pub use record::{Area, BadRecord, Record, Records};
 pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};

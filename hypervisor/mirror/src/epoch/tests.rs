@@ -353,7 +353,7 @@ fn an_epoch_may_not_be_left_out() {
 
 #[test]
 fn outputs_leave_with_their_epoch() {
-    let mut gate = Gate::new();
+    let mut gate = OutputGate::new();
     assert!(!gate.take());
     gate.put();
     gate.put();
