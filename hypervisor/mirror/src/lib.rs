@@ -8,6 +8,17 @@
 
 extern crate alloc;
 
+mod key;
+mod link;
+mod pairing;
 mod time;
+mod wire;
 
+pub use key::{Nonce, Offer, PairKey};
+pub use link::{Full, Lane, Link, LinkConfig, LinkCounters, LinkError, segment_bytes};
+pub use pairing::{Facts, News, Opened, Pairing, PairingConfig, Refusal, Session, Software};
 pub use time::{Epoch, Instant, Path, Side, Term};
+pub use wire::{
+    Dropped, Drops, ETHER_TYPE, Frame, HEADER_BYTES, Kind, OVERHEAD, Opener, Sealer, Sender,
+    VERSION,
+};
