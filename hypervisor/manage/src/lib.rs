@@ -1,4 +1,5 @@
-//! The hypervisor's own station on the network: it answers pings, and serves what can be read of the board over HTTP.
+//! The hypervisor's own station on the network: it answers pings, serves what can be read of the board over HTTP, and carries the
+//! hypervisor's own datagrams.
 //!
 //! A state machine: frames and the time come in, frames and the time of the next look come out. What it serves is
 //! somebody else's ([`Content`]), and none of it can be changed from here.
@@ -11,15 +12,18 @@ extern crate alloc;
 mod body;
 mod card;
 mod connection;
+mod datagrams;
 mod http;
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 pub use body::Body;
+pub use datagrams::Peer;
 
 use card::Card;
 use connection::Connection;
+use datagrams::Datagrams;
 use net::MacAddress;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp;
@@ -47,6 +51,8 @@ pub struct ManageConfig {
     pub gateway: Option<[u8; 4]>,
     /// A number that others cannot guess.
     pub seed: u64,
+    /// The UDP port for datagrams; none if 0.
+    pub datagram_port: u16,
 }
 
 /// What can be read.
@@ -72,6 +78,7 @@ pub struct Manage {
     interface: Interface,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
+    datagrams: Option<Datagrams>,
 }
 
 impl Manage {
@@ -94,7 +101,7 @@ impl Manage {
                 .routes_mut()
                 .add_default_ipv4_route(Ipv4Address::from(gateway));
         }
-        let mut sockets = SocketSet::new(Vec::with_capacity(CONNECTIONS));
+        let mut sockets = SocketSet::new(Vec::with_capacity(CONNECTIONS + 1));
         let connections = (0..CONNECTIONS)
             .map(|_| {
                 let buffer = |size| tcp::SocketBuffer::new(vec![0; size]);
@@ -102,17 +109,31 @@ impl Manage {
                 Connection::new(sockets.add(socket))
             })
             .collect();
+        let datagrams = Datagrams::open(&mut sockets, config.datagram_port);
         Self {
             card,
             interface,
             sockets,
             connections,
+            datagrams,
         }
     }
 
     /// A frame has come; [`Manage::turn`] is to be called. Returns whether there was room for it.
     pub fn receive(&mut self, frame: &[u8]) -> bool {
         self.card.put(frame)
+    }
+
+    /// A datagram is to be sent; [`Manage::turn`] is to be called. Returns whether there was room for it, and a port.
+    pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) -> bool {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.is_some_and(|datagrams| datagrams.send(&mut self.sockets, to, bytes))
+    }
+
+    /// Shows the first datagram that came, in a turn, to `take`; whether there was one.
+    pub fn take_datagram(&mut self, take: impl FnOnce(Peer, &[u8])) -> bool {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.is_some_and(|datagrams| datagrams.take(&mut self.sockets, take))
     }
 
     /// Does what is to be done at a time in milliseconds, a few frames' worth and one page at most, and sends frames. Returns when it is to be
@@ -128,6 +149,7 @@ impl Manage {
             interface,
             sockets,
             connections,
+            ..
         } = self;
         let time = Instant::from_millis(i64::try_from(now).unwrap_or(i64::MAX));
         card.begin();

@@ -1,11 +1,11 @@
 //! The station on a wire with a client of another make: smoltcp's own, on the other end.
 
-use manage::{Body, Content, Manage, ManageConfig, Page};
+use manage::{Body, Content, Manage, ManageConfig, Page, Peer};
 use net::MacAddress;
 use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address};
 use std::cell::Cell;
@@ -36,14 +36,17 @@ impl Content for Pages {
     }
 }
 
+const CONFIG: ManageConfig = ManageConfig {
+    mac: STATION_MAC,
+    address: STATION,
+    prefix: 24,
+    gateway: None,
+    seed: 7,
+    datagram_port: 7400,
+};
+
 fn station() -> Manage {
-    Manage::new(&ManageConfig {
-        mac: STATION_MAC,
-        address: STATION,
-        prefix: 24,
-        gateway: None,
-        seed: 7,
-    })
+    Manage::new(&CONFIG)
 }
 
 /// The station, a client, and a wire that may lose frames.
@@ -375,6 +378,58 @@ fn who_takes_a_byte_now_and_then_is_left() {
     }
     let answer = world.ask(50_000, b"GET / HTTP/1.1\r\n\r\n");
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn datagrams_go_there_and_back() {
+    let mut world = World::new(10);
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4], vec![0; 400]);
+    let mut socket = udp::Socket::new(buffer(), buffer());
+    socket.bind(9000).expect("a port");
+    let handle = world.sockets.add(socket);
+    let client = Peer {
+        address: CLIENT,
+        port: 9000,
+    };
+    assert!(world.manage.send_datagram(client, b"may I?"));
+    world.turn();
+    let mut answered = false;
+    for _ in 0..5000 {
+        world.step();
+        let socket = world.sockets.get_mut::<udp::Socket<'_>>(handle);
+        if let Ok((bytes, from)) = socket.recv() {
+            assert_eq!((bytes, from.endpoint.port), (&b"may I?"[..], 7400));
+            let from = from.endpoint;
+            socket.send_slice(b"you may", from).expect("room");
+            answered = true;
+        }
+        let mut came = None;
+        if world
+            .manage
+            .take_datagram(|from, bytes| came = Some((from, bytes.to_vec())))
+        {
+            assert!(answered);
+            assert_eq!(came, Some((client, b"you may".to_vec())));
+            assert!(!world.manage.take_datagram(|_, _| {}));
+            return;
+        }
+    }
+    panic!("no answer came");
+}
+
+#[test]
+fn a_station_without_a_port_sends_no_datagrams() {
+    let config = ManageConfig {
+        datagram_port: 0,
+        ..CONFIG
+    };
+    let mut manage = Manage::new(&config);
+    let to = Peer {
+        address: CLIENT,
+        port: 9000,
+    };
+    assert!(!manage.send_datagram(to, b"may I?"));
+    assert!(!manage.take_datagram(|_, _| {}));
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Station {
             prefix: config.prefix,
             gateway: config.gateway,
             seed,
+            datagram_port: 0,
         });
         Self {
             port,
