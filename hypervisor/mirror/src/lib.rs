@@ -8,6 +8,15 @@
 
 extern crate alloc;
 
+mod bytes;
+mod lease;
+mod role;
 mod time;
+pub mod witness;
 
+pub use lease::Gate;
+pub use role::{
+    Action, Arbiter, Bond, Cause, Command, Config, ConfigError, Event, HEARTBEAT_BYTES, Heartbeat,
+    OnSilence, Protection, Role, RoleMachine, Source, Tell, Why,
+};
 pub use time::{Epoch, Instant, Path, Side, Term};
