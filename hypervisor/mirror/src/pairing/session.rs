@@ -1,6 +1,6 @@
 //! What two boards have once they are paired.
 
-use crate::key::{Offer, PairKey};
+use crate::key::{Nonce, Offer, PairKey};
 use crate::wire::{Dropped, Frame, Header, Kind, Opener, Sealer, Sender};
 use crate::{Epoch, Path, Side, Term};
 
@@ -49,6 +49,12 @@ impl Session {
     #[must_use]
     pub const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The peer's boot.
+    #[must_use]
+    pub const fn peer(&self) -> Nonce {
+        self.peer.nonce
     }
 
     /// What the peer says of itself.
