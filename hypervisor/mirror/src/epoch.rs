@@ -234,6 +234,12 @@ impl OutputGate {
         self.free += self.held.drain(..).map(|(_, count)| count).sum::<usize>();
     }
 
+    /// The outputs are gone, unseen. Epochs are counted on.
+    pub fn forget(&mut self) {
+        self.held.clear();
+        self.free = 0;
+    }
+
     /// Whether the first output may leave, which it then does.
     pub const fn take(&mut self) -> bool {
         match self.free.checked_sub(1) {
