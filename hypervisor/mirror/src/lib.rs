@@ -9,15 +9,26 @@
 extern crate alloc;
 
 mod epoch;
+mod key;
+mod link;
 mod page;
+mod pairing;
 mod record;
 mod time;
 mod understudy;
+mod wire;
 
 pub use epoch::{Checkpoint, OutputGate, Teller};
+pub use key::{Nonce, Offer, PairKey};
+pub use link::{Full, Lane, Link, LinkConfig, LinkCounters, LinkError, segment_bytes};
 pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
+pub use pairing::{Facts, News, Opened, Pairing, PairingConfig, Refusal, Session, Software};
 pub use record::{Area, BadRecord, Record, Records};
 pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};
 pub use understudy::{
     Committed, Extent, Memory, Place, Progress, STATE_MAX, Understudy, Violation,
+};
+pub use wire::{
+    Dropped, Drops, ETHER_TYPE, Frame, HEADER_BYTES, Kind, OVERHEAD, Opener, Sealer, Sender,
+    VERSION,
 };
