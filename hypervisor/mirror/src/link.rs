@@ -57,7 +57,7 @@ impl Lane {
 /// How a link is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
-    /// Bytes of an Ethernet frame's payload: 1500, or up to 9000 with jumbo frames. The same on both boards.
+    /// Bytes of an Ethernet frame's payload: 1500, or up to 9000 with jumbo frames; not below 256. The same on both boards.
     pub mtu: u16,
     /// Segments that may be under way: 16 to 256; what is beyond is taken for the limit.
     pub window: usize,
