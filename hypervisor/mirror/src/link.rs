@@ -192,12 +192,11 @@ impl Link {
         if let Some(maps) = maps
             && maps.iter().any(Option::is_some)
         {
-            // A Data frame has no place for maps.
             return self.acknowledge(&acks, &maps, body);
         }
         self.sending.expire(now, self.answer_delay);
         if let Some(length) = self.sending.poll(&acks, now, &mut self.counters, body) {
-            self.receiving.answered(false);
+            self.receiving.answered();
             return Some((Kind::Data, length));
         }
         self.acknowledge(&acks, &maps?, body)
@@ -210,7 +209,7 @@ impl Link {
         body: &mut [u8],
     ) -> Option<(Kind, usize)> {
         let length = encode_ack(acks, maps, body)?;
-        self.receiving.answered(true);
+        self.receiving.answered();
         self.counters.sent_acks += 1;
         Some((Kind::Ack, length))
     }

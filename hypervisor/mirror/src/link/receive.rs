@@ -119,8 +119,9 @@ impl Receiving {
             stream.slots[place] = Some(slot);
             stream.kept += 1;
         }
-        let gap = self.streams.iter().any(|stream| stream.kept > 0);
-        if gap || self.unanswered >= FRAMES_PER_ACK {
+        // What is kept is said in maps, and those at once: a Data frame has no place for them.
+        let kept = self.streams.iter().any(|stream| stream.kept > 0);
+        if kept || self.unanswered >= FRAMES_PER_ACK {
             patience = Duration::ZERO;
         }
         let due = now + patience;
@@ -187,10 +188,8 @@ impl Receiving {
         self.answer_by
     }
 
-    /// What came was said: in full, or without the maps.
-    pub(super) fn answered(&mut self, in_full: bool) {
-        if in_full || self.streams.iter().all(|stream| stream.kept == 0) {
-            (self.unanswered, self.answer_by) = (0, None);
-        }
+    /// What came was said.
+    pub(super) const fn answered(&mut self) {
+        (self.unanswered, self.answer_by) = (0, None);
     }
 }
