@@ -169,8 +169,7 @@ fn run(ends: &mut [End; 2], faults: Vec<Fault>, refusals: Vec<Option<Lane>>) -> 
     let mut refusals = refusals.into_iter();
     let mut now = Instant(0);
     loop {
-        for (to, (_, at, frame)) in wire.arrived(now).into_iter().map(|it| (it.1, it)) {
-            assert_eq!(at, to);
+        for (_, to, frame) in wire.arrived(now) {
             let refuse = refusals.next().flatten();
             let heard = ends[to].hear(&frame, now, refuse.as_slice());
             assert!(
@@ -178,13 +177,13 @@ fn run(ends: &mut [End; 2], faults: Vec<Fault>, refusals: Vec<Option<Lane>>) -> 
                 "{heard:?}"
             );
         }
-        for end in 0..2 {
+        for (from, end) in ends.iter_mut().enumerate() {
             if refusals.len() == 0 {
-                ends[end].resume(now);
+                end.resume(now);
             }
-            ends[end].fill();
-            for frame in ends[end].frames(now) {
-                wire.put(now, 1 - end, frame);
+            end.fill();
+            for frame in end.frames(now) {
+                wire.put(now, 1 - from, frame);
             }
         }
         let deadlines = ends.iter().filter_map(|end| end.link.next_deadline());
