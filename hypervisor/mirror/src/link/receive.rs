@@ -103,8 +103,6 @@ impl Receiving {
             self.answer_now(now);
             return Ok(());
         };
-        counters.received_frames += 1;
-        counters.received_bytes += segment.len() as u64;
         if head.sequence == stream.next && take(head.lane, segment) {
             stream.next = stream.next.wrapping_add(1);
             self.drain(head.lane, take);
@@ -119,6 +117,8 @@ impl Receiving {
             stream.slots[place] = Some(slot);
             stream.kept += 1;
         }
+        counters.received_frames += 1;
+        counters.received_bytes += segment.len() as u64;
         // What is kept is said in maps, and those at once: a Data frame has no place for them.
         let kept = self.streams.iter().any(|stream| stream.kept > 0);
         if kept || self.unanswered >= FRAMES_PER_ACK {

@@ -221,6 +221,12 @@ proptest! {
         }
         run(&mut ends, faults, refusals);
         let [a, b] = ends;
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let segments = from.sent.iter().map(Vec::len).sum::<usize>() as u64;
+            let (from, to) = (from.link.counters(), to.link.counters());
+            prop_assert_eq!(from.sent_frames - from.retransmissions, segments);
+            prop_assert_eq!(to.received_frames, segments);
+        }
         prop_assert_eq!(a.sent, b.taken);
         prop_assert_eq!(b.sent, a.taken);
         for waiting in [a.waiting, b.waiting].iter().flatten() {
