@@ -57,7 +57,7 @@ impl Lane {
 /// How a link is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
-    /// Bytes of an Ethernet frame's payload: 1500, or up to 9000 with jumbo frames. The same on both boards.
+    /// Bytes of an Ethernet frame's payload: 1500, or up to 9000 with jumbo frames; not below 256. The same on both boards.
     pub mtu: u16,
     /// Segments that may be under way: 16 to 256; what is beyond is taken for the limit.
     pub window: usize,
@@ -192,12 +192,11 @@ impl Link {
         if let Some(maps) = maps
             && maps.iter().any(Option::is_some)
         {
-            // A Data frame has no place for maps.
             return self.acknowledge(&acks, &maps, body);
         }
         self.sending.expire(now, self.answer_delay);
         if let Some(length) = self.sending.poll(&acks, now, &mut self.counters, body) {
-            self.receiving.answered(false);
+            self.receiving.answered();
             return Some((Kind::Data, length));
         }
         self.acknowledge(&acks, &maps?, body)
@@ -210,7 +209,7 @@ impl Link {
         body: &mut [u8],
     ) -> Option<(Kind, usize)> {
         let length = encode_ack(acks, maps, body)?;
-        self.receiving.answered(true);
+        self.receiving.answered();
         self.counters.sent_acks += 1;
         Some((Kind::Ack, length))
     }

@@ -5,9 +5,9 @@
 //! a candidate of a session. The candidate becomes the session with the first frame that holds under its keys; to that end, boards send a
 //! Confirm under a candidate's keys behind each Hello. An offer is good for one session.
 //!
-//! So a frame that was recorded takes nothing down: a Hello of another boot has not heard this boot's nonce, one of this boot
-//! has heard an offer that was used; and a session in which frames come is given up for another boot of the peer only, which must
-//! hold the keys. After an outage, the boards go on in their session if its frames come before a Hello does.
+//! So a frame that was recorded takes nothing down: while a session's frames come, no Hello is heeded; and later, a Hello of another boot has not
+//! heard this boot's nonce, and one of this boot has heard an offer that was used. After an outage, the boards go on in their
+//! session if its frames come before a Hello does.
 
 mod hello;
 mod refusal;
@@ -228,6 +228,9 @@ impl Pairing {
         if peer.nonce == self.offer.nonce {
             return Err(Dropped::Own);
         }
+        if self.is_live(now) {
+            return Ok(None);
+        }
         let config = &self.config;
         let refusal = if side == config.side {
             Some(Refusal::Side(side))
@@ -238,11 +241,6 @@ impl Pairing {
             let new = self.told != Some(refusal);
             self.told = Some(refusal);
             return Ok(new.then_some(News::Refused(refusal)));
-        }
-        let known = |session: &Session| session.peer.nonce == peer.nonce;
-        if self.is_live(now) && self.current.as_ref().is_some_and(known) {
-            // It does not know yet that it is paired; any frame of the session tells it.
-            return Ok(None);
         }
         if hello.heard == Some(self.offer) {
             let (key, own) = (&self.config.key, self.offer);

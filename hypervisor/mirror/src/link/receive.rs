@@ -103,8 +103,6 @@ impl Receiving {
             self.answer_now(now);
             return Ok(());
         };
-        counters.received_frames += 1;
-        counters.received_bytes += segment.len() as u64;
         if head.sequence == stream.next && take(head.lane, segment) {
             stream.next = stream.next.wrapping_add(1);
             self.drain(head.lane, take);
@@ -119,8 +117,11 @@ impl Receiving {
             stream.slots[place] = Some(slot);
             stream.kept += 1;
         }
-        let gap = self.streams.iter().any(|stream| stream.kept > 0);
-        if gap || self.unanswered >= FRAMES_PER_ACK {
+        counters.received_frames += 1;
+        counters.received_bytes += segment.len() as u64;
+        // What is kept is said in maps, and those at once: a Data frame has no place for them.
+        let kept = self.streams.iter().any(|stream| stream.kept > 0);
+        if kept || self.unanswered >= FRAMES_PER_ACK {
             patience = Duration::ZERO;
         }
         let due = now + patience;
@@ -187,10 +188,8 @@ impl Receiving {
         self.answer_by
     }
 
-    /// What came was said: in full, or without the maps.
-    pub(super) fn answered(&mut self, in_full: bool) {
-        if in_full || self.streams.iter().all(|stream| stream.kept == 0) {
-            (self.unanswered, self.answer_by) = (0, None);
-        }
+    /// What came was said.
+    pub(super) const fn answered(&mut self) {
+        (self.unanswered, self.answer_by) = (0, None);
     }
 }

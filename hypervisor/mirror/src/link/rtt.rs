@@ -41,6 +41,7 @@ impl RoundTrip {
     /// After how long without an answer, the `tries`-th time in a row, something is sent again.
     pub(super) fn timeout(&self, answer_delay: Duration, tries: u32) -> Duration {
         let once = match self.smooth {
+            // Nothing is known; a link of one's own is fast.
             None => self.floor * 4,
             Some(smooth) => (smooth + self.deviation * 4 + answer_delay).max(self.floor),
         };

@@ -243,10 +243,12 @@ impl Sending {
                 stream.first = stream.first.wrapping_add(1);
                 progress = true;
             }
-            let count = stream.fresh.wrapping_sub(stream.first) as usize;
-            let map = maps[lane].unwrap_or_default();
-            for at in (0..count).filter(|at| map[at / 8] >> (at % 8) & 1 == 1) {
-                let slot = usize::from(stream.slots[index(stream.first.wrapping_add(at as u32))]);
+            let Some(map) = &maps[lane] else {
+                continue;
+            };
+            let set = |at: &u32| map[*at as usize / 8] >> (at % 8) & 1 == 1;
+            for at in (0..stream.fresh.wrapping_sub(stream.first)).filter(set) {
+                let slot = usize::from(stream.slots[index(stream.first.wrapping_add(at))]);
                 let state = core::mem::replace(&mut self.states[slot], State::Kept);
                 stream.lost -= usize::from(state == State::Lost);
                 sample = sample.or(sent_at(state, acks.newest));

@@ -60,7 +60,7 @@ pub enum Refusal {
 impl Refusal {
     /// What in `peer` keeps it from being a pair with `own`.
     pub(super) fn of(own: &Facts, peer: &Facts, tolerance: u32) -> Option<Self> {
-        let allowed = u128::from(own.tsc_hz) * u128::from(tolerance) / 1_000_000;
+        let allowed = u128::from(own.tsc_hz.max(peer.tsc_hz)) * u128::from(tolerance) / 1_000_000;
         if own.format != peer.format {
             Some(Self::Format {
                 own: (own.format, own.software),

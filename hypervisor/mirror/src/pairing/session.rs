@@ -17,7 +17,6 @@ struct Way {
 #[derive(Debug)]
 pub struct Session {
     id: u64,
-    pub(super) peer: Offer,
     facts: Facts,
     link: Way,
     lan: Way,
@@ -38,7 +37,6 @@ impl Session {
         };
         Self {
             id,
-            peer,
             facts,
             link: way(Path::Link),
             lan: way(Path::Lan),
