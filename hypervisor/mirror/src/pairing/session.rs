@@ -17,6 +17,7 @@ struct Way {
 #[derive(Debug)]
 pub struct Session {
     id: u64,
+    peer: Nonce,
     facts: Facts,
     link: Way,
     lan: Way,
@@ -37,6 +38,7 @@ impl Session {
         };
         Self {
             id,
+            peer: peer.nonce,
             facts,
             link: way(Path::Link),
             lan: way(Path::Lan),
@@ -52,7 +54,7 @@ impl Session {
     /// The peer's boot.
     #[must_use]
     pub const fn peer(&self) -> Nonce {
-        self.peer.nonce
+        self.peer
     }
 
     /// What the peer says of itself.
