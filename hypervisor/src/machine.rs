@@ -4,6 +4,8 @@
 //! with one vCPU holds for the whole of a run: its exits take no lock. What one vCPU means for another goes through
 //! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
+mod capture;
+pub(crate) mod checkpoints;
 mod crash;
 mod disk;
 mod exits;
@@ -20,6 +22,7 @@ mod string_io;
 mod task_switch;
 mod trace;
 mod tracking;
+mod understudy;
 mod virtual_cpu;
 
 pub(crate) use statistics::Totals;
@@ -33,6 +36,7 @@ use crate::memory::{GuestMemory, PhysicalMemory};
 use crate::network::GuestNetwork;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use capture::Captures;
 use config::{Clock, Device, ImageFormat};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -101,8 +105,8 @@ enum Ending {
 #[derive(Debug, Default)]
 struct Run {
     number: AtomicU64,
-    /// Whether the owners are to leave their vCPUs' states when it is over.
-    freezes: AtomicBool,
+    /// Whether the owners are to leave their vCPUs' states when it is over, for good or for a while.
+    leaves_state: AtomicBool,
     /// Whether it is over only for a while: the vCPUs stay as they are.
     pauses: AtomicBool,
     /// Why it is over, if the guest ended it.
@@ -156,6 +160,18 @@ pub(crate) struct Machine {
     run: Run,
     /// Grows when vCPUs must drop the translations that their processors cached, before they run on.
     translations: AtomicU64,
+    captures: Captures,
+    /// What the guest is to go on from.
+    awakening: Mutex<Option<Awakening>>,
+}
+
+/// What a guest goes on from whose memory and disks are there.
+#[derive(Debug)]
+struct Awakening {
+    /// The rest of its state.
+    state: Vec<u8>,
+    /// The board's TSC at guest time zero.
+    base: u64,
 }
 
 impl Machine {
@@ -229,6 +245,8 @@ impl Machine {
             },
             run: Run::default(),
             translations: AtomicU64::new(0),
+            captures: Captures::default(),
+            awakening: Mutex::new(None),
             config,
         })
     }
@@ -287,22 +305,49 @@ impl Machine {
 
     /// Ends the run to keep the guest's state: the owners of the vCPUs leave theirs.
     fn freeze_run(&self) {
-        self.run.freezes.store(true, Ordering::Relaxed);
+        self.run.leaves_state.store(true, Ordering::Relaxed);
         self.end_run(None);
     }
 
-    /// Interrupts the run: the owners of the vCPUs park them soon, as they are.
-    fn pause_run(&self) {
+    /// Interrupts the run, by the lead: the owners of the vCPUs let go of them soon, as they are, and leave their states if
+    /// that is wanted.
+    fn pause_run(&self, leaves_state: bool) {
         self.run.pauses.store(true, Ordering::Relaxed);
-        self.end_run(None);
+        self.run.leaves_state.store(leaves_state, Ordering::Relaxed);
+        self.run.number.store(0, Ordering::SeqCst);
+        self.attend_others();
     }
 
     /// Lets run `number`, which was interrupted, go on.
     fn resume_run(&self, number: u64) {
+        self.run.pauses.store(false, Ordering::Relaxed);
+        self.run.leaves_state.store(false, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
-        for vcpu in &self.vcpus {
+        self.attend_others();
+    }
+
+    /// Makes the other processors that own vCPUs look; the lead's looks at its own next.
+    fn attend_others(&self) {
+        let own = self.vcpus[0].cpu;
+        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.cpu != own) {
             cpu::attend(vcpu.cpu);
         }
+    }
+
+    /// Takes everything of the devices back from where others reach it, while the run is interrupted: nobody touches the
+    /// guest's memory until it goes on. What comes meanwhile is kept for it.
+    fn stand_still(&'static self) {
+        self.network.hold();
+        self.devices.lock().rest(&mut Requests::new(self));
+    }
+
+    /// The opposite of [`Self::stand_still`].
+    fn go_on(&'static self) {
+        let now = Ticks(tsc::read().saturating_sub(self.base()));
+        let mut devices = self.devices.lock();
+        devices.resume(now, &mut Requests::new(self));
+        self.network.release();
+        self.glance.update(&devices);
     }
 
     /// Makes every vCPU drop the translations that its processor cached, before it runs on. All are parked.
@@ -367,15 +412,19 @@ impl Machine {
         Pc::new(self.pc_config(base), Ticks(0))
     }
 
-    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`.
-    fn begin_run(&'static self, number: u64, devices: Pc, base: u64) {
+    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`. A guest that `moved` here asks
+    /// its drivers to tell the network so.
+    fn begin_run(&'static self, number: u64, devices: Pc, base: u64, moved: bool) {
         let mut shared = self.devices.lock();
         *shared = devices;
         self.network.open();
-        shared.resume(
-            Ticks(tsc::read().saturating_sub(base)),
-            &mut Requests::new(self),
-        );
+        let now = Ticks(tsc::read().saturating_sub(base));
+        if moved {
+            for nic in (0..).take(self.config.nics.len()) {
+                shared.announce(nic, now);
+            }
+        }
+        shared.resume(now, &mut Requests::new(self));
         self.glance.update(&shared);
         drop(shared);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
@@ -396,7 +445,8 @@ impl Machine {
             }
         }
         *self.run.ending.lock() = None;
-        self.run.freezes.store(false, Ordering::Relaxed);
+        self.run.pauses.store(false, Ordering::Relaxed);
+        self.run.leaves_state.store(false, Ordering::Relaxed);
         self.run.base.store(base, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
         for vcpu in &self.vcpus[1..] {
