@@ -4,6 +4,7 @@
 //! management. Everything else that the processor has and that the shell switches is passed on.
 
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
+use core::hash::{Hash, Hasher};
 
 /// "UnderstudyVM" in EBX, ECX, EDX of leaf 0x4000_0000.
 const SIGNATURE: [u32; 3] = [
@@ -166,6 +167,18 @@ fn host(leaf: u32, sub_leaf: u32) -> Registers {
 }
 
 impl Cpuid {
+    /// Adds to a digest what a guest may rely on for as long as it runs, whichever board it is on: all but how fast the board's
+    /// counter is.
+    pub(crate) fn hash_lasting(&self, digest: &mut impl Hasher) {
+        const TIMING: [usize; 2] = [0x15, 0x16];
+        for (leaf, registers) in self.basic.iter().enumerate() {
+            if !TIMING.contains(&leaf) {
+                registers.hash(digest);
+            }
+        }
+        (self.extended, self.xsave, self.vcpus, self.kvm_features).hash(digest);
+    }
+
     pub(crate) fn new(offer: &Offer) -> Self {
         let max = host(0, 0)[0];
         let mut basic = [[0; 4]; BASIC_MAX as usize + 1];

@@ -5,9 +5,11 @@
 
 use crate::console::{HISTORY_SIZE, History};
 use crate::machine::Machine;
+use crate::mirror::Outputs;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use config::MirrorMode;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use drivers::tsc;
@@ -112,6 +114,8 @@ pub(crate) struct GuestHandle {
     /// When, in the board's TSC, the next timer of an urgent guest is due, or the last one was.
     timer: AtomicU64,
     pub(crate) history: Mutex<History>,
+    /// What it puts out may have to be held, if its state is mirrored.
+    pub(crate) outputs: Option<Outputs>,
 }
 
 /// What was typed ahead for a guest, at most.
@@ -164,6 +168,10 @@ pub(crate) fn register(guests: &[config::Guest]) {
                     urgent: guest.nics.iter().any(|nic| nic.urgent),
                     timer: AtomicU64::new(0),
                     history: Mutex::new(history),
+                    outputs: guest
+                        .mirror
+                        .filter(|mirror| mirror.mode == MirrorMode::Warm)
+                        .map(|_| Outputs::new()),
                 }
             })
             .collect()

@@ -18,6 +18,7 @@ pub mod host;
 pub mod loader;
 mod machine;
 pub mod memory;
+mod mirror;
 mod mmio;
 mod msrs;
 mod network;

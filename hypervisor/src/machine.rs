@@ -25,7 +25,9 @@ mod tracking;
 mod understudy;
 mod virtual_cpu;
 
+pub(crate) use capture::{Capture, CapturedState, PageId, Wanted};
 pub(crate) use statistics::Totals;
+pub(crate) use understudy::Understudy;
 pub(crate) use virtual_cpu::{VirtualCpu, Want, Yield};
 
 use crate::cpu;
@@ -59,6 +61,13 @@ use vcpu::{Facts, NestedTables, Permissions};
 /// Why a guest could not be set up or started. The message names the cause.
 #[derive(Debug)]
 pub(crate) struct StartFailure(String);
+
+impl StartFailure {
+    /// For this reason.
+    pub(crate) fn new(reason: &str) -> Self {
+        Self(reason.into())
+    }
+}
 
 impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,6 +263,11 @@ impl Machine {
     /// The totals of each vCPU, as of up to a tenth of a second ago.
     pub(crate) fn totals(&self) -> impl Iterator<Item = Totals> + '_ {
         self.vcpus.iter().map(|vcpu| vcpu.published.get())
+    }
+
+    /// Adds what the guest sees of its processors to a digest.
+    pub(crate) fn hash_processor(&self, digest: &mut impl core::hash::Hasher) {
+        self.cpuid.hash_lasting(digest);
     }
 
     /// The guest's memory.

@@ -18,9 +18,11 @@ mod uplink;
 pub(crate) use frame::{Frame, Rest};
 pub(crate) use port::Port;
 pub(crate) use setup::{Parts, set_up};
+pub(crate) use uplink::Uplink;
 
 use crate::cpu;
 use crate::guest::GuestHandle;
+use crate::mirror::{Mirror, Put};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::nic::Sent;
 use devices::virtio::Receiver;
@@ -41,11 +43,11 @@ const PAUSE_MICROSECONDS: u64 = 10;
 
 /// What came of a turn of somebody's.
 #[derive(Clone, Copy, Debug)]
-struct Turn {
+pub(crate) struct Turn {
     /// There is more to be done at once.
-    more: bool,
+    pub(crate) more: bool,
     /// When, in the board's TSC, the next one is due.
-    next: u64,
+    pub(crate) next: u64,
 }
 
 impl Default for Turn {
@@ -62,8 +64,11 @@ pub(crate) struct Network {
     switch: Mutex<Switch>,
     /// By their numbers: uplinks, guests' cards, the station.
     ports: alloc::vec::Vec<Port>,
+    /// The ports of the uplinks of the board file; none for those that have no card.
+    uplinks: alloc::vec::Vec<Option<PortId>>,
     capture: Mutex<Capture>,
     station: Option<Station>,
+    mirror: Option<Mirror>,
     /// There is something for the tender.
     waits: AtomicBool,
     /// The last turn left something.
@@ -85,6 +90,36 @@ pub(crate) fn network() -> Option<&'static Network> {
 impl Network {
     fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(id.index())
+    }
+
+    /// The mirror, where the board is one of a pair.
+    pub(crate) fn mirror(&self) -> Option<&Mirror> {
+        self.mirror.as_ref()
+    }
+
+    /// The card of an uplink, by its place in the board file; none if it is not there.
+    pub(crate) fn uplink(&self, number: usize) -> Option<&Uplink> {
+        match &self.port_of(number)?.end {
+            End::Uplink(uplink) => Some(uplink),
+            End::Guest(_) | End::Station(_) => None,
+        }
+    }
+
+    fn port_of(&self, uplink: usize) -> Option<&Port> {
+        self.port((*self.uplinks.get(uplink)?)?)
+    }
+
+    /// Whether an uplink has a carrier.
+    pub(crate) fn uplink_is_up(&self, number: usize) -> bool {
+        self.port_of(number)
+            .is_some_and(|port| self.switch.lock().is_up(port.id))
+    }
+
+    /// Asks the witness of the mirror something, by the hypervisor's own station.
+    pub(crate) fn ask_witness(&self, address: [u8; 4], port: u16, datagram: &[u8]) {
+        if let Some(station) = &self.station {
+            station.send(manage::Peer { address, port }, datagram);
+        }
     }
 
     /// Takes a frame from a port to wherever it is to go.
@@ -136,8 +171,11 @@ impl Network {
     pub(crate) fn stop_cards(&self) {
         for port in &self.ports {
             if let End::Uplink(uplink) = &port.end {
-                uplink.nic.stop();
+                uplink.nic().stop();
             }
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.stop_card();
         }
     }
 
@@ -154,6 +192,9 @@ impl Network {
             if let End::Uplink(uplink) = &port.end {
                 uplink.interrupt();
             }
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.interrupt();
         }
         self.waits.store(true, Ordering::Release);
     }
@@ -193,11 +234,19 @@ impl Network {
                     self.switch.lock().set_carrier(port.id, up);
                 }
                 let turn = uplink.turn(now, until, |frame| {
-                    self.forward(port, frame);
+                    let taken = self.mirror.as_ref().is_some_and(|it| it.takes(frame, now));
+                    if !taken {
+                        self.forward(port, frame);
+                    }
                 });
                 more |= turn.more;
                 next = next.min(turn.next);
             }
+        }
+        if let Some(mirror) = &self.mirror {
+            let turn = mirror.turn(self, now, until);
+            more |= turn.more;
+            next = next.min(turn.next);
         }
         if let Some(station) = &self.station {
             let turn = station.turn(self, now);
@@ -236,6 +285,19 @@ impl GuestNetwork {
         match &self.ports.get(usize::from(nic))?.end {
             End::Guest(end) => Some(end),
             End::Uplink(_) | End::Station(_) => None,
+        }
+    }
+
+    /// A frame leaves a card: it is sent, or held as long as it may not be seen.
+    pub(crate) fn put(self, guest: &GuestHandle, nic: u8, frame: &Frame<'_>) -> Sent {
+        match guest
+            .outputs
+            .as_ref()
+            .map(|outputs| outputs.put_frame(nic, frame))
+        {
+            None | Some(Put::Passes) => self.send(nic, frame),
+            Some(Put::Held) => Sent::Done,
+            Some(Put::Full) => Sent::Busy,
         }
     }
 

@@ -46,6 +46,9 @@ net             the ports of the virtual switch, and what went through them
 link PORT up    put the cable into a port, or pull it out (down)
 capture PORT    capture what goes through a port, for /capture.pcap of the hypervisor's own
                 station. A third word: off; or capture clear: forget what was captured
+mirror          what this board is in its pair; with a second word: switchover (hand the
+                guests over), force (serve, whatever the peer does), solo (without the
+                peer), resync (with it again)
 cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
@@ -125,6 +128,8 @@ fn execute(line: &str) {
         },
         ("capture", Some("clear")) => operator::forget_captured(),
         ("capture", port) => operator::capture(port, words.next() != Some("off")),
+        ("mirror", None) => crate::mirror::operator::show(),
+        ("mirror", Some(wanted)) => crate::mirror::operator::command(wanted),
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),

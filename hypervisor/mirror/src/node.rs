@@ -107,8 +107,8 @@ pub trait Board: Memory {
     fn ask(&mut self, datagram: &[u8]);
     /// What a group's guests are to do. It is done when the node is told so.
     fn order(&mut self, group: u8, order: Order);
-    /// What a group has handed over and is not yet told.
-    fn checkpoint(&mut self, group: u8) -> &mut Self::Checkpoint;
+    /// What a group has handed over and is not yet told; none if there is no such group.
+    fn checkpoint(&mut self, group: u8) -> Option<&mut Self::Checkpoint>;
     /// The backup has an epoch: what left the group's guests up to its freeze is held for its sake no longer.
     fn acknowledge(&mut self, group: u8, epoch: Epoch);
     /// Whether anything may leave that is not held for an epoch's sake.

@@ -5,6 +5,7 @@ use super::disk::Disk;
 use super::exits::End;
 use crate::console;
 use crate::memory::{GuestMemory, OutOfBounds};
+use crate::mirror::Put;
 use crate::network::{Frame, Rest};
 use devices::nic::{Outgoing, Sent};
 use devices::virtio::{Fault, Part, Receiver};
@@ -32,6 +33,21 @@ impl Requests {
     fn disk(&self, number: u8) -> Result<&Disk, DiskError> {
         let disk = self.machine.disks.get(usize::from(number));
         disk.ok_or(DiskError::Disk)
+    }
+
+    /// Text leaves for the console.
+    fn say(&self, text: &[u8]) {
+        let guest = self.machine.handle;
+        match guest
+            .outputs
+            .as_ref()
+            .map(|outputs| outputs.put_console(text))
+        {
+            None | Some(Put::Passes) => console::write_guest(guest, text),
+            Some(Put::Held) => {}
+            // A console has no way to have a guest wait.
+            Some(Put::Full) => debug!("{}: there is no room for its text", guest.name),
+        }
     }
 
     /// Whether a card has room for frames that wait.
@@ -89,7 +105,7 @@ impl MemoryAccess for Requests {
 
 impl Effects for Requests {
     fn console_output(&mut self, byte: u8) {
-        console::write_guest(self.machine.handle, &[byte]);
+        self.say(&[byte]);
     }
 
     fn reset(&mut self, _cause: ResetCause) {
@@ -114,7 +130,7 @@ impl Effects for Requests {
     }
 
     fn virtio_console_output(&mut self, bytes: &[u8]) {
-        console::write_guest(self.machine.handle, bytes);
+        self.say(bytes);
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> usize {
@@ -148,10 +164,11 @@ impl Effects for Requests {
             return Ok(Sent::Busy);
         }
         let rest = Rest::Guest(memory, frame.rest);
-        Ok(self
-            .machine
-            .network
-            .send(nic, &Frame::new(frame.head, rest, frame.offload)))
+        Ok(self.machine.network.put(
+            self.machine.handle,
+            nic,
+            &Frame::new(frame.head, rest, frame.offload),
+        ))
     }
 
     fn room_for_frames(&mut self, nic: u8) {

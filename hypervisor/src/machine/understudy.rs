@@ -53,6 +53,45 @@ impl Understudy {
         self.store(page)?.write(page.range().start, bytes)
     }
 
+    /// Puts zeroes aside for a page.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`].
+    pub(crate) fn clear(&self, page: PageId) -> Result<(), OutOfBounds> {
+        let store = self.store(page)?;
+        if !store.contains(page.range().start, FRAME_SIZE as u64) {
+            return Err(outside(page));
+        }
+        store.scrub(page.range());
+        Ok(())
+    }
+
+    /// Puts a page aside as the guest itself has it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`].
+    pub(crate) fn bring(&self, page: PageId) -> Result<(), OutOfBounds> {
+        let (guest, at) = (self.guest(page)?, page.range().start);
+        self.store(page)?.transfer(at, guest, at, FRAME_SIZE)
+    }
+
+    /// Writes to a page that was put aside.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`].
+    pub(crate) fn amend(
+        &self,
+        page: PageId,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<(), OutOfBounds> {
+        let at = page.range().start.saturating_add(offset as u64);
+        self.store(page)?.write(at, bytes)
+    }
+
     /// Reads a page that was put aside.
     ///
     /// # Errors

@@ -129,10 +129,11 @@ impl<V: Vcpu> VirtualCpu<V> {
         }
     }
 
-    /// Starts the guest if it is to start with the board.
+    /// Starts the guest if it is to start with the board, and with this one.
     pub(crate) fn autostart(&mut self) {
         if let Some(lead) = &mut self.lead
             && self.machine.config.autostart
+            && self.machine.config.mirror.is_none()
         {
             lead.start(self.machine);
         }

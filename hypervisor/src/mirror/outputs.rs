@@ -60,7 +60,13 @@ struct Queue {
 }
 
 impl Queue {
-    fn put(&mut self, kind: Kind, length: usize, size: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+    fn put(
+        &mut self,
+        kind: Kind,
+        length: usize,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> bool {
         let needed = length + OVERHEAD;
         let room = self.taken + needed <= size && self.bytes.push(length, fill);
         if room {
@@ -116,7 +122,9 @@ impl Outputs {
             return Put::Passes;
         }
         let mut queue = self.queue.lock();
-        let room = queue.put(Kind::Console, text.len(), SIZE, |into| into.copy_from_slice(text));
+        let room = queue.put(Kind::Console, text.len(), SIZE, |into| {
+            into.copy_from_slice(text)
+        });
         if room { Put::Held } else { Put::Full }
     }
 
@@ -170,7 +178,9 @@ impl Outputs {
             let taken = queue.bytes.pop_if(|bytes| {
                 length = bytes.len();
                 take(&match kind {
-                    Kind::Frame(nic, offload) => Output::Frame(nic, Frame::of_bytes(bytes, offload)),
+                    Kind::Frame(nic, offload) => {
+                        Output::Frame(nic, Frame::of_bytes(bytes, offload))
+                    }
                     Kind::Console => Output::Console(bytes),
                 })
             });

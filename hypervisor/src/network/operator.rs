@@ -105,7 +105,7 @@ impl fmt::Display for Behind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.end {
             End::Uplink(uplink) => {
-                let nic = &uplink.nic;
+                let nic = uplink.nic();
                 write!(f, "{} at {}", nic.model(), nic.address())?;
                 match nic.link() {
                     Link::Down => f.write_str(", no carrier"),

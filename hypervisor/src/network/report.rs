@@ -158,7 +158,7 @@ fn vcpus(guest: &GuestHandle) -> impl Iterator<Item = (usize, Totals)> + '_ {
 impl Report<'_> {
     fn cards(&self) -> impl Iterator<Item = (&Port, &dyn Nic)> {
         self.0.ports.iter().filter_map(|port| match &port.end {
-            End::Uplink(uplink) => Some((port, &*uplink.nic)),
+            End::Uplink(uplink) => Some((port, uplink.nic())),
             End::Guest(_) | End::Station(_) => None,
         })
     }

@@ -10,6 +10,7 @@ use crate::cpu::{take_interrupts, vector};
 use crate::guest;
 use crate::host::Interrupts;
 use crate::memory::{OutOfMemory, PhysicalMemory};
+use crate::mirror::Mirror;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -41,6 +42,8 @@ const URGENT_PRIORITY: u8 = 5;
 const GUEST_QUOTA: u16 = 16;
 /// Bytes of captured frames that are kept.
 const CAPTURE_SIZE: usize = 128 << 10;
+/// The UDP port from which the witness is asked.
+const DATAGRAM_PORT: u16 = 7400;
 
 /// Everything that the network is made of.
 pub(crate) struct Parts<'a> {
@@ -86,17 +89,23 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         }),
         ports: Vec::new(),
     };
+    let mut uplinks = Vec::new();
     for uplink in &board.uplinks {
-        match open(uplink, &mut parts) {
+        let name = format!("uplink {}", uplink.name);
+        uplinks.push(None);
+        match open(&name, uplink.card, uplink.mtu, &mut parts) {
             Ok((nic, interrupts)) => {
                 let end = Uplink::new(uplink.name.clone(), nic, interrupts, parts.tsc_hz / 1000);
                 let config = port_config(&uplink.vlans);
-                builder.add(uplink.name.clone(), false, config, |_| End::Uplink(end));
+                let place = uplinks.last_mut();
+                builder.add(uplink.name.clone(), false, config, |port| {
+                    if let Some(place) = place {
+                        *place = Some(port);
+                    }
+                    End::Uplink(end)
+                });
             }
-            Err(reason) => error!(
-                "uplink {}: no card at {}: {reason}",
-                uplink.name, uplink.card
-            ),
+            Err(reason) => error!("{name}: no card at {}: {reason}", uplink.card),
         }
     }
     for (config, handle) in board.guests.iter().zip(guest::all()) {
@@ -106,6 +115,21 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
             builder.add(name, nic.urgent, nic_port(nic), |_| End::Guest(end));
         }
     }
+    let mirror = board.mirror.as_ref().map(|mirror| {
+        let card = match open("mirror", mirror.card, mirror.mtu, &mut parts) {
+            Ok((nic, interrupts)) => Some(Uplink::new(
+                "of the mirror".into(),
+                nic,
+                interrupts,
+                parts.tsc_hz / 1000,
+            )),
+            Err(reason) => {
+                error!("mirror: no card at {}: {reason}", mirror.card);
+                None
+            }
+        };
+        Mirror::new(board, mirror, card, parts.tsc_hz)
+    });
     let mut station = None;
     if let Some(management) = &board.management {
         let config = PortConfig {
@@ -115,7 +139,14 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
             ..port_config(&Vlans::access(management.vlan))
         };
         builder.add("management".into(), false, config, |port| {
-            station = Some(Station::new(port, management, parts.tsc_hz, seed()));
+            let datagrams = board.mirror.as_ref().map_or(0, |_| DATAGRAM_PORT);
+            station = Some(Station::new(
+                port,
+                management,
+                parts.tsc_hz,
+                seed(),
+                datagrams,
+            ));
             let inbox = Inbox::new();
             inbox.open(true);
             End::Station(inbox)
@@ -129,6 +160,8 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         ports: builder.ports,
         capture: Mutex::new(Capture::new(CAPTURE_SIZE)),
         station,
+        mirror,
+        uplinks,
         waits: AtomicBool::new(true),
         left: AtomicBool::new(false),
         next_look: AtomicU64::new(0),
@@ -169,9 +202,14 @@ impl Builder {
     }
 }
 
-/// Finds an uplink's card, and lets it run. Returns it, and whether it interrupts.
-fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>, bool), CardError> {
-    let wanted = |found: &Found| match uplink.card {
+/// Finds a card, and lets it run. Returns it, and whether it interrupts.
+fn open(
+    name: &str,
+    card: Card,
+    mtu: u16,
+    parts: &mut Parts<'_>,
+) -> Result<(Box<dyn Nic>, bool), CardError> {
+    let wanted = |found: &Found| match card {
         Card::Slot {
             bus,
             device,
@@ -192,7 +230,7 @@ fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>,
         .position(wanted)
         .ok_or(CardError::Absent)?;
     let found = parts.cards.swap_remove(at);
-    let jumbo = uplink.mtu > GuestNic::MTU_DEFAULT;
+    let jumbo = mtu > GuestNic::MTU_DEFAULT;
     let memory = dma(nic::dma_bytes(jumbo), parts.memory).map_err(CardError::Memory)?;
     let delivery = if found.has_messages() {
         Delivery::Message(message(parts.tender))
@@ -211,8 +249,7 @@ fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>,
         },
     };
     info!(
-        "uplink {}: {} at {}, {}, {interrupts}",
-        uplink.name,
+        "{name}: {} at {}, {}, {interrupts}",
         nic.model(),
         nic.address(),
         MacAddress(nic.mac()),

@@ -5,7 +5,7 @@ use super::port::End;
 use super::report::Report;
 use super::{Network, Turn};
 use config::Management;
-use manage::{Manage, ManageConfig};
+use manage::{Manage, ManageConfig, Peer};
 use net::{Offload, PortId};
 use spin::Mutex;
 
@@ -27,19 +27,34 @@ struct State {
 }
 
 impl Station {
-    pub(super) fn new(port: PortId, config: &Management, tsc_hz: u64, seed: u64) -> Self {
+    pub(super) fn new(
+        port: PortId,
+        config: &Management,
+        tsc_hz: u64,
+        seed: u64,
+        datagram_port: u16,
+    ) -> Self {
         let manage = Manage::new(&ManageConfig {
             mac: config.mac,
             address: config.address,
             prefix: config.prefix,
             gateway: config.gateway,
             seed,
-            datagram_port: 0,
+            datagram_port,
         });
         Self {
             port,
             state: Mutex::new(State { manage, next: 0 }),
             ticks_per_millisecond: (tsc_hz / 1000).max(1),
+        }
+    }
+
+    /// Sends a datagram of the hypervisor's own with the next turn.
+    pub(super) fn send(&self, to: Peer, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        // What there is no room for is lost, as on a wire.
+        if state.manage.send_datagram(to, bytes) {
+            state.next = 0;
         }
     }
 
@@ -61,6 +76,12 @@ impl Station {
                 .turn(now / self.ticks_per_millisecond, &report, |frame| {
                     network.forward(port, &Frame::of_bytes(frame, Offload::default()));
                 });
+            let answer = |_, bytes: &[u8]| {
+                if let Some(mirror) = network.mirror() {
+                    mirror.answer(bytes, now);
+                }
+            };
+            while state.manage.take_datagram(answer) {}
             state.next = next.map_or(u64::MAX, |at| at.saturating_mul(self.ticks_per_millisecond));
         }
         Turn {

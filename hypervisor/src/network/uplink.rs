@@ -20,9 +20,9 @@ const AT_ONCE: usize = 128;
 const WATCH_MILLISECONDS: u64 = 100;
 
 /// A card.
-pub(super) struct Uplink {
+pub(crate) struct Uplink {
     name: String,
-    pub(super) nic: Box<dyn Nic>,
+    nic: Box<dyn Nic>,
     /// It asked for attention, or there is more than the last turn took.
     waits: AtomicBool,
     /// When, in the board's TSC, its health is looked after again.
@@ -49,8 +49,18 @@ impl Uplink {
         }
     }
 
+    /// The card itself.
+    pub(crate) fn nic(&self) -> &dyn Nic {
+        &*self.nic
+    }
+
+    /// Sends a frame of the hypervisor's own, before others'; whether there was room.
+    pub(crate) fn send_bytes(&self, frame: &[u8]) -> bool {
+        self.transmit(&Frame::of_bytes(frame, Offload::default()), true) == Given::Taken
+    }
+
     /// An interrupt that may be the card's; whether it was.
-    pub(super) fn interrupt(&self) -> bool {
+    pub(crate) fn interrupt(&self) -> bool {
         let causes = self.nic.handle_interrupt();
         if causes.contains(Causes::LINK) {
             self.next_watch.store(0, Ordering::Relaxed);
@@ -62,7 +72,7 @@ impl Uplink {
     }
 
     /// Looks after the card, if it is time; returns whether the link is up, if that changed.
-    pub(super) fn watch(&self, now: u64) -> Option<bool> {
+    pub(crate) fn watch(&self, now: u64) -> Option<bool> {
         if now < self.next_watch.load(Ordering::Relaxed) {
             return None;
         }
@@ -87,7 +97,7 @@ impl Uplink {
     }
 
     /// Hands received frames to `take` until the board's TSC is `until`.
-    pub(super) fn turn(&self, now: u64, until: u64, mut take: impl FnMut(&Frame<'_>)) -> Turn {
+    pub(crate) fn turn(&self, now: u64, until: u64, mut take: impl FnMut(&Frame<'_>)) -> Turn {
         let mut next = self.next_watch.load(Ordering::Relaxed);
         if !self.interrupts {
             next = next.min(now + self.ticks_per_millisecond);

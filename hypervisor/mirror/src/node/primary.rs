@@ -259,7 +259,9 @@ impl Group {
     /// Puts as much of the checkpoint on the link as there is room for.
     fn tell(&mut self, link: &mut Link, board: &mut impl Board) {
         let lane = self.lane();
-        let checkpoint = board.checkpoint(self.config.number);
+        let Some(checkpoint) = board.checkpoint(self.config.number) else {
+            return;
+        };
         while self.phase != Phase::Idle && link.room(lane) > 0 && self.teller.is_ready(checkpoint) {
             let teller = &mut self.teller;
             if link.send(lane, |out| teller.fill(checkpoint, out)).is_err() {
@@ -271,7 +273,10 @@ impl Group {
     /// Orders the next pass or checkpoint, if it is time.
     fn order(&mut self, now: Instant, finishing: bool, board: &mut impl Board) {
         let number = self.config.number;
-        let told = !self.teller.is_ready(board.checkpoint(number));
+        let Some(checkpoint) = board.checkpoint(number) else {
+            return;
+        };
+        let told = !self.teller.is_ready(checkpoint);
         let freeze = match self.phase {
             Phase::Passed {
                 passes,

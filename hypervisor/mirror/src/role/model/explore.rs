@@ -79,8 +79,7 @@ impl<F: Fn(Move) -> bool> Explorer<F> {
 fn explore(arbiter: Arbiter, mutant: Mutant, moves: usize) -> Result<usize, Box<Found>> {
     // Without a witness, going on when the peer is silent is sound only if silence means death.
     let sound = move |step: Move| {
-        arbiter != ASSUME_DEAD
-            || !matches!(step, Move::Way(..) | Move::Reversed | Move::Freeze(_))
+        arbiter != ASSUME_DEAD || !matches!(step, Move::Way(..) | Move::Reversed | Move::Freeze(_))
     };
     Explorer::new(sound).explore(Run::new(arbiter, mutant), moves)
 }

@@ -1,0 +1,338 @@
+//! The mirror on this board: its node, by the board's clock, cards and guests.
+//!
+//! The tender of the network drives it ([`Network`]): frames of the link's card and of the LAN go to the node, and what the node wants
+//! done is done by [`hands`].
+
+mod facts;
+mod hands;
+mod kept;
+pub(crate) mod operator;
+mod outputs;
+
+pub(crate) use outputs::{Outputs, Put};
+
+use crate::cpu::Shared;
+use crate::guest::GuestHandle;
+use crate::machine::{Machine, StartFailure};
+use crate::network::{Frame, Network, Turn, Uplink};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use config::{Arbiter, Board, MirrorMode, OnSilence};
+use core::num::NonZeroU128;
+use core::time::Duration;
+use hands::{Hands, mirrored};
+use kept::{Came, Kept};
+use log::{error, info};
+use mirror::witness::{Boot, Pair};
+use mirror::{
+    ETHER_TYPE, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey, PairingConfig,
+    Path,
+};
+use spin::Mutex;
+
+/// Bytes of an Ethernet header.
+const ETHERNET_HEADER: usize = 14;
+/// Segments of the link that may be under way.
+const WINDOW: usize = 128;
+/// How far the boards' counters may be apart, in millionths.
+const CLOCK_TOLERANCE: u32 = 500;
+/// Nanoseconds after which the tender looks again while guests' leads are at work for the mirror.
+const SOON: u64 = 20_000;
+/// Rounds of work in one turn.
+const ROUNDS: usize = 8;
+
+/// The mirror.
+pub(crate) struct Mirror {
+    config: config::Mirror,
+    /// The link's card, if it is there.
+    card: Option<Uplink>,
+    stage: Mutex<Stage>,
+    tsc_hz: u64,
+}
+
+/// Where it is.
+enum Stage {
+    /// The guests' machines are being made.
+    Waiting(Box<Board>),
+    Running(Box<State>),
+    /// There is no memory for it, or a guest could not be set up.
+    Failed,
+}
+
+struct State {
+    node: Node,
+    hands: Hands,
+    /// Whether the uplink was up when the node was last told.
+    uplink: bool,
+}
+
+/// The header of a frame for everybody behind a card.
+fn broadcast_header(card: &Uplink) -> [u8; ETHERNET_HEADER] {
+    let mut header = [0xff; ETHERNET_HEADER];
+    header[6..12].copy_from_slice(&card.nic().mac());
+    header[12..].copy_from_slice(&ETHER_TYPE.to_be_bytes());
+    header
+}
+
+/// The mirror's part of a frame, if it is one of the mirror's.
+fn payload<'f>(frame: &Frame<'f>) -> Option<&'f [u8]> {
+    let (header, payload) = frame.head().split_at_checked(ETHERNET_HEADER)?;
+    (header.get(12..) == Some(&ETHER_TYPE.to_be_bytes())).then_some(payload)
+}
+
+impl Mirror {
+    /// The mirror of the board file.
+    pub(crate) fn new(
+        board: &Board,
+        config: &config::Mirror,
+        card: Option<Uplink>,
+        tsc_hz: u64,
+    ) -> Self {
+        Self {
+            config: config.clone(),
+            card,
+            stage: Mutex::new(Stage::Waiting(Box::new(board.clone()))),
+            tsc_hz: tsc_hz.max(1),
+        }
+    }
+
+    fn instant(&self, tsc: u64) -> Instant {
+        let time = u128::from(tsc) * 1_000_000_000 / u128::from(self.tsc_hz);
+        Instant(u64::try_from(time).unwrap_or(u64::MAX))
+    }
+
+    fn tsc(&self, at: Instant) -> u64 {
+        let tsc = u128::from(at.0) * u128::from(self.tsc_hz) / 1_000_000_000;
+        u64::try_from(tsc).unwrap_or(u64::MAX)
+    }
+
+    /// The card of a path.
+    fn uplink<'n>(&'n self, network: &'n Network, path: Path) -> Option<&'n Uplink> {
+        match path {
+            Path::Link => self.card.as_ref(),
+            Path::Lan => network.uplink(usize::from(self.config.lan)),
+        }
+    }
+
+    /// An interrupt that may be the link's card's.
+    pub(crate) fn interrupt(&self) -> bool {
+        self.card.as_ref().is_some_and(Uplink::interrupt)
+    }
+
+    /// Takes the link's card off the bus for good.
+    pub(crate) fn stop_card(&self) {
+        if let Some(card) = &self.card {
+            card.nic().stop();
+        }
+    }
+
+    /// A frame came by an uplink; whether it is the mirror's.
+    pub(crate) fn takes(&self, frame: &Frame<'_>, now: u64) -> bool {
+        let Some(bytes) = payload(frame) else {
+            return false;
+        };
+        if let Stage::Running(state) = &mut *self.stage.lock() {
+            // What is dropped is counted.
+            let _ = state
+                .node
+                .receive(Path::Lan, bytes, self.instant(now), &mut state.hands);
+        }
+        true
+    }
+
+    /// An answer of the witness's came.
+    pub(crate) fn answer(&self, bytes: &[u8], now: u64) {
+        if let Stage::Running(state) = &mut *self.stage.lock() {
+            let _ = state
+                .node
+                .answer(bytes, self.instant(now), &mut state.hands);
+        }
+    }
+
+    /// Does what is to be done now, until the board's TSC is `until` or somewhat longer.
+    pub(crate) fn turn(&self, network: &Network, now: u64, until: u64) -> Turn {
+        let mut stage = self.stage.lock();
+        if let Stage::Waiting(board) = &*stage {
+            let Some(shared) = crate::cpu::shared() else {
+                return Turn::default();
+            };
+            match self.begin(board, shared, now) {
+                Ok(None) => {
+                    return Turn {
+                        more: false,
+                        next: now + self.tsc_hz / 1000,
+                    };
+                }
+                Ok(Some(state)) => *stage = Stage::Running(Box::new(state)),
+                Err(failure) => {
+                    error!("mirror: there is none: {failure}");
+                    *stage = Stage::Failed;
+                }
+            }
+        }
+        match &mut *stage {
+            Stage::Running(state) => self.run(state, network, now, until),
+            _ => Turn::default(),
+        }
+    }
+
+    fn run(&self, state: &mut State, network: &Network, now: u64, until: u64) -> Turn {
+        let instant = self.instant(now);
+        let State {
+            node,
+            hands,
+            uplink,
+        } = state;
+        hands.now = now;
+        let mut turn = Turn::default();
+        if let Some(card) = &self.card {
+            if let Some(up) = card.watch(now) {
+                node.set_carrier(up);
+            }
+            turn = card.turn(now, until, |frame| {
+                if let Some(bytes) = payload(frame) {
+                    let _ = node.receive(Path::Link, bytes, instant, hands);
+                }
+            });
+        }
+        let up = network.uplink_is_up(usize::from(self.config.lan));
+        if up != *uplink {
+            *uplink = up;
+            node.set_uplink(up, instant, hands);
+        }
+        let mut next = instant;
+        for _ in 0..ROUNDS {
+            while let Some((group, came)) = hands.poll() {
+                match came {
+                    Came::Passed(pages) => node.passed(group, pages),
+                    Came::Frozen(time) => node.frozen(group, time),
+                    Came::Failed => node.failed(instant, hands),
+                }
+            }
+            next = node.turn(instant, hands);
+            turn.more |= hands.release(instant);
+            if next > instant {
+                break;
+            }
+        }
+        turn.more |= next <= instant;
+        if hands.is_busy() {
+            next = next.min(Instant(instant.0 + SOON));
+        }
+        if !hands.question.is_empty()
+            && let Arbiter::Witness { address, port } = self.config.arbiter
+        {
+            network.ask_witness(address, port, &hands.question);
+            hands.question.clear();
+        }
+        turn.next = turn.next.min(self.tsc(next));
+        turn
+    }
+
+    /// Makes the node once all machines are there.
+    fn begin(
+        &self,
+        board: &Board,
+        shared: &'static Shared,
+        now: u64,
+    ) -> Result<Option<State>, StartFailure> {
+        let mut machines = Vec::new();
+        for (_, mirror, handle) in mirrored(&board.guests) {
+            match handle.machine.get() {
+                None => return Ok(None),
+                Some(None) => {
+                    return Err(StartFailure::new(&alloc::format!(
+                        "{} could not be set up",
+                        handle.name
+                    )));
+                }
+                Some(Some(machine)) => machines.push((mirror, handle, *machine)),
+            }
+        }
+        let (mut kept, mut cold): (Vec<Kept>, Vec<&GuestHandle>) = (Vec::new(), Vec::new());
+        let mut groups = Vec::new();
+        for (mirror, handle, machine) in &machines {
+            if mirror.mode == MirrorMode::Cold {
+                cold.push(handle);
+                continue;
+            }
+            let one = Kept::new(handle, machine, &shared.memory, self.tsc_hz)?;
+            groups.push(GroupConfig {
+                number: one.number(),
+                extents: alloc::vec![one.extent()],
+                epoch: Duration::from_micros(u64::from(mirror.epoch)),
+                urgent: handle.urgent,
+            });
+            kept.push(one);
+        }
+        let config = self.node_config(board, machines.iter().map(|(_, _, it)| *it), groups)?;
+        let nonce = Nonce(nonce(now));
+        let (side, instant) = (self.config.side, self.instant(now));
+        info!("mirror: side {side} of the pair {}", board.name);
+        let config = NodeConfig {
+            role: mirror::Config {
+                boot: Boot(nonce.0.get()),
+                ..config.role
+            },
+            ..config
+        };
+        Ok(Some(State {
+            node: Node::new(config, nonce, instant),
+            hands: Hands::new(kept, cold, &shared.memory, self.tsc_hz),
+            uplink: true,
+        }))
+    }
+
+    fn node_config<'m>(
+        &self,
+        board: &Board,
+        machines: impl Iterator<Item = &'m Machine>,
+        groups: Vec<GroupConfig>,
+    ) -> Result<NodeConfig, StartFailure> {
+        let own = &self.config;
+        let time = |microseconds: u32| Duration::from_micros(u64::from(microseconds));
+        let (key, dead) = (PairKey::new(&own.key), time(own.dead_after));
+        let arbiter = match own.arbiter {
+            Arbiter::Witness { .. } => mirror::Arbiter::Witness,
+            Arbiter::OnSilence(rule) => mirror::Arbiter::Rule(match rule {
+                OnSilence::Hold => mirror::OnSilence::Hold,
+                OnSilence::Backup => mirror::OnSilence::Backup,
+                OnSilence::AssumeDead => mirror::OnSilence::AssumeDead,
+            }),
+        };
+        let usual = mirror::Config::usual(own.side, Boot(0), Pair(key.id()), arbiter, dead);
+        let role = mirror::Config {
+            heartbeat: time(own.heartbeat),
+            ..usual
+        };
+        role.check()?;
+        Ok(NodeConfig {
+            role,
+            pairing: PairingConfig {
+                side: own.side,
+                facts: facts::facts(board, own.images, machines, self.tsc_hz),
+                key,
+                clock_tolerance: CLOCK_TOLERANCE,
+                hello_interval: dead / 2,
+                silence: dead,
+            },
+            link: LinkConfig {
+                mtu: own.mtu,
+                window: WINDOW,
+                answer_delay: Duration::from_micros(200),
+                retransmit_floor: Duration::from_millis(2),
+                retransmit_ceiling: dead / 2,
+            },
+            groups,
+        })
+    }
+}
+
+/// A number for this boot of the board, which nobody else has.
+fn nonce(now: u64) -> NonZeroU128 {
+    let mut bytes = u128::from(now).to_le_bytes();
+    if let Some(generator) = drivers::entropy::Generator::new() {
+        generator.fill(&mut bytes);
+    }
+    NonZeroU128::new(u128::from_le_bytes(bytes)).unwrap_or(NonZeroU128::MIN)
+}

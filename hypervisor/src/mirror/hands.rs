@@ -1,0 +1,258 @@
+//! What a node of the mirror has done by the board.
+
+use super::kept::{Came, Kept};
+use super::{ETHERNET_HEADER, broadcast_header};
+use crate::console;
+use crate::cpu;
+use crate::guest::{self, Command, GuestHandle, GuestState};
+use crate::machine::PageId;
+use crate::memory::PhysicalMemory;
+use crate::network::{GuestNetwork, network};
+use alloc::vec::Vec;
+use devices::nic::Sent;
+use log::{error, info, warn};
+use mirror::{Area, Board, Epoch, Gate, Instant, Memory, Order, Path, Place, Report, Tell};
+use spin::Mutex;
+
+use super::outputs::Output;
+
+/// Frames of each guest that leave in one turn at most.
+const BATCH: usize = 32;
+
+/// The board, as a node sees it.
+pub(super) struct Hands {
+    /// Guests whose state is mirrored, and those of which only the image is kept.
+    pub(super) kept: Vec<Kept>,
+    pub(super) cold: Vec<&'static GuestHandle>,
+    pub(super) gate: Gate,
+    /// Something for the witness.
+    pub(super) question: Vec<u8>,
+    frame: Vec<u8>,
+    frames: &'static Mutex<PhysicalMemory>,
+    tsc_hz: u64,
+    /// The board's TSC now.
+    pub(super) now: u64,
+}
+
+impl Hands {
+    pub(super) fn new(
+        kept: Vec<Kept>,
+        cold: Vec<&'static GuestHandle>,
+        frames: &'static Mutex<PhysicalMemory>,
+        tsc_hz: u64,
+    ) -> Self {
+        Self {
+            kept,
+            cold,
+            gate: Gate::Closed,
+            question: Vec::new(),
+            frame: Vec::new(),
+            frames,
+            tsc_hz,
+            now: 0,
+        }
+    }
+
+    fn kept(&mut self, number: u8) -> Option<&mut Kept> {
+        self.kept.iter_mut().find(|kept| kept.number() == number)
+    }
+
+    /// The next thing that has come of an order: of which group.
+    pub(super) fn poll(&mut self) -> Option<(u8, Came)> {
+        let frames = self.frames;
+        self.kept
+            .iter_mut()
+            .find_map(|kept| Some((kept.number(), kept.poll(frames)?)))
+    }
+
+    /// Whether something is under way with a guest's lead.
+    pub(super) fn is_busy(&self) -> bool {
+        self.kept.iter().any(Kept::is_busy)
+    }
+
+    /// Lets out what may leave. Whether there may be more.
+    pub(super) fn release(&self, now: Instant) -> bool {
+        let mut more = false;
+        for kept in &self.kept {
+            let Some(outputs) = kept.guest.outputs.as_ref().filter(|it| it.waits()) else {
+                continue;
+            };
+            let cards = GuestNetwork::of(kept.guest);
+            let mut count = 0;
+            outputs.release(|output| {
+                // The last look before it is on its way.
+                if count == BATCH || !self.gate.open(now) {
+                    more |= count == BATCH;
+                    return false;
+                }
+                count += 1;
+                match output {
+                    Output::Frame(nic, frame) => cards.send(*nic, frame) == Sent::Done,
+                    Output::Console(text) => {
+                        console::write_guest(kept.guest, text);
+                        true
+                    }
+                }
+            });
+        }
+        more
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'static GuestHandle> + '_ {
+        let warm = self.kept.iter().map(|kept| kept.guest);
+        warm.chain(self.cold.iter().copied())
+    }
+}
+
+fn start(guest: &GuestHandle) {
+    if !guest.command(Command::Start) {
+        error!("{}: too many commands wait for its processor", guest.name);
+    }
+}
+
+fn page(place: Place) -> PageId {
+    let Area(area) = place.area;
+    PageId {
+        area,
+        number: u64::from(place.number),
+    }
+}
+
+/// What is staged is inside, since the node was told how large the guests are; should it not be, the understudy is as it was, and its
+/// digest differs.
+impl Memory for Hands {
+    fn clear(&mut self, place: Place) {
+        if let Some(kept) = self.kept(place.guest) {
+            let _ = kept.understudy.clear(page(place));
+        }
+    }
+
+    fn bring(&mut self, place: Place) {
+        if let Some(kept) = self.kept(place.guest) {
+            let _ = kept.understudy.bring(page(place));
+        }
+    }
+
+    fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
+        if let Some(kept) = self.kept(place.guest) {
+            let _ = kept.understudy.amend(page(place), offset, bytes);
+        }
+    }
+
+    fn flip(&mut self, place: Place) {
+        if let Some(kept) = self.kept(place.guest) {
+            let _ = kept.understudy.flip(page(place));
+        }
+    }
+}
+
+impl Board for Hands {
+    type Checkpoint = Kept;
+
+    fn send(&mut self, path: Path, frame: &[u8]) {
+        let Some((network, mirror)) = network().and_then(|it| Some((it, it.mirror()?))) else {
+            return;
+        };
+        let Some(uplink) = mirror.uplink(network, path) else {
+            return;
+        };
+        self.frame.clear();
+        self.frame.extend_from_slice(&broadcast_header(uplink));
+        self.frame.extend_from_slice(frame);
+        let length = self.frame.len().max(drivers::nic::FRAME_MIN);
+        self.frame.resize(length, 0);
+        debug_assert!(length > ETHERNET_HEADER);
+        // What cannot be sent now is lost, as on a wire.
+        uplink.send_bytes(&self.frame);
+    }
+
+    fn ask(&mut self, datagram: &[u8]) {
+        self.question.clear();
+        self.question.extend_from_slice(datagram);
+    }
+
+    fn order(&mut self, group: u8, order: Order) {
+        if let Some(kept) = self.kept(group) {
+            kept.order(order);
+            if order == Order::Untrack
+                && let Some(outputs) = &kept.guest.outputs
+            {
+                outputs.let_go();
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, group: u8) -> Option<&mut Kept> {
+        self.kept(group)
+    }
+
+    fn acknowledge(&mut self, group: u8, epoch: Epoch) {
+        if let Some(outputs) = self
+            .kept(group)
+            .and_then(|kept| kept.guest.outputs.as_ref())
+        {
+            outputs.acknowledge(epoch);
+        }
+    }
+
+    fn gate(&mut self, gate: Gate) {
+        self.gate = gate;
+    }
+
+    fn start(&mut self) {
+        self.all().for_each(start);
+    }
+
+    fn resume(&mut self, guest: u8, state: &[u8], time: u64) {
+        let ticks = u128::from(time) * u128::from(self.tsc_hz) / 1_000_000_000;
+        let base = self.now.wrapping_sub(ticks as u64);
+        if let Some(kept) = self.kept(guest) {
+            kept.machine.resume(state.to_vec(), base);
+        }
+    }
+
+    fn start_cold(&mut self) {
+        self.cold.iter().for_each(|guest| start(guest));
+    }
+
+    fn go_on(&mut self) {
+        // One that was stopped has no state to go on from but its image.
+        self.all()
+            .filter(|guest| guest.state() != GuestState::Running)
+            .for_each(start);
+    }
+
+    fn suspend(&mut self) {
+        // The gate is closed: they come as far as there is room for what they put out.
+    }
+
+    fn stop(&mut self) {
+        for kept in &self.kept {
+            kept.machine.fence();
+            if let Some(outputs) = &kept.guest.outputs {
+                outputs.drop_all();
+            }
+        }
+        for guest in &self.cold {
+            guest.command(Command::Stop);
+        }
+        cpu::attend(crate::network::TENDER);
+    }
+
+    fn tell(&mut self, report: Report) {
+        match report {
+            Report::Role(
+                Tell::Role { .. } | Tell::Serves(_) | Tell::Path { .. } | Tell::PeerStarted(_),
+            ) => info!("mirror: {report}"),
+            Report::Role(_) | Report::Refused(_) | Report::Nonsense(_) => warn!("mirror: {report}"),
+        }
+    }
+}
+
+/// The guests that a pair carries, by how they are mirrored.
+pub(super) fn mirrored(
+    guests: &[config::Guest],
+) -> impl Iterator<Item = (&config::Guest, config::GuestMirror, &'static GuestHandle)> {
+    let all = guests.iter().zip(guest::all());
+    all.filter_map(|(config, handle)| Some((config, config.mirror?, handle)))
+}
