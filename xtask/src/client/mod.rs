@@ -5,6 +5,7 @@
 
 mod card;
 mod http;
+pub(crate) mod ledger;
 mod stream;
 mod udp;
 
