@@ -7,14 +7,18 @@
 
 mod capture;
 mod line;
+mod packets;
 mod random;
 mod script;
 mod segment;
+mod spells;
 mod tap;
 
+pub(crate) use packets::{Packet, read as read_capture};
 pub(crate) use random::Share;
 pub(crate) use script::{HELP, Script};
 pub(crate) use segment::{Action, Counts, Target};
+pub(crate) use spells::Spells;
 pub(crate) use tap::Tap;
 
 use anyhow::{Context, Result, bail};
