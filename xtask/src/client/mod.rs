@@ -139,6 +139,11 @@ impl Client {
         })
     }
 
+    /// The number of its end of the wire.
+    pub(crate) fn end(&self) -> usize {
+        self.inner.tap.end()
+    }
+
     /// Sends a ping with so many bytes, and returns how long the answer took.
     ///
     /// # Errors

@@ -11,15 +11,15 @@ const SOURCE: std::ops::Range<usize> = 6..12;
 
 /// A time for which one board alone transmitted for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spell {
+struct Spell {
     /// The board.
-    pub(crate) board: Side,
-    /// When its first frame was sent, and its last.
-    pub(crate) first: Duration,
-    /// When its last frame was sent.
-    pub(crate) last: Duration,
-    /// Its frames.
-    pub(crate) frames: u64,
+    board: Side,
+    /// When its first frame was sent ...
+    first: Duration,
+    /// ... and its last.
+    last: Duration,
+    /// How many it sent.
+    frames: u64,
 }
 
 /// A board transmitted for a guest though the other one had taken over.
@@ -40,6 +40,36 @@ impl fmt::Display for Overlap {
             self.late.as_secs_f64() * 1e3,
             self.board.peer()
         )
+    }
+}
+
+impl fmt::Display for Spells {
+    /// A line for each, with times since the first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.spells.first().map_or(Duration::ZERO, |it| it.first);
+        if self.spells.is_empty() {
+            return writeln!(f, "    nobody");
+        }
+        let mut before: Option<Duration> = None;
+        for spell in &self.spells {
+            let seconds = |time: Duration| time.saturating_sub(start).as_secs_f64();
+            write!(
+                f,
+                "    board {} from {:.3} s to {:.3} s, {} frames",
+                spell.board,
+                seconds(spell.first),
+                seconds(spell.last),
+                spell.frames
+            )?;
+            match before.replace(spell.last) {
+                None => writeln!(f)?,
+                Some(last) => {
+                    let silent = spell.first.saturating_sub(last).as_secs_f64() * 1e3;
+                    writeln!(f, ", after a silence of {silent:.1} ms")?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -78,16 +108,6 @@ impl Spells {
             }
         }
         found
-    }
-
-    /// The boards that transmitted, in turn.
-    pub(crate) fn boards(&self) -> Vec<Side> {
-        self.spells.iter().map(|spell| spell.board).collect()
-    }
-
-    /// Each board's time.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Spell> {
-        self.spells.iter()
     }
 
     /// The longest time without a frame, from the first to the last.
@@ -153,8 +173,7 @@ mod tests {
             frames,
         };
         let expected = [spell(Side::A, 10, 20, 2), spell(Side::B, 120, 150, 2)];
-        assert!(found.iter().eq(&expected), "{found:?}");
-        assert_eq!(found.boards(), [Side::A, Side::B]);
+        assert_eq!(found.spells, expected);
         assert_eq!(found.longest_silence(), 100 * MS);
         assert_eq!(found.overlap(QUARANTINE), None);
     }
@@ -184,7 +203,7 @@ mod tests {
             .map(|turn| (turn * 2000, [3, 1][turn as usize % 2], GUEST))
             .collect();
         let found = spells(&turns);
-        assert_eq!(found.boards().len(), 7);
+        assert_eq!(found.spells.len(), 7);
         assert_eq!(found.overlap(QUARANTINE), None);
         assert!(found.overlap(5 * QUARANTINE).is_some());
     }
@@ -199,6 +218,6 @@ mod tests {
             bytes: vec![2; 11],
             comment: String::new(),
         };
-        assert!(Spells::of(&[short], [0, 1], GUEST).boards().is_empty());
+        assert_eq!(Spells::of(&[short], [0, 1], GUEST), found);
     }
 }

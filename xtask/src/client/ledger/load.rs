@@ -1,6 +1,7 @@
 //! Callers that ask an exchange without end, and write all of it into a ledger.
 
-use super::{Ledger, Second};
+use super::Ledger;
+use super::second::Second;
 use crate::client::{Client, UdpPort};
 use anyhow::{Context, Result, bail};
 use protocol::{Number, Operation, Outcome, Question, Request};

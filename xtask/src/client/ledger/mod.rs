@@ -10,9 +10,7 @@ mod second;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use judge::{Fault, Summary};
 pub(crate) use load::{Load, Plan};
-pub(crate) use second::Second;
 
 use protocol::{Answer, Malformed, Outcome, Question};
 use std::collections::BTreeMap;

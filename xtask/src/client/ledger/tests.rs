@@ -1,3 +1,4 @@
+use super::judge::{Fault, Summary};
 use super::*;
 use crate::client::{Client, Station};
 use crate::wire::{Action, Share, Target, Wire};
