@@ -9,6 +9,7 @@ use crate::progress;
 use crate::toolchain::{Route, Toolchain};
 use anyhow::{Context, Result};
 use config::Board;
+use mirror::Side;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -34,26 +35,53 @@ pub(crate) fn build(options: &BuildOptions, more: &[&[Need]]) -> Result<Built> {
     let _lock = lock()?;
     let programs = compile(options, more)?;
     let file = options.board.clone().unwrap_or_else(paths::default_board);
-    let (board, megabytes, iso) = progress::step(
-        &format!("Make the image of the board {}", paths::shown(&file)),
-        || {
-            let loaded = LoadedBoard::read(&file, options.side, &programs)?;
-            let output = paths::output();
-            paths::write(
-                &output.join("board.bin"),
-                config::blob::encode(&loaded.board),
-            )?;
-            let iso = loaded.make_image(&output, &programs, &options.append)?;
-            progress::note(&paths::shown(&iso));
-            let megabytes = loaded.megabytes();
-            Ok((loaded.board, megabytes, iso))
-        },
-    )?;
-    Ok(Built {
-        programs,
-        board,
-        megabytes,
-        iso,
+    image(options, &file, options.side, programs)
+}
+
+/// The same for both boards of a pair.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn pair(options: &BuildOptions, more: &[&[Need]]) -> Result<[Built; 2]> {
+    let _lock = lock()?;
+    let programs = compile(options, more)?;
+    let file = options.board.clone().unwrap_or_else(paths::default_pair);
+    let of = |side| image(options, &file, Some(side), programs.clone());
+    Ok([of(Side::A)?, of(Side::B)?])
+}
+
+/// Makes an image. Those of a pair's boards lie beside each other.
+fn image(
+    options: &BuildOptions,
+    file: &Path,
+    side: Option<Side>,
+    programs: Programs,
+) -> Result<Built> {
+    let board = match side {
+        Some(side) => format!("board {side} of {}", paths::shown(file)),
+        None => format!("the board {}", paths::shown(file)),
+    };
+    progress::step(&format!("Make the image of {board}"), || {
+        let loaded = LoadedBoard::read(file, side, &programs)?;
+        let mut output = paths::output();
+        if let Some(side) = side {
+            output.push(format!("side-{side}"));
+            paths::make_folder(&output)?;
+        }
+        paths::write(
+            &output.join("board.bin"),
+            config::blob::encode(&loaded.board),
+        )?;
+        let iso = loaded.make_image(&output, &programs, &options.append)?;
+        progress::note(&paths::shown(&iso));
+        let megabytes = loaded.megabytes();
+        Ok(Built {
+            programs,
+            board: loaded.board,
+            megabytes,
+            iso,
+        })
     })
 }
 

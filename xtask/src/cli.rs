@@ -2,10 +2,12 @@
 
 use crate::emulator::{CardModel, Chipset, Choice};
 use crate::network::{Forward, StationAddress};
+use crate::twin;
 use crate::wire;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mirror::Side;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 /// Build, run, test and measure Understudy.
@@ -28,7 +30,7 @@ pub(crate) enum Command {
     ///
     /// Leaves in target/understudy: understudy.elf (the hypervisor with symbols), rtos.elf and
     /// probes.elf (the guests), board.bin (the board's description as the hypervisor reads it),
-    /// understudy.iso, which boots from CD or USB stick, and, for boards that name @linux,
+    /// understudy.iso, which boots from CD or USB stick (with --side, the last two lie in side-a or side-b), and, for boards that name @linux,
     /// @linux-generic or their file systems, linux/ and linux-generic/ with a kernel and an initial
     /// file system made of the distribution's packages. The built hypervisor is checked: no instruction in it may touch vector or
     /// floating-point registers, and no memory may be both writable and executable.
@@ -43,7 +45,12 @@ pub(crate) enum Command {
     ///
     /// The board's network cards are on a wire with a station of this host, whose ports lead to guests: with
     /// --tcp 8080:10.0.0.3:80, `curl http://localhost:8080/` fetches a guest's page.
-    #[command(after_long_help = wire::HELP)]
+    ///
+    /// With --twin it boots both boards of a pair, each with its card on the LAN and one on a dedicated link, and a client that
+    /// asks the legacy system's exchange without end and shows each second how it is answered. Lines that are typed, or a
+    /// script, kill, freeze and separate the boards. At the end all answers are judged, and who transmitted for the guests;
+    /// the exit code is 0 only if both are good. Logs and captures lie in target/understudy/twin.
+    #[command(after_long_help = format!("{}\n\n--twin\n\n{}", wire::HELP, twin::HELP))]
     Run(Box<RunOptions>),
     /// Run the checks and tests: on the host, then of whole boards in emulators.
     ///
@@ -133,6 +140,20 @@ pub(crate) struct RunOptions {
     /// The network.
     #[command(flatten)]
     pub network: NetworkOptions,
+    /// Boot both boards of a pair; boot/boards/twin.toml if none is named.
+    #[arg(long, conflicts_with_all = ["side", "headless", "until", "typed", "cpus", "mem", "cpu_model", "machine", "debugger", "wire"])]
+    pub twin: bool,
+    /// With --twin, do what this file says instead of what is typed (see below).
+    #[arg(long, value_name = "FILE", requires = "twin")]
+    pub script: Option<PathBuf>,
+    /// With --twin, the exchange that the client asks.
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        requires = "twin",
+        default_value = "10.0.0.2:5000"
+    )]
+    pub exchange: SocketAddrV4,
 }
 
 /// Options of `run` about the network.

@@ -297,9 +297,16 @@ mod tests {
         for file in files {
             let text = fs::read_to_string(file.path()).unwrap();
             let name = file.file_name().to_string_lossy().into_owned();
-            let (board, _) = parse(&text, &name, None).unwrap();
             let stem = name.trim_end_matches(".toml");
-            assert_eq!(board.name, stem, "the board is not called as its file");
+            // A pair's file is that of two boards.
+            let sides = match text.contains("[mirror]") {
+                true => &[Some(Side::A), Some(Side::B)][..],
+                false => &[None],
+            };
+            for side in sides {
+                let (board, _) = parse(&text, &name, *side).unwrap();
+                assert_eq!(board.name, stem, "the board is not called as its file");
+            }
         }
     }
 

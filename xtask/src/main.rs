@@ -23,6 +23,7 @@ mod suite;
 mod symbolize;
 mod terminal;
 mod toolchain;
+mod twin;
 mod wire;
 
 use anyhow::{Context, Result};
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Build(options) => build::build(options, &[]).map(|_| ExitCode::SUCCESS),
+        Command::Run(options) if options.twin => twin::run(options),
         Command::Run(options) => run::run(options),
         Command::Bench(cli::Bench::Exits(options)) => bench::exits(options),
         Command::Bench(cli::Bench::Boot(options)) => bench::boot(options),

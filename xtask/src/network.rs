@@ -162,7 +162,11 @@ pub(crate) fn script(options: &NetworkOptions) -> Result<Option<Script>> {
 }
 
 /// Puts this host's station on the wire, and opens the ports that lead to guests.
-fn station(wire: &Wire, options: &NetworkOptions) -> Result<Arc<Client>> {
+///
+/// # Errors
+///
+/// Where a port cannot be used.
+pub(crate) fn station(wire: &Wire, options: &NetworkOptions) -> Result<Arc<Client>> {
     let StationAddress { address, prefix } = options.station;
     let station = Station {
         prefix,

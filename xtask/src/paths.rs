@@ -32,6 +32,11 @@ pub(crate) fn default_board() -> PathBuf {
     root().join("boot/boards/default.toml")
 }
 
+/// The pair of boards that is built where no other is named.
+pub(crate) fn default_pair() -> PathBuf {
+    root().join("boot/boards/twin.toml")
+}
+
 /// Makes a folder and its parents where they are missing.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)

@@ -5,6 +5,7 @@
 
 mod card;
 mod http;
+pub(crate) mod ledger;
 mod stream;
 mod udp;
 
@@ -136,6 +137,11 @@ impl Client {
             inner,
             thread: Some(thread),
         })
+    }
+
+    /// The number of its end of the wire.
+    pub(crate) fn end(&self) -> usize {
+        self.inner.tap.end()
     }
 
     /// Sends a ping with so many bytes, and returns how long the answer took.

@@ -19,6 +19,40 @@ pub(crate) enum Echo {
     Off,
     /// Written to standard output as it comes.
     On,
+    /// Written to standard output by whole lines, each behind this.
+    Lines(&'static str),
+}
+
+/// What a board says on its way to the user.
+struct Screen {
+    echo: Echo,
+    /// The beginning of a line that is not whole yet.
+    line: Vec<u8>,
+}
+
+impl Screen {
+    const fn new(echo: Echo) -> Self {
+        Self {
+            echo,
+            line: Vec::new(),
+        }
+    }
+
+    fn show(&mut self, bytes: &[u8], to: &mut impl Write) -> io::Result<()> {
+        match self.echo {
+            Echo::Off => return Ok(()),
+            Echo::On => to.write_all(bytes)?,
+            Echo::Lines(prefix) => {
+                self.line.extend(bytes);
+                while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                    let rest = self.line.split_off(end + 1);
+                    to.write_all(prefix.as_bytes())?;
+                    to.write_all(&std::mem::replace(&mut self.line, rest))?;
+                }
+            }
+        }
+        to.flush()
+    }
 }
 
 /// How a wait ended.
@@ -168,6 +202,7 @@ impl Drop for Console {
 
 fn listen(mut serial: TcpStream, mut log: File, echo: Echo, shared: &Shared) {
     let mut buffer = [0; 4096];
+    let mut screen = Screen::new(echo);
     loop {
         let bytes = match serial.read(&mut buffer) {
             Ok(0) => break,
@@ -177,10 +212,7 @@ fn listen(mut serial: TcpStream, mut log: File, echo: Echo, shared: &Shared) {
         };
         // A full disk or a closed pipe must not end the listening: the board would block.
         let _ = log.write_all(bytes);
-        if echo == Echo::On {
-            let mut output = io::stdout().lock();
-            let _ = output.write_all(bytes).and_then(|()| output.flush());
-        }
+        let _ = screen.show(bytes, &mut io::stdout().lock());
         let mut heard = shared.lock();
         heard
             .text
@@ -236,6 +268,20 @@ mod tests {
         assert_eq!(console.text(), "one two\ntwo end");
         let log = std::fs::read(folder.path().join("console.log")).unwrap();
         assert_eq!(log, b"one two\r\ntwo end", "the log keeps every byte");
+    }
+
+    #[test]
+    fn lines_of_several_boards_stay_whole() {
+        let mut shown = Vec::new();
+        let mut boards = [Echo::Lines("a| "), Echo::Lines("b| ")].map(Screen::new);
+        for (board, text) in [(0, "one\r\nt"), (1, "three\n"), (0, "wo\n> ")] {
+            boards[board].show(text.as_bytes(), &mut shown).unwrap();
+        }
+        assert_eq!(shown, b"a| one\r\nb| three\na| two\n");
+        let mut shown = Vec::new();
+        Screen::new(Echo::On).show(b"> ", &mut shown).unwrap();
+        Screen::new(Echo::Off).show(b"> ", &mut shown).unwrap();
+        assert_eq!(shown, b"> ");
     }
 
     #[test]

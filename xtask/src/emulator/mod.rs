@@ -145,6 +145,15 @@ impl Machine {
         self.console.send(text.as_bytes())
     }
 
+    /// Stops the board where it stands, as if all of it were in the firmware's hands, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where the emulator has ended.
+    pub(crate) fn pause(&self, stopped: bool) -> Result<()> {
+        self.child.pause(stopped)
+    }
+
     /// Waits until the board is off.
     ///
     /// # Errors

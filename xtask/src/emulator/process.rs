@@ -69,6 +69,20 @@ impl Guarded {
         }
     }
 
+    /// Stops the child where it stands, and lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended.
+    pub(crate) fn pause(&self, stopped: bool) -> Result<()> {
+        let signal = if stopped {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        killpg(Pid::from_raw(self.group), signal).context("the program has ended")
+    }
+
     /// Ends the child at once. Bochs catches milder signals and hangs.
     pub(crate) fn kill(&mut self) {
         if self.status().is_none() {
@@ -125,6 +139,32 @@ mod tests {
         assert!(killpg(group, None).is_ok());
         drop(child);
         assert!(killpg(group, None).is_err());
+    }
+
+    #[test]
+    fn a_child_stands_still_and_goes_on_and_is_killed_where_it_stands() {
+        let state = |child: &Guarded| {
+            let file = format!("/proc/{}/stat", child.group);
+            let text = std::fs::read_to_string(file).unwrap();
+            let (_, rest) = text.rsplit_once(") ").unwrap();
+            rest.starts_with('T')
+        };
+        let is = |child: &Guarded, stopped| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while state(child) != stopped {
+                assert!(Instant::now() < deadline);
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let mut sleeper = command("sleep");
+        sleeper.arg("600");
+        let mut child = Guarded::spawn(sleeper).unwrap();
+        for stopped in [true, false, true] {
+            child.pause(stopped).unwrap();
+            is(&child, stopped);
+        }
+        child.kill();
+        assert!(child.pause(false).is_err());
     }
 
     #[test]

@@ -7,14 +7,18 @@
 
 mod capture;
 mod line;
+mod packets;
 mod random;
 mod script;
 mod segment;
+mod spells;
 mod tap;
 
+pub(crate) use packets::read as read_capture;
 pub(crate) use random::Share;
-pub(crate) use script::{HELP, Script};
+pub(crate) use script::{HELP, Script, read_actions, read_time};
 pub(crate) use segment::{Action, Counts, Target};
+pub(crate) use spells::Spells;
 pub(crate) use tap::Tap;
 
 use anyhow::{Context, Result, bail};

@@ -126,12 +126,12 @@ fn read_line(mut words: Words<'_>, script: &mut Script) -> Result<(), String> {
         }
         Some("at") => {
             words.next("")?;
-            When::At(duration(words.next("a time")?)?)
+            When::At(read_time(words.next("a time")?)?)
         }
         Some("every") => {
             words.next("")?;
             let word = words.next("a time")?;
-            match duration(word)? {
+            match read_time(word)? {
                 Duration::ZERO => return Err(format!("\"{word}\" is too often")),
                 period => When::Every(period),
             }
@@ -154,10 +154,7 @@ fn read_line(mut words: Words<'_>, script: &mut Script) -> Result<(), String> {
         let end = word.parse();
         target(end.map_err(|_| format!("\"{word}\" is no end's number; 0, 1 ... are"))?)
     };
-    let mut actions = vec![action(&mut words)?];
-    while words.peek().is_some() {
-        actions.push(action(&mut words)?);
-    }
+    let actions = actions(&mut words)?;
     script.steps.push(Step {
         when,
         target,
@@ -166,18 +163,35 @@ fn read_line(mut words: Words<'_>, script: &mut Script) -> Result<(), String> {
     Ok(())
 }
 
+/// What befalls a wire at once, in the words of a script.
+///
+/// # Errors
+///
+/// What is wrong with which word.
+pub(crate) fn read_actions(words: &[&str]) -> Result<Vec<Action>, String> {
+    actions(&mut Words(words.to_vec(), 0))
+}
+
+fn actions(words: &mut Words<'_>) -> Result<Vec<Action>, String> {
+    let mut actions = vec![action(words)?];
+    while words.peek().is_some() {
+        actions.push(action(words)?);
+    }
+    Ok(actions)
+}
+
 fn action(words: &mut Words<'_>) -> Result<Action, String> {
     let name = words.next("what befalls the wire")?;
     let mut argument = |what| words.next(what);
     Ok(match name {
-        "delay" => Action::Delay(duration(argument("a time")?)?),
-        "jitter" => Action::Jitter(duration(argument("a time")?)?),
+        "delay" => Action::Delay(read_time(argument("a time")?)?),
+        "jitter" => Action::Jitter(read_time(argument("a time")?)?),
         "loss" => Action::Loss(share(argument("a share")?)?),
         "duplicate" => Action::Duplicate(share(argument("a share")?)?),
         "reorder" => Action::Reorder(share(argument("a share")?)?),
         "corrupt" => Action::Corrupt(share(argument("a share")?)?),
         "rate" => Action::Rate(rate(argument("a rate, or off,")?)?),
-        "flap" => Action::Flap(duration(argument("a time")?)?),
+        "flap" => Action::Flap(read_time(argument("a time")?)?),
         "cut" => Action::Cut,
         "restore" => Action::Restore,
         "clear" => Action::Clear,
@@ -200,7 +214,12 @@ fn amount(word: &str, units: &[(&str, f64)]) -> Option<f64> {
     (value <= 1e15).then_some(value)
 }
 
-fn duration(word: &str) -> Result<Duration, String> {
+/// A time, as scripts write it.
+///
+/// # Errors
+///
+/// Where it is none.
+pub(crate) fn read_time(word: &str) -> Result<Duration, String> {
     let units = [("us", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9)];
     let nanoseconds = amount(word, &units)
         .ok_or_else(|| format!("\"{word}\" is no time; 20us, 1.5ms, 2s and 1m are"))?;

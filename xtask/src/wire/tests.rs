@@ -159,7 +159,7 @@ fn a_capture_tells_what_was_sent_by_whom_and_what_became_of_it() {
     wire.set(Target::All, Action::Restore);
     wire.set(Target::All, Action::Duplicate(Share::percent(100)));
     one.send(&packet(b"twice"));
-    let packets = capture::tests::read(&std::fs::read(&file).unwrap());
+    let packets = packets::read(&std::fs::read(&file).unwrap()).unwrap();
     let told: Vec<_> = packets
         .iter()
         .map(|packet| {
@@ -176,5 +176,5 @@ fn a_capture_tells_what_was_sent_by_whom_and_what_became_of_it() {
         (0, b"twice".to_vec(), "duplicated"),
     ];
     assert_eq!(told, expected);
-    assert!(packets.is_sorted_by_key(|packet| packet.nanoseconds));
+    assert!(packets.is_sorted_by_key(|packet| packet.time));
 }

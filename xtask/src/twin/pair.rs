@@ -1,0 +1,361 @@
+//! Two emulated boards, the wires between them, and what can be done to them.
+
+use super::command::{Command, Net, Party, Until, Way};
+use super::status::{MARK, Status};
+use crate::emulator::console::Echo;
+use crate::emulator::{CardModel, Emulator, Machine, NetworkCard, Pace, Setup};
+use crate::paths;
+use crate::wire::{Target, Wire};
+use anyhow::{Context, Result, bail};
+use config::{Board, Card};
+use mirror::Side;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a board may take to answer in its shell.
+const SHELL: Duration = Duration::from_secs(10);
+/// How often its state is asked for, where one is waited for.
+const LOOK: Duration = Duration::from_millis(300);
+/// Leads the console to the hypervisor's shell.
+const TO_SHELL: &str = "\u{f}h";
+
+/// Both sides, in the order in which pairs of anything are.
+pub(crate) const SIDES: [Side; 2] = [Side::A, Side::B];
+
+/// The place of a side in pairs of anything.
+pub(crate) const fn index(side: Side) -> usize {
+    match side {
+        Side::A => 0,
+        Side::B => 1,
+    }
+}
+
+/// One board of the pair.
+#[derive(Debug)]
+struct Blade {
+    setup: Setup,
+    /// For the logs of all its starts.
+    folder: PathBuf,
+    starts: u32,
+    /// None while it is off.
+    machine: Option<Machine>,
+    frozen: bool,
+}
+
+/// The ends of the wires that boards and others are on.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    lan: [usize; 2],
+    link: [usize; 2],
+    client: Option<usize>,
+    witness: Option<usize>,
+}
+
+/// Two boards, the LAN and the link.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    emulator: Emulator,
+    blades: [Blade; 2],
+    /// The network of guests, client and witness.
+    pub(crate) lan: Wire,
+    /// The dedicated link.
+    pub(crate) link: Wire,
+    ends: Ends,
+    echo: bool,
+}
+
+/// What a board's image is, and what it needs.
+pub(crate) struct Image {
+    /// The CD.
+    pub(crate) iso: PathBuf,
+    /// Its description.
+    pub(crate) board: Board,
+    /// The machine's memory.
+    pub(crate) megabytes: u32,
+}
+
+/// A card of a board: it has the address by which the board file names it, or else one of the side and the number.
+fn card(wire: &Wire, model: CardModel, side: Side, number: u8, named: Card) -> Result<NetworkCard> {
+    let mut card = NetworkCard::on(wire, model, number)?;
+    match named {
+        Card::Mac(address) => card.address = address.0,
+        Card::Slot { .. } => card.address[4] = index(side) as u8,
+    }
+    Ok(card)
+}
+
+impl Pair {
+    /// Two boards that are off, with all their uplinks on the LAN. Their logs go into `folder`; with `echo`, what they say
+    /// is shown, too.
+    ///
+    /// # Errors
+    ///
+    /// Where a board is none of a pair, or the wires cannot be laid.
+    pub(crate) fn new(
+        emulator: Emulator,
+        model: CardModel,
+        images: [Image; 2],
+        folder: &Path,
+        echo: bool,
+    ) -> Result<Self> {
+        let (lan, link) = (Wire::lay()?, Wire::lay()?);
+        let mut ends = Ends {
+            lan: [0; 2],
+            link: [0; 2],
+            client: None,
+            witness: None,
+        };
+        let mut blades = Vec::new();
+        for (side, image) in SIDES.into_iter().zip(images) {
+            let Some(mirror) = &image.board.mirror else {
+                bail!("board {side} has no [mirror]");
+            };
+            let mut cards = Vec::new();
+            for uplink in &image.board.uplinks {
+                let number = cards.len() as u8 + 1;
+                cards.push(card(&lan, model, side, number, uplink.card)?);
+            }
+            let number = cards.len() as u8 + 1;
+            let own = card(&link, model, side, number, mirror.card)?;
+            let way = cards.get(usize::from(mirror.lan));
+            ends.lan[index(side)] = way.context("the board has no uplink")?.plug.end;
+            ends.link[index(side)] = own.plug.end;
+            cards.push(own);
+            let mut setup = Setup::new(image.iso, image.board.cpus, image.megabytes);
+            setup.cards = cards;
+            // They live in the time of those around them.
+            setup.pace = Pace::RealTime;
+            blades.push(Blade {
+                setup,
+                folder: folder.to_path_buf(),
+                starts: 0,
+                machine: None,
+                frozen: false,
+            });
+        }
+        let blades = <[Blade; 2]>::try_from(blades).ok();
+        Ok(Self {
+            emulator,
+            blades: blades.context("a pair is two boards")?,
+            lan,
+            link,
+            ends,
+            echo,
+        })
+    }
+
+    /// Says which end of the LAN the client is.
+    pub(crate) fn client_is(&mut self, end: usize) {
+        self.ends.client = Some(end);
+    }
+
+    /// The boards' ends of the LAN.
+    pub(crate) const fn lan_ends(&self) -> [usize; 2] {
+        self.ends.lan
+    }
+
+    fn blade(&mut self, side: Side) -> &mut Blade {
+        &mut self.blades[index(side)]
+    }
+
+    /// The board, while it is on.
+    pub(crate) fn machine(&mut self, side: Side) -> Result<&mut Machine> {
+        let machine = self.blade(side).machine.as_mut();
+        machine.with_context(|| format!("board {side} is off"))
+    }
+
+    /// Powers a board on.
+    ///
+    /// # Errors
+    ///
+    /// Where it is on, or the emulator does not start.
+    pub(crate) fn start(&mut self, side: Side) -> Result<()> {
+        let (emulator, echo) = (self.emulator, self.echo);
+        let blade = self.blade(side);
+        if blade.machine.is_some() {
+            bail!("board {side} is on");
+        }
+        blade.starts += 1;
+        let folder = blade.folder.join(format!("{side}-{}", blade.starts));
+        let echo = match (echo, side) {
+            (false, _) => Echo::Off,
+            (true, Side::A) => Echo::Lines("a| "),
+            (true, Side::B) => Echo::Lines("b| "),
+        };
+        let machine = Machine::start(emulator, &blade.setup, &folder, echo);
+        let machine = machine.with_context(|| format!("in {}", paths::shown(&folder)))?;
+        blade.machine = Some(machine);
+        Ok(())
+    }
+
+    /// Pulls a board's plug.
+    ///
+    /// # Errors
+    ///
+    /// Where it is off.
+    pub(crate) fn kill(&mut self, side: Side) -> Result<()> {
+        self.machine(side)?;
+        let blade = self.blade(side);
+        (blade.machine, blade.frozen) = (None, false);
+        Ok(())
+    }
+
+    /// Stops a board where it stands, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it is off.
+    pub(crate) fn freeze(&mut self, side: Side, frozen: bool) -> Result<()> {
+        self.machine(side)?.pause(frozen)?;
+        self.blade(side).frozen = frozen;
+        Ok(())
+    }
+
+    /// Whether a board is on and goes on.
+    pub(crate) const fn runs(&self, side: Side) -> bool {
+        let blade = &self.blades[index(side)];
+        blade.machine.is_some() && !blade.frozen
+    }
+
+    /// Types a line in a board's hypervisor shell.
+    ///
+    /// # Errors
+    ///
+    /// Where the board is off.
+    pub(crate) fn shell(&mut self, side: Side, line: &str) -> Result<()> {
+        self.machine(side)?.send(&format!("{TO_SHELL}{line}\r"))
+    }
+
+    /// What a board says of its part in the pair.
+    ///
+    /// # Errors
+    ///
+    /// Where it is off, frozen, or does not say it.
+    pub(crate) fn status(&mut self, side: Side) -> Result<Status> {
+        if !self.runs(side) {
+            bail!("board {side} is off or frozen");
+        }
+        self.shell(side, "mirror")?;
+        let machine = self.machine(side)?;
+        machine.expect(MARK, SHELL)?;
+        let rest = machine.expect("\n", SHELL)?;
+        let status: Result<Status, String> = format!("{MARK}{rest}").parse();
+        match status {
+            Ok(status) if status.side == side => Ok(status),
+            Ok(_) => bail!("board {side} says that it is the other one"),
+            Err(error) => bail!(error),
+        }
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not in time.
+    pub(crate) fn until(&mut self, side: Side, until: &Until, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let (role, protected) = match until {
+            Until::Says(text) => return self.machine(side)?.expect(text, patience).map(drop),
+            Until::Is(role, protected) => (*role, *protected),
+        };
+        loop {
+            let status = self.status(side);
+            let as_wanted = |status: &Status| {
+                status.role == role && protected.is_none_or(|it| it == status.protected)
+            };
+            match status {
+                Ok(status) if as_wanted(&status) => return Ok(()),
+                other if Instant::now() >= deadline => {
+                    let other = match other {
+                        Ok(status) => format!("{}, protected: {}", status.role, status.protected),
+                        Err(error) => format!("{error:#}"),
+                    };
+                    bail!("board {side} did not become {role}: {other}");
+                }
+                _ => thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Does to the wires and boards what a command says, but for the witness and the end.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be done; see each of them.
+    pub(crate) fn obey(&mut self, command: &Command, patience: Duration) -> Result<()> {
+        match command {
+            Command::Start(side) => self.start(*side),
+            Command::Kill(side) => self.kill(*side),
+            Command::Freeze(side, frozen) => self.freeze(*side, *frozen),
+            Command::Wire(net, way, actions) => {
+                let target = self.target(*net, *way)?;
+                let wire = match net {
+                    Net::Lan => &self.lan,
+                    Net::Link => &self.link,
+                };
+                for action in actions {
+                    wire.set(target, *action);
+                }
+                Ok(())
+            }
+            Command::Shell(side, line) => self.shell(*side, line),
+            Command::Type(side, line) => self.machine(*side)?.send(&format!("{line}\r")),
+            Command::Wait(time) => {
+                thread::sleep(*time);
+                Ok(())
+            }
+            Command::Until(side, until) => self.until(*side, until, patience),
+            Command::Witness(_) | Command::Status | Command::Quit => Ok(()),
+        }
+    }
+
+    fn target(&self, net: Net, way: Way) -> Result<Target> {
+        let end = |party| {
+            let boards = match net {
+                Net::Lan => self.ends.lan,
+                Net::Link => self.ends.link,
+            };
+            match party {
+                Party::Board(side) => Ok(boards[index(side)]),
+                Party::Client => self.ends.client.context("there is no client"),
+                Party::Witness => self.ends.witness.context("there is no witness"),
+            }
+        };
+        Ok(match way {
+            Way::All => Target::All,
+            Way::From(party) => Target::From(end(party)?),
+            Way::To(party) => Target::To(end(party)?),
+            Way::End(party) => Target::End(end(party)?),
+        })
+    }
+
+    /// The boards that have ended by themselves since this was asked last, and why; they are off now.
+    ///
+    /// # Errors
+    ///
+    /// Where an emulator hangs.
+    pub(crate) fn ended(&mut self) -> Result<Vec<(Side, String)>> {
+        let mut ended = Vec::new();
+        for side in SIDES {
+            let blade = self.blade(side);
+            if let Some(machine) = &mut blade.machine
+                && let Some(end) = machine.wait_end(Duration::ZERO)?
+            {
+                ended.push((side, end.to_string()));
+                blade.machine = None;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// The folders of all logs so far, each with its board.
+    pub(crate) fn logs(&self) -> Vec<(Side, PathBuf)> {
+        let of = |side: Side| {
+            let blade = &self.blades[index(side)];
+            let starts = 1..=blade.starts;
+            starts.map(move |start| (side, blade.folder.join(format!("{side}-{start}"))))
+        };
+        SIDES.into_iter().flat_map(of).collect()
+    }
+}
