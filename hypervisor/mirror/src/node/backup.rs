@@ -66,13 +66,14 @@ impl Following {
         groups.map(|group| (group.number, group.understudy.committed()))
     }
 
-    /// There is a new session: the segments to come do not follow those that came.
+    /// There is a new session: the segments to come do not follow those that came, and bonds may be counted from the first again.
     pub(super) fn session(&mut self) {
         for group in &mut self.groups {
             group.understudy.forget_staged();
             (group.bond, group.taken, group.answer) = (None, 0, None);
         }
-        (self.announced, self.answer) = (None, None);
+        (self.announced, self.bond) = (None, None);
+        (self.complete, self.answer) = (false, None);
     }
 
     /// A segment of the control lane.

@@ -56,8 +56,9 @@ impl World {
     /// The board has a turn at a time, or earlier.
     fn wake(&mut self, side: Side, at: u64) {
         let now = self.now;
-        if let Some(life) = &mut self.blades[index(side)].life
-            && at < life.wake
+        let blade = &mut self.blades[index(side)];
+        if let Some(life) = blade.life.as_mut().filter(|_| !blade.frozen)
+            && (at < life.wake || life.wake < now)
         {
             life.wake = at;
             let life = life.number;
@@ -80,10 +81,14 @@ impl World {
 
     pub(super) fn turn(&mut self, side: Side, number: u64) -> Result<(), String> {
         let now = self.now;
-        let Some((life, shows)) = self
-            .running(side, number)
-            .filter(|(life, _)| life.wake <= now)
-        else {
+        // What is due while the board stands still, it does when it goes on.
+        if let Some(life) = &mut self.blades[index(side)].life
+            && life.number == number
+            && life.wake > now
+        {
+            return Ok(());
+        }
+        let Some((life, shows)) = self.running(side, number) else {
             return Ok(());
         };
         life.wake = u64::MAX;
