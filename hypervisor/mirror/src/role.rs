@@ -355,7 +355,8 @@ impl RoleMachine {
             asked: self.asked,
             bond: self.bond,
             release: self.release.is_some(),
-            hand_over: self.handed,
+            // What the gate let pass last is on the wire by then.
+            hand_over: self.handed && now >= self.since + self.config.transmit,
             claiming: self.claim.is_some(),
             uplink: self.uplink_down.is_none(),
         };

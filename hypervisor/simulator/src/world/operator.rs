@@ -53,13 +53,13 @@ impl World {
         else {
             return Ok(());
         };
-        let owner = rank(&side) == Some(4);
         self.note(|| format!("the operator lets board {side} go on"));
         self.figures.decisions += 1;
         self.kill(side.peer());
         self.impaired = self.now;
         self.after(OFF, Event::Fault(Fault::Start(side.peer())));
-        self.forced = (!owner).then_some(side);
+        // The other may have gone on and died since, even if this one still holds the guests.
+        self.forced = Some(side);
         self.tell(side, |node, now, machine| {
             node.command(Command::Force, now, machine);
         })
