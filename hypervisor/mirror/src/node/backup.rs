@@ -181,7 +181,9 @@ impl Following {
                 self.check(events);
             }
             (Progress::Taken, Record::Begin { bond, .. }) => {
+                // What came up to here was by the bond before, although this one may have been announced.
                 (group.bond, group.answer) = (Some(*bond), None);
+                group.complete = false;
                 self.begin(*bond, events);
             }
             (Progress::Taken, _) => {}
