@@ -156,7 +156,7 @@ impl Scenario {
             self.faults.push((at, fault));
             self.faults.push((until, end));
         };
-        match chance.below(if apart { 12 } else { 17 }) {
+        match chance.below(if apart { 13 } else { 18 }) {
             0 => both(Fault::Kill(side), Fault::Start(side)),
             1 => both(Fault::Die(side), Fault::Start(side)),
             2 => both(Fault::Cut(path, side, true), Fault::Cut(path, side, false)),
@@ -183,9 +183,25 @@ impl Scenario {
                 Fault::Command(side, Command::Detach),
                 Fault::Command(side, Command::Attach),
             ),
-            12 => both(Fault::Freeze(side), Fault::Thaw(side)),
-            13 => both(Fault::Uplink(side, false), Fault::Uplink(side, true)),
-            14 | 15 => {
+            12 => {
+                // A switchover that something may come between.
+                for side in [Side::A, Side::B] {
+                    let command = Fault::Command(side, Command::Switchover);
+                    self.faults.push((at, command));
+                }
+                let soon = at + chance.time(Duration::from_micros(50), ms(5));
+                let fault = match chance.below(4) {
+                    0 if !apart => (Fault::Freeze(side), Fault::Thaw(side)),
+                    1 => (Fault::Carrier(false), Fault::Carrier(true)),
+                    2 => (Fault::Kill(side), Fault::Start(side)),
+                    _ => (Fault::Cut(path, side, true), Fault::Cut(path, side, false)),
+                };
+                self.faults.push((soon, fault.0));
+                self.faults.push((soon.max(until), fault.1));
+            }
+            13 => both(Fault::Freeze(side), Fault::Thaw(side)),
+            14 => both(Fault::Uplink(side, false), Fault::Uplink(side, true)),
+            15 | 16 => {
                 for path in [Path::Link, Path::Lan] {
                     both(Fault::Cut(path, side, true), Fault::Cut(path, side, false));
                     if chance.permille(700) {

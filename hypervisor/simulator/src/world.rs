@@ -158,13 +158,18 @@ struct Wires {
     outgoing: Wire,
 }
 
-const LINK: Quality = Quality::good(15, 40);
+/// How links are, in a run each.
+const LINKS: [Quality; 3] = [
+    Quality::good(15, 40),
+    Quality::good(200, 900),
+    Quality::good(1000, 3000),
+];
 const LAN: Quality = Quality::good(60, 250);
 
 impl Wires {
-    const fn new() -> Self {
+    const fn new(link: Quality) -> Self {
         Self {
-            link: Wire::new(LINK),
+            link: Wire::new(link),
             lan: Wire::new(LAN),
             incoming: Wire::new(LAN),
             outgoing: Wire::new(LAN),
@@ -181,6 +186,10 @@ struct World {
     queue: BinaryHeap<Reverse<Timed>>,
     blades: [Blade; 2],
     wires: [Wires; 2],
+    /// The link, when it is well.
+    link: Quality,
+    /// It takes long until guests are frozen.
+    slow_orders: bool,
     /// The link's cards see each other.
     carrier: bool,
     witness: Witness,
@@ -254,14 +263,19 @@ impl World {
             due: 0,
             answers: 0,
         });
+        let mut chance = Chance::new(scenario.seed);
+        let link = chance.pick(&LINKS);
+        let slow_orders = chance.permille(300);
         Self {
-            chance: Chance::new(scenario.seed),
+            chance,
+            link,
+            slow_orders,
             now: 0,
             steps: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
             blades: [Blade::new(), Blade::new()],
-            wires: [Wires::new(), Wires::new()],
+            wires: [Wires::new(link), Wires::new(link)],
             carrier: true,
             witness: Witness::new(scenario.mutation),
             clients: clients.collect(),

@@ -236,7 +236,8 @@ impl World {
             self.send_ask(side, datagram);
         }
         for group in wishes.orders {
-            let late = self.chance.between(5_000, 400_000);
+            let most = if self.slow_orders { 8_000_000 } else { 400_000 };
+            let late = self.chance.between(5_000, most);
             self.after(
                 late,
                 Event::Obey {

@@ -147,7 +147,7 @@ impl World {
 
     fn set_quality(&mut self, path: Path, way: Option<u8>) {
         let good = match path {
-            Path::Link => super::LINK,
+            Path::Link => self.link,
             Path::Lan => super::LAN,
         };
         let quality = way.map_or(good, |way| bad(way, good.delay));
