@@ -119,7 +119,7 @@ pub trait Board: Memory {
     fn resume(&mut self, guest: u8, state: &[u8], time: u64);
     /// Starts the mirrored guests of which nothing but their image is kept.
     fn start_cold(&mut self);
-    /// Lets guests go on that were suspended or stopped.
+    /// Lets guests go on that were suspended, stopped or frozen for good. A freeze for good that is ordered and not done is a freeze.
     fn go_on(&mut self);
     /// Suspends the guests; what they put out stays held.
     fn suspend(&mut self);
@@ -436,7 +436,10 @@ impl Node {
             Action::Serve { source, .. } => match source {
                 Source::Cold => board.start(),
                 Source::Understudy => self.following.take_over(now, board),
-                Source::Own => board.go_on(),
+                Source::Own => {
+                    self.leading.go_on();
+                    board.go_on();
+                }
             },
             Action::Suspend => board.suspend(),
             Action::Stop => {

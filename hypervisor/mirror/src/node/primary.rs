@@ -168,6 +168,17 @@ impl Leading {
         self.finishing = true;
     }
 
+    /// The guests go on: the last checkpoint, if there is one, was not the last.
+    pub(super) fn go_on(&mut self) {
+        (self.finishing, self.finished) = (false, false);
+        for group in &mut self.groups {
+            group.frozen_for_good = false;
+            if group.phase == Phase::Final {
+                group.phase = Phase::Resting;
+            }
+        }
+    }
+
     fn group(&mut self, number: u8) -> Option<&mut Group> {
         let mut groups = self.groups.iter_mut();
         groups.find(|group| group.config.number == number)
