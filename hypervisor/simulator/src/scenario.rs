@@ -44,7 +44,7 @@ pub enum Mutation {
     Unstaged,
     /// Checkpoints leave out what only the hypervisor wrote.
     OmittedMarks,
-    /// A board does not hear of a later term than its own.
+    /// A board that has the guests does not hear of a later term.
     IgnoredTerm,
     /// A lease is never over.
     NoLease,

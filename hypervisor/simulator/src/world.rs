@@ -44,6 +44,8 @@ pub struct Figures {
     pub takeovers: u64,
     /// Times that the guests came to be protected.
     pub protections: u64,
+    /// When they first did.
+    pub first_protection: Option<Duration>,
     /// Boards that were killed while they said that the guests were protected.
     pub proofs: u64,
     /// Times that an operator had to decide.

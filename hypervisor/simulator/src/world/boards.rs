@@ -8,6 +8,8 @@ use crate::machine::{Done, Machine, Output, Served, Wishes};
 use crate::scenario::{DEAD, GROUPS, Mutation};
 use mirror::{Gate, Node, Path, Report, Role, Side, Tell, Term};
 
+use std::time::Duration;
+
 /// How long a frame may take from the look at the gate to the wire, in nanoseconds.
 const TRANSMIT: u64 = 1_900_000;
 /// How far clocks go wrong, in millionths: two of them by less than a thousandth.
@@ -172,7 +174,8 @@ impl World {
             Inbound::Frame(path, frame) => {
                 let term = frame.get(TERM).and_then(<[u8]>::first_chunk);
                 let term = Term(term.map_or(0, |bytes| u64::from_le_bytes(*bytes)));
-                if ignores && term > life.node.role().term() {
+                let role = life.node.role();
+                if ignores && role.role().owns() && term > role.term() {
                     return Ok(());
                 }
                 // What is dropped is counted by the node.
@@ -257,7 +260,11 @@ impl World {
         if let Some(life) = &mut self.blades[index(side)].life {
             let before = life.protected;
             life.protected = life.is_protected().then(|| before.unwrap_or(now));
-            self.figures.protections += u64::from(before.is_none() && life.protected.is_some());
+            if before.is_none() && life.protected.is_some() {
+                self.figures.protections += 1;
+                let first = Duration::from_nanos(now);
+                self.figures.first_protection.get_or_insert(first);
+            }
         }
     }
 
@@ -420,10 +427,9 @@ impl World {
             outputs.push(output);
         }
         for output in outputs {
-            let delay = self.chance.time(
-                std::time::Duration::from_nanos(1_000),
-                std::time::Duration::from_nanos(TRANSMIT),
-            );
+            let delay = self
+                .chance
+                .time(Duration::from_nanos(1_000), Duration::from_nanos(TRANSMIT));
             self.after(
                 nanoseconds(delay),
                 Event::Transmit {
