@@ -141,18 +141,3 @@ fn nobody_transmits_after_he_handed_over() {
     let faults: Vec<_> = (1..40).map(order).collect();
     always_passes(12_000, &faults);
 }
-
-/// An epoch that was still on the link from before an outage once completed the understudy that was begun after it.
-#[test]
-fn an_old_epoch_completes_no_new_understudy() {
-    let flap = |turn: u64| {
-        let down = turn * 400 + turn % 7;
-        let carrier = |carrier| Fault::Carrier(carrier);
-        [
-            (down, carrier(false)),
-            (down + 1 + turn % 23, carrier(true)),
-        ]
-    };
-    let faults: Vec<_> = (1..40).flat_map(flap).collect();
-    always_passes(17_000, &faults);
-}

@@ -249,3 +249,6 @@ impl Following {
         board.start_cold();
     }
 }
+
+#[cfg(test)]
+mod tests;
