@@ -367,9 +367,8 @@ impl Board for Machine {
         }
     }
 
-    fn checkpoint(&mut self, number: u8) -> &mut Captured {
-        let at = self.groups.iter().position(|group| group.number == number);
-        &mut self.groups[at.unwrap_or(0)].captured
+    fn checkpoint(&mut self, number: u8) -> Option<&mut Captured> {
+        self.group(number).map(|group| &mut group.captured)
     }
 
     fn acknowledge(&mut self, number: u8, epoch: Epoch) {
@@ -441,8 +440,7 @@ impl Board for Machine {
         self.run = Run::Stopped;
         for group in &mut self.groups {
             group.outputs.clear();
-            group.gate.release();
-            while group.gate.take() {}
+            group.gate.forget();
         }
     }
 
