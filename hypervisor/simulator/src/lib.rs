@@ -12,9 +12,11 @@ mod guest;
 mod judge;
 mod machine;
 mod scenario;
+mod shrink;
 mod wire;
 mod witness;
 mod world;
 
 pub use scenario::{ARBITERS, Fault, Mutation, Scenario};
+pub use shrink::shrink;
 pub use world::{Failure, Figures, run};

@@ -48,40 +48,36 @@ impl Wire {
         }
     }
 
-    /// Carries something that is damaged by `damage`; shows what arrives to `arrive`, each with how long it takes.
+    /// Carries something; what arrives, and how long each takes. `damage` damages it, and says whether it arrives even so.
     pub(crate) fn carry<T: Clone>(
         &self,
         what: T,
         chance: &mut Chance,
         damage: impl Fn(&mut T, &mut Chance) -> bool,
-        mut arrive: impl FnMut(Duration, T),
-    ) {
+    ) -> Vec<(Duration, T)> {
         let quality = &self.quality;
         if self.cut || chance.permille(quality.loss) {
-            return;
+            return Vec::new();
         }
-        let copies = if chance.permille(quality.double) {
-            2
-        } else {
-            1
-        };
-        for _ in 0..copies {
-            let mut copy = what.clone();
+        let double = chance.permille(quality.double);
+        let copies = core::iter::repeat_n(what, if double { 2 } else { 1 });
+        let arrives = |mut copy| {
             if chance.permille(quality.damage) && !damage(&mut copy, chance) {
-                continue;
+                return None;
             }
             let (low, high) = quality.delay;
             let mut delay = chance.between(low.as_nanos() as u64, high.as_nanos() as u64);
             if chance.permille(quality.late) {
                 delay += chance.below(quality.late_by.as_nanos() as u64);
             }
-            arrive(Duration::from_nanos(delay), copy);
-        }
+            Some((Duration::from_nanos(delay), copy))
+        };
+        copies.filter_map(arrives).collect()
     }
 }
 
 /// Turns a bit of a frame over.
-pub(crate) fn turn_a_bit(frame: &mut Vec<u8>, chance: &mut Chance) -> bool {
+pub(crate) fn turn_a_bit(frame: &mut [u8], chance: &mut Chance) -> bool {
     let at = chance.below(frame.len() as u64) as usize;
     if let Some(byte) = frame.get_mut(at) {
         *byte ^= 1 << chance.below(8);
@@ -89,7 +85,7 @@ pub(crate) fn turn_a_bit(frame: &mut Vec<u8>, chance: &mut Chance) -> bool {
     true
 }
 
-/// The frame has a checksum by which it is recognised, and dropped.
-pub(crate) fn drop_it<T>(_: &mut T, _: &mut Chance) -> bool {
+/// What is damaged has a checksum by which that is recognised, and does not arrive.
+pub(crate) const fn drop_it<T>(_: &mut T, _: &mut Chance) -> bool {
     false
 }

@@ -10,7 +10,7 @@ use crate::guest::{CLIENTS, Reply, Request};
 use crate::judge::Judge;
 use crate::machine::Output;
 use crate::scenario::{DEAD, Fault, GROUPS, Scenario};
-use crate::wire::{Quality, Wire};
+use crate::wire::{Quality, Wire, drop_it};
 use crate::witness::Witness;
 use mirror::{Path, Side, Term};
 use std::cmp::Reverse;
@@ -379,28 +379,29 @@ impl World {
             return Ok(());
         }
         if let Some(answer) = self.witness.answer(datagram)? {
-            self.to_board(side, Inbound::Answer(answer));
+            self.send_in(side, Inbound::Answer(answer));
         }
         Ok(())
     }
 
-    /// Clients and the witness send to a board.
-    fn to_board(&mut self, side: Side, what: Inbound) {
-        let wire = self.wires[index(side)].incoming;
-        if !self.blades[index(side)].uplink {
-            return;
+    /// Puts something on a wire.
+    fn carry<T: Clone>(
+        &mut self,
+        wire: Wire,
+        what: T,
+        damage: impl Fn(&mut T, &mut Chance) -> bool,
+        arrives: impl Fn(T) -> Event,
+    ) {
+        for (delay, what) in wire.carry(what, &mut self.chance, damage) {
+            self.after(nanoseconds(delay), arrives(what));
         }
-        let mut arrivals = Vec::new();
-        wire.carry(
-            what,
-            &mut self.chance,
-            crate::wire::drop_it,
-            |delay, what| {
-                arrivals.push((delay, what));
-            },
-        );
-        for (delay, what) in arrivals {
-            self.after(nanoseconds(delay), Event::Arrive { side, what });
+    }
+
+    /// Clients and the witness send to a board.
+    fn send_in(&mut self, side: Side, what: Inbound) {
+        let wire = self.wires[index(side)].incoming;
+        if self.blades[index(side)].uplink {
+            self.carry(wire, what, drop_it, |what| Event::Arrive { side, what });
         }
     }
 
@@ -422,7 +423,7 @@ impl World {
         };
         let request = of.request;
         for side in SIDES {
-            self.to_board(side, Inbound::Request(request));
+            self.send_in(side, Inbound::Request(request));
         }
         let patience = self.chance.between(CLIENT_PATIENCE / 2, CLIENT_PATIENCE);
         self.client_at(client, self.now + patience);

@@ -1,7 +1,7 @@
 //! The judge judged: each mistake that is made on purpose must be found.
 
 use mirror::{Arbiter, Command, OnSilence, Path, Side};
-use simulator::{ARBITERS, Failure, Fault, Mutation, Scenario, run};
+use simulator::{ARBITERS, Failure, Fault, Mutation, Scenario, run, shrink};
 use std::time::Duration;
 
 /// Seeds that are tried until the mistake is found.
@@ -87,5 +87,26 @@ fn a_later_term_that_is_ignored_is_found() {
     assert!(
         failure.what.contains("although they hear each other"),
         "{failure}"
+    );
+}
+
+#[test]
+fn a_run_that_fails_is_made_shorter() {
+    let mut scenario = forced_wrongly(0).with(Mutation::IgnoredTerm);
+    let early = [
+        Fault::WitnessRestarts,
+        Fault::Command(Side::B, Command::Attach),
+    ];
+    scenario
+        .faults
+        .extend(early.map(|fault| (Duration::from_millis(300), fault)));
+    let shorter = shrink(&scenario);
+    assert!(run(&shorter).is_err());
+    assert!(shorter.faults.len() < scenario.faults.len());
+    assert!(
+        !shorter
+            .faults
+            .iter()
+            .any(|(_, fault)| early.contains(fault))
     );
 }

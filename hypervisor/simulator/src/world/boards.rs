@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::guest::Reply;
 use crate::machine::{Done, Machine, Output, Served, Wishes};
 use crate::scenario::{DEAD, GROUPS, Mutation};
+use crate::wire::{drop_it, turn_a_bit};
 use mirror::{Gate, Node, Path, Report, Role, Side, Tell, Term};
 
 use std::time::Duration;
@@ -363,43 +364,21 @@ impl World {
         if !there {
             return;
         }
-        let wire = *self.wire(path, side);
-        let mut arrivals = Vec::new();
-        wire.carry(
-            frame,
-            &mut self.chance,
-            crate::wire::turn_a_bit,
-            |delay, frame| {
-                arrivals.push((delay, frame));
-            },
-        );
-        for (delay, frame) in arrivals {
-            self.after(
-                nanoseconds(delay),
-                Event::Arrive {
-                    side: side.peer(),
-                    what: Inbound::Frame(path, frame),
-                },
-            );
-        }
+        let (wire, to) = (*self.wire(path, side), side.peer());
+        let damage = |frame: &mut Vec<u8>, chance: &mut _| turn_a_bit(frame, chance);
+        self.carry(wire, frame, damage, |frame| {
+            let (side, what) = (to, Inbound::Frame(path, frame));
+            Event::Arrive { side, what }
+        });
     }
 
     fn send_ask(&mut self, side: Side, datagram: Vec<u8>) {
-        if !self.blades[index(side)].uplink {
-            return;
-        }
         let wire = self.wires[index(side)].outgoing;
-        let mut arrivals = Vec::new();
-        wire.carry(
-            datagram,
-            &mut self.chance,
-            crate::wire::turn_a_bit,
-            |delay, datagram| {
-                arrivals.push((delay, datagram));
-            },
-        );
-        for (delay, datagram) in arrivals {
-            self.after(nanoseconds(delay), Event::Ask { side, datagram });
+        if self.blades[index(side)].uplink {
+            self.carry(wire, datagram, drop_it, |datagram| Event::Ask {
+                side,
+                datagram,
+            });
         }
     }
 
@@ -484,21 +463,10 @@ impl World {
 
     fn send_reply(&mut self, side: Side, reply: Reply) {
         let wire = self.wires[index(side)].outgoing;
-        let mut arrivals = Vec::new();
-        wire.carry(
-            reply,
-            &mut self.chance,
-            crate::wire::drop_it,
-            |delay, reply| {
-                arrivals.push((delay, reply));
-            },
-        );
-        for (delay, reply) in arrivals {
-            self.after(nanoseconds(delay), Event::Reply(reply));
-        }
+        self.carry(wire, reply, drop_it, Event::Reply);
     }
 
-    /// The other life of a board, if it is on.
+    /// Which life a board has, if it is on.
     pub(super) fn boot(&self, side: Side) -> Option<u64> {
         self.blades[index(side)]
             .life
