@@ -8,15 +8,24 @@
 
 extern crate alloc;
 
+mod bytes;
 mod epoch;
+mod lease;
 mod page;
 mod record;
+mod role;
 mod time;
 mod understudy;
+pub mod witness;
 
 pub use epoch::{Checkpoint, OutputGate, Teller};
+pub use lease::Gate;
 pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
 pub use record::{Area, BadRecord, Record, Records};
+pub use role::{
+    Action, Arbiter, Bond, Cause, Command, Config, ConfigError, Event, HEARTBEAT_BYTES, Heartbeat,
+    OnSilence, Protection, Role, RoleMachine, Source, Tell, Why,
+};
 pub use time::{Epoch, Instant, Path, Side, Term, UnknownSide};
 pub use understudy::{
     Committed, Extent, Memory, Place, Progress, STATE_MAX, Understudy, Violation,
