@@ -108,3 +108,15 @@ mod tests {
         assert!(gate.open(Instant(6)) && !gate.open(Instant(7)));
     }
 }
+
+#[cfg(test)]
+impl Lease {
+    /// Itself, with its times as somebody sees them.
+    pub(crate) fn seen(self, at: impl Fn(Instant) -> Instant) -> Self {
+        Self {
+            from: at(self.from),
+            echo: self.echo.map(at),
+            ..self
+        }
+    }
+}

@@ -23,6 +23,8 @@ mod config;
 mod event;
 mod heard;
 mod heartbeat;
+#[cfg(test)]
+mod model;
 mod rules;
 
 use alloc::collections::VecDeque;

@@ -11,6 +11,8 @@ pub(super) struct Claim {
     pub(super) want: Want,
     term: Term,
     basis: Term,
+    /// [`RoleMachine::asked`] before.
+    before: Term,
     /// When to ask next.
     pub(super) next: Instant,
     /// When an operator's wish is done without the witness.
@@ -66,6 +68,7 @@ impl RoleMachine {
             want,
             term,
             basis,
+            before: self.asked,
             next: now,
             alone: (want == Want::Force).then(|| now + self.config.force_patience),
         });
@@ -143,7 +146,7 @@ impl RoleMachine {
                     ..claim
                 });
             }
-            last => self.refused(claim.term, last, now),
+            last => self.refused(claim, last, now),
         }
     }
 
@@ -183,9 +186,12 @@ impl RoleMachine {
         served || both_new
     }
 
-    fn refused(&mut self, term: Term, last: Option<Last>, now: Instant) {
+    fn refused(&mut self, claim: Claim, last: Option<Last>, now: Instant) {
+        let term = claim.term;
         self.tell(Tell::Refused { term, last });
         self.claim = None;
+        // What was refused is never granted any more.
+        self.asked = claim.before;
         match self.role {
             Role::Held | Role::HandingOver => self.stop(now),
             Role::Backup => {

@@ -1,0 +1,663 @@
+//! The boards and all that is between them.
+
+use std::collections::VecDeque;
+
+use super::{TICK, config};
+use crate::role::{Action, Arbiter, Bond, Command, Config, Event, Heartbeat, Role, RoleMachine, Source};
+use crate::witness::{Answer, Ask, Boot, Ledger, Pair};
+use crate::{Gate, Instant, Path, Side};
+
+/// What a way does with what is sent on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    Carries,
+    Loses,
+    Keeps,
+}
+
+/// What happens to the questions of a board to the witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Lan {
+    Carries,
+    /// Questions are lost.
+    Loses,
+    /// Answers are lost.
+    LosesAnswers,
+    /// Questions are kept.
+    Keeps,
+    /// Answers are kept.
+    KeepsAnswers,
+}
+
+/// What the adversary may do, and an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Move {
+    /// Heartbeats of this board, or of both.
+    Way(Option<usize>, Way),
+    /// What was kept comes in the reverse order.
+    Reversed,
+    Lan(usize, Lan),
+    Link(Way),
+    Freeze(usize),
+    Thaw(usize),
+    Crash(usize),
+    Die(usize),
+    Start(usize),
+    Uplink(usize, bool),
+    Command(usize, Command),
+}
+
+/// What must never be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Violation {
+    /// Both gates are open.
+    TwoServe,
+    /// Something leaves a state that does not explain what left before.
+    Outdated,
+    /// A term has two holders.
+    TwoHolders,
+}
+
+/// How a wrong implementation differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    /// A lease never ends.
+    NoLease,
+    /// It runs from when the echo is heard.
+    LeaseFromEcho,
+    /// The witness grants whatever it is asked.
+    GrantsTwice,
+    /// The witness forgets.
+    Forgets,
+    /// Heartbeats of later terms are read as if they were of this one, and of a backup.
+    IgnoresTerms,
+    /// Every understudy has the same number.
+    OneBond,
+    /// A backup does not say what it asked for.
+    HidesAsked,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Message {
+    Beat(Heartbeat),
+    Dying(Heartbeat),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Data {
+    Begin(Bond),
+    /// The state that is complete with it.
+    Complete(Bond, u32),
+    Ack(Bond),
+}
+
+/// The lives of both boards.
+type Session = [Option<Boot>; 2];
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Board {
+    pub(super) machine: RoleMachine,
+    boot: Boot,
+    session: Session,
+    frozen: bool,
+    link: bool,
+    last: Option<Heartbeat>,
+    /// The state of the guests, and of the understudy.
+    own: u32,
+    image: Option<(Bond, u32)>,
+    /// A complete understudy is on its way: outputs are held.
+    holds: Option<Bond>,
+    final_epoch: bool,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct World {
+    pub(super) boards: [Option<Board>; 2],
+    ways: [Way; 2],
+    /// Heartbeats to each board.
+    beats: [VecDeque<(Session, Message)>; 2],
+    lans: [Lan; 2],
+    asks: [VecDeque<Ask>; 2],
+    answers: [VecDeque<Answer>; 2],
+    link: Way,
+    data: [VecDeque<(Session, Data)>; 2],
+    ledger: Ledger,
+    /// What left last.
+    pub(super) newest: u32,
+    boots: u128,
+}
+
+/// A world, and what does not belong to its state.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) world: World,
+    pub(super) now: Instant,
+    pub(super) arbiter: Arbiter,
+    pub(super) mutant: Mutant,
+}
+
+/// At most so much is kept of what is kept back: the oldest and the newest.
+const KEPT: usize = 3;
+
+fn keep<T>(queue: &mut VecDeque<T>) {
+    if queue.len() > KEPT {
+        queue.remove(1);
+    }
+}
+
+impl Run {
+    pub(super) fn new(arbiter: Arbiter, mutant: Mutant) -> Self {
+        let mut run = Self {
+            world: World {
+                boards: [None, None],
+                ways: [Way::Carries; 2],
+                beats: Default::default(),
+                lans: [Lan::Carries; 2],
+                asks: Default::default(),
+                answers: Default::default(),
+                link: Way::Carries,
+                data: Default::default(),
+                ledger: Ledger::new(Pair(7)),
+                newest: 1,
+                boots: 0,
+            },
+            now: Instant(100 * TICK),
+            arbiter,
+            mutant,
+        };
+        run.start(0);
+        run.start(1);
+        run
+    }
+
+    fn config(&self, side: usize, boot: u128) -> Config {
+        let mut config = config([Side::A, Side::B][side], boot, self.arbiter);
+        if self.mutant == Mutant::NoLease {
+            config.lease *= 1000;
+        }
+        config
+    }
+
+    fn start(&mut self, side: usize) {
+        self.world.boots += 1;
+        let config = self.config(side, self.world.boots);
+        self.world.boards[side] = Some(Board {
+            machine: RoleMachine::new(config, self.now),
+            boot: config.boot,
+            session: [None; 2],
+            frozen: false,
+            link: false,
+            last: None,
+            own: 0,
+            image: None,
+            holds: None,
+            final_epoch: false,
+        });
+        self.act(side);
+    }
+
+    pub(super) fn role(&self, side: usize) -> Option<Role> {
+        self.world.boards[side].as_ref().map(|board| board.machine.role())
+    }
+
+    pub(super) fn serves(&self, side: usize) -> bool {
+        self.board(side)
+            .is_some_and(|board| board.machine.gate().open(self.now))
+    }
+
+    /// A board that runs.
+    fn board(&self, side: usize) -> Option<&Board> {
+        self.world.boards[side].as_ref().filter(|board| !board.frozen)
+    }
+
+    fn board_mut(&mut self, side: usize) -> Option<&mut Board> {
+        self.world.boards[side].as_mut().filter(|board| !board.frozen)
+    }
+
+    /// All that may be done now and would change something.
+    pub(super) fn moves(&self) -> Vec<Move> {
+        let world = &self.world;
+        let mut moves = Vec::new();
+        for way in [Way::Carries, Way::Loses, Way::Keeps] {
+            for side in 0..2 {
+                if world.ways[side] != way {
+                    moves.push(Move::Way(Some(side), way));
+                }
+            }
+            if world.ways[0] != way && world.ways[1] != way {
+                moves.push(Move::Way(None, way));
+            }
+            if world.link != way {
+                moves.push(Move::Link(way));
+            }
+        }
+        if world.ways.contains(&Way::Keeps) {
+            moves.push(Move::Reversed);
+        }
+        for side in 0..2 {
+            if self.arbiter == Arbiter::Witness {
+                let lans = [
+                    Lan::Carries,
+                    Lan::Loses,
+                    Lan::LosesAnswers,
+                    Lan::Keeps,
+                    Lan::KeepsAnswers,
+                ];
+                let others = lans.into_iter().filter(|lan| *lan != world.lans[side]);
+                moves.extend(others.map(|lan| Move::Lan(side, lan)));
+            }
+            match &world.boards[side] {
+                None => moves.push(Move::Start(side)),
+                Some(board) if board.frozen => moves.extend([Move::Thaw(side), Move::Crash(side)]),
+                Some(board) => {
+                    moves.extend([Move::Freeze(side), Move::Crash(side), Move::Die(side)]);
+                    if board.machine.role() == Role::Primary {
+                        moves.push(Move::Command(side, Command::Switchover));
+                    }
+                }
+            }
+        }
+        moves
+    }
+
+    pub(super) fn make(&mut self, step: Move) {
+        let world = &mut self.world;
+        match step {
+            Move::Way(side, way) => {
+                for each in 0..2 {
+                    if side.is_none_or(|side| side == each) {
+                        world.ways[each] = way;
+                    }
+                }
+            }
+            Move::Reversed => {
+                world.ways = [Way::Carries; 2];
+                for queue in &mut world.beats {
+                    queue.make_contiguous().reverse();
+                }
+            }
+            Move::Lan(side, lan) => world.lans[side] = lan,
+            Move::Link(way) => world.link = way,
+            Move::Freeze(side) | Move::Thaw(side) => {
+                if let Some(board) = &mut world.boards[side] {
+                    board.frozen = matches!(step, Move::Freeze(_));
+                }
+            }
+            Move::Crash(side) => world.boards[side] = None,
+            Move::Die(side) => {
+                if let Some(board) = world.boards[side].take() {
+                    if let Some(last) = board.last {
+                        world.beats[1 - side].push_back((board.session, Message::Dying(last)));
+                    }
+                }
+            }
+            Move::Start(side) => self.start(side),
+            Move::Uplink(side, up) => self.tell(side, Event::Uplink(up)),
+            Move::Command(side, command) => self.tell(side, Event::Command(command)),
+        }
+    }
+
+    fn tell(&mut self, side: usize, event: Event) {
+        let now = self.now;
+        if let Some(board) = self.board_mut(side) {
+            board.machine.handle(event, now);
+            assert!(board.machine.next_deadline() > now, "a deadline that has passed");
+            self.act(side);
+        }
+    }
+
+    /// Does what a board wants.
+    fn act(&mut self, side: usize) {
+        let world = &mut self.world;
+        let Some(board) = world.boards[side].as_mut() else {
+            return;
+        };
+        while let Some(action) = board.machine.poll_action() {
+            match action {
+                Action::Heartbeat(beat) => {
+                    board.last = Some(beat);
+                    world.beats[1 - side].push_back((board.session, Message::Beat(beat)));
+                }
+                Action::Ask(ask) => {
+                    // The same question again says nothing new while the last one is on its way.
+                    if !world.asks[side].contains(&ask) {
+                        world.asks[side].push_back(ask);
+                    }
+                }
+                Action::Resync(bond) => {
+                    board.holds = Some(bond);
+                    for data in [Data::Begin(bond), Data::Complete(bond, board.own)] {
+                        world.data[1 - side].push_back((board.session, data));
+                    }
+                }
+                Action::Abandon(_) => board.holds = None,
+                Action::Finish => board.final_epoch = true,
+                Action::Serve { source, .. } => {
+                    board.holds = None;
+                    board.final_epoch = false;
+                    match source {
+                        Source::Own => {}
+                        Source::Understudy => {
+                            board.own = board.image.take().expect("an understudy").1;
+                        }
+                        Source::Cold => {
+                            world.newest += 1;
+                            board.own = world.newest;
+                        }
+                    }
+                }
+                Action::Gate(_) | Action::Suspend | Action::Stop | Action::Tell(_) => {}
+            }
+        }
+    }
+
+    /// One tick.
+    pub(super) fn tick(&mut self) -> Result<(), Violation> {
+        self.now = Instant(self.now.0 + TICK);
+        self.meet();
+        let beats = [self.arrived(0), self.arrived(1)];
+        for (side, beats) in beats.into_iter().enumerate() {
+            for (session, message) in beats {
+                self.hear(side, session, message);
+            }
+        }
+        self.carry_data();
+        self.ask_witness()?;
+        for side in 0..2 {
+            self.tell(side, Event::Tick);
+            self.finish(side);
+        }
+        self.check()
+    }
+
+    /// A session, if both boards can hear each other and have none.
+    fn meet(&mut self) {
+        let lives = [0, 1].map(|side| self.board(side).map(|board| board.boot));
+        if lives.contains(&None) || self.world.ways != [Way::Carries; 2] {
+            return;
+        }
+        for side in 0..2 {
+            if let (Some(board), Some(peer)) = (self.board_mut(side), lives[1 - side]) {
+                if board.session != lives {
+                    board.session = lives;
+                    board.link = false;
+                    board.holds = None;
+                    self.tell(side, Event::Session { peer });
+                }
+            }
+        }
+    }
+
+    /// What a board hears now.
+    fn arrived(&mut self, side: usize) -> VecDeque<(Session, Message)> {
+        let queue = &mut self.world.beats[side];
+        match self.world.ways[1 - side] {
+            Way::Loses => queue.clear(),
+            Way::Keeps => {}
+            Way::Carries => {
+                if !self.world.boards[side].as_ref().is_some_and(|board| board.frozen) {
+                    return core::mem::take(queue);
+                }
+            }
+        }
+        keep(queue);
+        VecDeque::new()
+    }
+
+    fn hear(&mut self, side: usize, session: Session, message: Message) {
+        let Some(board) = self.board(side).filter(|board| board.session == session) else {
+            return;
+        };
+        let path = Path::Lan;
+        match message {
+            Message::Beat(mut heartbeat) => {
+                match self.mutant {
+                    Mutant::LeaseFromEcho if heartbeat.echo.0 > 0 => heartbeat.echo = self.now,
+                    Mutant::IgnoresTerms if heartbeat.term > board.machine.term() => {
+                        heartbeat.term = board.machine.term();
+                        heartbeat.role = Role::Backup;
+                    }
+                    Mutant::OneBond => heartbeat.bond = heartbeat.bond.and(board.machine.bond()),
+                    Mutant::HidesAsked => heartbeat.asked = crate::Term(0),
+                    _ => {}
+                }
+                self.tell(side, Event::Heartbeat { heartbeat, path });
+            }
+            Message::Dying(heartbeat) => self.tell(side, Event::Dying(heartbeat)),
+        }
+    }
+
+    /// Whether the link carries between the two boards, which are in the same session.
+    fn linked(&self) -> bool {
+        match (self.board(0), self.board(1)) {
+            (Some(a), Some(b)) => a.session == b.session && a.session[0].is_some(),
+            _ => false,
+        }
+    }
+
+    fn carry_data(&mut self) {
+        let up = self.world.link != Way::Loses;
+        let linked = self.linked();
+        for side in 0..2 {
+            let session = self.board(side).map_or([None; 2], |board| board.session);
+            let up = up && session[0].is_some();
+            if self.board(side).is_some_and(|board| board.link != up) && (linked || !up) {
+                if let Some(board) = self.board_mut(side) {
+                    board.link = up;
+                }
+                self.tell(side, Event::Link(up));
+            }
+        }
+        if !up {
+            self.world.data = Default::default();
+        }
+        if self.world.link != Way::Carries {
+            return;
+        }
+        for side in 0..2 {
+            if self.board(side).is_none() {
+                continue;
+            }
+            for (session, data) in core::mem::take(&mut self.world.data[side]) {
+                let Some(board) = self.board_mut(side).filter(|board| board.session == session)
+                else {
+                    continue;
+                };
+                match data {
+                    Data::Begin(bond) => {
+                        if !board.machine.role().owns() {
+                            board.image = None;
+                            self.tell(side, Event::ResyncBegun(bond));
+                        }
+                    }
+                    Data::Complete(bond, state) => {
+                        if !board.machine.role().owns() {
+                            board.image = Some((bond, state));
+                            self.world.data[1 - side].push_back((session, Data::Ack(bond)));
+                            self.tell(side, Event::Complete(bond));
+                        }
+                    }
+                    Data::Ack(bond) => {
+                        if board.holds == Some(bond) {
+                            self.tell(side, Event::Bonded(bond));
+                            if let Some(board) = self.board_mut(side) {
+                                board.holds = None;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_witness(&mut self) -> Result<(), Violation> {
+        for side in 0..2 {
+            let lan = self.world.lans[side];
+            let asks = match lan {
+                Lan::Keeps => {
+                    keep(&mut self.world.asks[side]);
+                    continue;
+                }
+                _ => core::mem::take(&mut self.world.asks[side]),
+            };
+            for ask in asks.into_iter().filter(|_| lan != Lan::Loses) {
+                let before = self.world.ledger;
+                let (mut answer, after) = before.decide(&ask).expect("the pair's");
+                self.world.ledger = after;
+                match self.mutant {
+                    Mutant::GrantsTwice => answer.granted = true,
+                    Mutant::Forgets => self.world.ledger.last = None,
+                    _ => {}
+                }
+                // A term goes to another board only if the first one never served in it, and agrees.
+                if let (Some(before), Some(after)) = (before.last, after.last) {
+                    let moved = before.term == after.term && before.holder.boot != after.holder.boot;
+                    let served = before.holder.how != crate::witness::How::Granted;
+                    if after.term < before.term || moved && served {
+                        return Err(Violation::TwoHolders);
+                    }
+                }
+                if lan != Lan::LosesAnswers {
+                    self.world.answers[side].push_back(answer);
+                }
+            }
+            if lan == Lan::KeepsAnswers || self.board(side).is_none() {
+                keep(&mut self.world.answers[side]);
+                continue;
+            }
+            for answer in core::mem::take(&mut self.world.answers[side]) {
+                self.tell(side, Event::Answer(answer));
+            }
+        }
+        Ok(())
+    }
+
+    /// The final epoch of a switchover, if the link carries.
+    fn finish(&mut self, side: usize) {
+        let carried = self.world.link == Way::Carries && self.linked();
+        let Some(board) = self.board_mut(side) else { return };
+        if board.final_epoch && carried && board.machine.role() == Role::HandingOver {
+            board.final_epoch = false;
+            self.tell(side, Event::FinalAcked);
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Violation> {
+        let open = [0, 1].map(|side| self.serves(side));
+        if open == [true; 2] {
+            return Err(Violation::TwoServe);
+        }
+        let carried = self.world.link == Way::Carries && self.linked();
+        for side in 0..2 {
+            if open[side] {
+                self.release(side, carried)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Something leaves the guests, if it may.
+    fn release(&mut self, side: usize, carried: bool) -> Result<(), Violation> {
+        let newest = self.world.newest;
+        let Some(board) = self.board(side) else { return Ok(()) };
+        let bound = board.machine.gate() != Gate::Open;
+        if board.holds.is_some() || board.final_epoch {
+            return Ok(());
+        }
+        if bound {
+            let bond = board.machine.bond();
+            let peer = self.world.boards[1 - side].as_mut().filter(|_| carried);
+            let Some(image) = peer
+                .and_then(|peer| peer.image.as_mut())
+                .filter(|image| Some(image.0) == bond)
+            else {
+                return Ok(());
+            };
+            image.1 = newest + 1;
+        }
+        let Some(board) = self.board_mut(side) else { return Ok(()) };
+        if board.own != newest {
+            return Err(Violation::Outdated);
+        }
+        board.own += 1;
+        self.world.newest += 1;
+        Ok(())
+    }
+
+    /// The world as it looks from now on: when things were, not later than any rule looks back, and which states are the newest.
+    pub(super) fn seen(&self) -> World {
+        let mut world = self.world.clone();
+        let newest = world.newest;
+        let state = |state: &mut u32| *state = u32::from(*state == newest);
+        for board in world.boards.iter_mut().flatten() {
+            state(&mut board.own);
+            if let Some((_, image)) = &mut board.image {
+                state(image);
+            }
+            board.last = board.last.map(|last| self.seen_beat(last));
+            board.machine = board.machine.seen(&|at| self.seen_at(at));
+        }
+        for (_, data) in world.data.iter_mut().flatten() {
+            if let Data::Complete(_, complete) = data {
+                state(complete);
+            }
+        }
+        for (_, message) in world.beats.iter_mut().flatten() {
+            match message {
+                Message::Beat(beat) | Message::Dying(beat) => *beat = self.seen_beat(*beat),
+            }
+        }
+        world.newest = 0;
+        world
+    }
+
+    fn seen_at(&self, at: Instant) -> Instant {
+        const FAR: u64 = 12 * TICK;
+        Instant((at.0 + FAR).saturating_sub(self.now.0).min(2 * FAR))
+    }
+
+    fn seen_beat(&self, beat: Heartbeat) -> Heartbeat {
+        Heartbeat {
+            made: self.seen_at(beat.made),
+            echo: self.seen_at(beat.echo),
+            ..beat
+        }
+    }
+}
+
+impl RoleMachine {
+    /// Itself, with all its times as they are seen from now.
+    fn seen(&self, at: &impl Fn(Instant) -> Instant) -> Self {
+        let mut seen = self.clone();
+        let beat = |beat: Heartbeat| Heartbeat {
+            made: at(beat.made),
+            echo: at(beat.echo),
+            ..beat
+        };
+        for time in [
+            &mut seen.since,
+            &mut seen.resync_at,
+            &mut seen.quiet,
+            &mut seen.ran,
+            &mut seen.ask_again,
+            &mut seen.record.next,
+        ] {
+            *time = at(*time);
+        }
+        seen.release = seen.release.map(at);
+        seen.uplink_down = seen.uplink_down.map(at);
+        seen.peer.paths = seen.peer.paths.map(|heard| heard.map(at));
+        seen.peer.last = seen.peer.last.map(beat);
+        seen.sent = seen.sent.map(beat);
+        seen.lease = seen.lease.seen(at);
+        if let Gate::Until(end) = seen.gate {
+            seen.gate = Gate::Until(at(end));
+        }
+        if let Some(claim) = &mut seen.claim {
+            claim.next = at(claim.next);
+            claim.alone = claim.alone.map(at);
+        }
+        seen
+    }
+}
