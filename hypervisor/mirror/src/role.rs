@@ -59,6 +59,8 @@ pub struct RoleMachine {
     state: Option<Source>,
     /// Who owns the guests: what it is bound by. Backup: by what it would take over.
     bond: Option<Bond>,
+    /// The first heartbeat that said so.
+    bound_from: Instant,
     /// Backup: what it has, or is getting.
     image: Option<Image>,
     /// The last bond that it made.
@@ -92,6 +94,8 @@ pub struct RoleMachine {
     asked: Term,
     /// Waiting, and refused: when to ask again.
     ask_again: Instant,
+    /// Waiting, and refused for a life of the peer that this board does not know: that term, and the first heartbeat made since.
+    unknown: Option<(Term, Instant)>,
     record: Record,
     /// The last heartbeat.
     sent: Option<Heartbeat>,
@@ -116,6 +120,7 @@ impl RoleMachine {
             term: Term::default(),
             state: None,
             bond: None,
+            bound_from: now,
             image: None,
             bonds: 0,
             resync: None,
@@ -135,6 +140,7 @@ impl RoleMachine {
             claim: None,
             asked: Term::default(),
             ask_again: now,
+            unknown: None,
             record: Record::new(now),
             sent: None,
             gate: Gate::Closed,

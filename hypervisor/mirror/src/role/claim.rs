@@ -50,19 +50,28 @@ impl RoleMachine {
             return;
         }
         match self.config.arbiter {
-            Arbiter::Witness => self.ask_for(self.later(), Want::Claim, cause, now),
+            Arbiter::Witness => {
+                let basis = if self.role == Role::Waiting {
+                    Term::default()
+                } else {
+                    self.term
+                };
+                self.ask_for(self.later(), basis, Want::Claim, cause, now);
+            }
             // A silent peer may be alive; one that told of its end is not.
             Arbiter::Rule(OnSilence::Hold) if cause == Cause::Silence => self.need_operator(cause),
             Arbiter::Rule(_) => self.win(self.later(), cause, now),
         }
     }
 
-    fn ask_for(&mut self, term: Term, want: Want, cause: Cause, now: Instant) {
-        let basis = if self.role == Role::Waiting {
-            Term::default()
-        } else {
-            self.term
-        };
+    pub(super) fn ask_for(
+        &mut self,
+        term: Term,
+        basis: Term,
+        want: Want,
+        cause: Cause,
+        now: Instant,
+    ) {
         self.claim = Some(Claim {
             cause,
             want,
@@ -175,15 +184,13 @@ impl RoleMachine {
         if self.role != Role::Waiting {
             return false;
         }
-        // This board served, and has lost everything. Had it only been granted the term, the peer could have served still.
-        let served = holder.side == self.side() && holder.how != How::Granted;
-        // Or both have started anew since.
-        let both_new = self.peer.boot != Some(holder.boot)
-            && self
-                .peer
-                .last
-                .is_some_and(|last| last.role == Role::Waiting);
-        served || both_new
+        // An earlier life of this board. If it served, the peer has nothing newer. If it was only granted the term, the peer could have
+        // served still, but not if it has started anew as well.
+        let new = self
+            .peer
+            .last
+            .is_some_and(|last| last.role == Role::Waiting);
+        holder.side == self.side() && (holder.how != How::Granted || new)
     }
 
     fn refused(&mut self, claim: Claim, last: Option<Last>, now: Instant) {
@@ -197,7 +204,14 @@ impl RoleMachine {
             Role::Backup => {
                 self.give_up(now);
             }
-            _ => self.ask_again = now + self.config.start_patience,
+            _ => {
+                self.ask_again = now + self.config.start_patience;
+                self.unknown = last
+                    .filter(|last| {
+                        last.holder.side != self.side() && Some(last.holder.boot) != self.peer.boot
+                    })
+                    .map(|last| (last.term, self.next_made(now)));
+            }
         }
     }
 
@@ -248,7 +262,9 @@ impl RoleMachine {
         }
         self.claim = None;
         match self.config.arbiter {
-            Arbiter::Witness => self.ask_for(self.later(), Want::Force, Cause::Operator, now),
+            Arbiter::Witness => {
+                self.ask_for(self.later(), self.term, Want::Force, Cause::Operator, now);
+            }
             Arbiter::Rule(_) => self.win(self.later(), Cause::Operator, now),
         }
         None

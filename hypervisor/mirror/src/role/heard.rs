@@ -61,6 +61,7 @@ impl RoleMachine {
         self.peer.paths = before.paths;
         self.quiet = now;
         self.detached = false;
+        self.unknown = None;
         self.clash = None;
         self.tell(Tell::PeerStarted(boot));
         if before.boot.is_none() {
@@ -123,17 +124,29 @@ impl RoleMachine {
             self.owner_hears(&heard, now);
         } else if heard.role.owns() {
             self.hears_owner(&heard, now);
+        } else if self.role == Role::Waiting {
+            self.waiting_hears(&heard, now);
         } else if self.role == Role::Backup
             && self.bond.is_some()
             && matches!(heard.role, Role::Waiting | Role::Outdated)
         {
             self.claim(Cause::Stopped, now);
-        } else if self.role == Role::Waiting
-            && heard.bond.is_some()
-            && self.claim.is_some_and(|claim| claim.want == Want::Claim)
-        {
+        }
+    }
+
+    /// Nobody serves.
+    fn waiting_hears(&mut self, heard: &Heartbeat, now: Instant) {
+        if heard.bond.is_some() {
             // The peer has what this board has lost.
-            self.drop_claim();
+            if self.claim.is_some_and(|claim| claim.want == Want::Claim) {
+                self.drop_claim();
+            }
+        } else if let Some((term, since)) = self.unknown {
+            // The peer lives, so what the witness told of before is an earlier life of it.
+            if heard.role == Role::Waiting && heard.echo >= since && self.claim.is_none() {
+                self.unknown = None;
+                self.ask_for(term.next(), term, Want::Claim, Cause::Start, now);
+            }
         }
     }
 
@@ -163,7 +176,8 @@ impl RoleMachine {
             self.unbind(Cause::Released, now);
             return;
         }
-        if gave_up && heard.role == Role::Outdated {
+        // What it said before it knew of the bond does not count.
+        if gave_up && heard.role == Role::Outdated && heard.echo >= self.bound_from {
             self.ask_release(now);
         }
         // A backup that is about to serve promises nothing any more.
@@ -185,6 +199,8 @@ impl RoleMachine {
                 self.drop_claim();
                 self.raise(self.asked, now);
                 self.lease.end(self.next_made(now));
+                // It has time to hear of that before the witness is asked again.
+                self.since = now;
             }
             None => {
                 self.tell(Tell::Serves(Cause::PeerBack));

@@ -127,12 +127,14 @@ impl RoleMachine {
     }
 
     fn solo(&mut self, now: Instant) {
+        // Without echoes there would be no lease to serve by.
         let ready = self.link
             && !self.detached
-            && !self.silent(now)
             && !self.peer.dying
             && self.peer.last.is_some_and(|last| {
-                matches!(last.role, Role::Backup | Role::Outdated) && !last.claiming
+                matches!(last.role, Role::Backup | Role::Outdated)
+                    && !last.claiming
+                    && now < last.echo + self.config.lease
             });
         if let Some(bond) = self.resync {
             if !self.link || self.detached {
@@ -248,6 +250,7 @@ impl RoleMachine {
         if self.lease.holds(now) {
             self.resync = None;
             self.bond = Some(bond);
+            self.bound_from = self.next_made(now);
             self.uplink_tried = false;
             self.tell(Tell::Serves(Cause::Bonded));
             self.become_role(Role::Primary, now);

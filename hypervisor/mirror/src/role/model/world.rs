@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use super::{TICK, config};
-use crate::role::{Action, Arbiter, Bond, Command, Config, Event, Heartbeat, Role, RoleMachine, Source};
+use crate::role::{
+    Action, Arbiter, Bond, Command, Config, Event, Heartbeat, Role, RoleMachine, Source,
+};
 use crate::witness::{Answer, Ask, Boot, Ledger, Pair};
 use crate::{Gate, Instant, Path, Side};
 
@@ -56,6 +58,8 @@ pub(super) enum Violation {
     Outdated,
     /// A term has two holders.
     TwoHolders,
+    /// Something goes on and on although nothing happens.
+    Restless,
 }
 
 /// How a wrong implementation differs.
@@ -198,7 +202,9 @@ impl Run {
     }
 
     pub(super) fn role(&self, side: usize) -> Option<Role> {
-        self.world.boards[side].as_ref().map(|board| board.machine.role())
+        self.world.boards[side]
+            .as_ref()
+            .map(|board| board.machine.role())
     }
 
     pub(super) fn serves(&self, side: usize) -> bool {
@@ -208,11 +214,15 @@ impl Run {
 
     /// A board that runs.
     fn board(&self, side: usize) -> Option<&Board> {
-        self.world.boards[side].as_ref().filter(|board| !board.frozen)
+        self.world.boards[side]
+            .as_ref()
+            .filter(|board| !board.frozen)
     }
 
     fn board_mut(&mut self, side: usize) -> Option<&mut Board> {
-        self.world.boards[side].as_mut().filter(|board| !board.frozen)
+        self.world.boards[side]
+            .as_mut()
+            .filter(|board| !board.frozen)
     }
 
     /// All that may be done now and would change something.
@@ -302,7 +312,10 @@ impl Run {
         let now = self.now;
         if let Some(board) = self.board_mut(side) {
             board.machine.handle(event, now);
-            assert!(board.machine.next_deadline() > now, "a deadline that has passed");
+            assert!(
+                board.machine.next_deadline() > now,
+                "a deadline that has passed"
+            );
             self.act(side);
         }
     }
@@ -396,7 +409,10 @@ impl Run {
             Way::Loses => queue.clear(),
             Way::Keeps => {}
             Way::Carries => {
-                if !self.world.boards[side].as_ref().is_some_and(|board| board.frozen) {
+                if !self.world.boards[side]
+                    .as_ref()
+                    .is_some_and(|board| board.frozen)
+                {
                     return core::mem::take(queue);
                 }
             }
@@ -460,7 +476,9 @@ impl Run {
                 continue;
             }
             for (session, data) in core::mem::take(&mut self.world.data[side]) {
-                let Some(board) = self.board_mut(side).filter(|board| board.session == session)
+                let Some(board) = self
+                    .board_mut(side)
+                    .filter(|board| board.session == session)
                 else {
                     continue;
                 };
@@ -512,7 +530,8 @@ impl Run {
                 }
                 // A term goes to another board only if the first one never served in it, and agrees.
                 if let (Some(before), Some(after)) = (before.last, after.last) {
-                    let moved = before.term == after.term && before.holder.boot != after.holder.boot;
+                    let moved =
+                        before.term == after.term && before.holder.boot != after.holder.boot;
                     let served = before.holder.how != crate::witness::How::Granted;
                     if after.term < before.term || moved && served {
                         return Err(Violation::TwoHolders);
@@ -536,7 +555,9 @@ impl Run {
     /// The final epoch of a switchover, if the link carries.
     fn finish(&mut self, side: usize) {
         let carried = self.world.link == Way::Carries && self.linked();
-        let Some(board) = self.board_mut(side) else { return };
+        let Some(board) = self.board_mut(side) else {
+            return;
+        };
         if board.final_epoch && carried && board.machine.role() == Role::HandingOver {
             board.final_epoch = false;
             self.tell(side, Event::FinalAcked);
@@ -560,7 +581,9 @@ impl Run {
     /// Something leaves the guests, if it may.
     fn release(&mut self, side: usize, carried: bool) -> Result<(), Violation> {
         let newest = self.world.newest;
-        let Some(board) = self.board(side) else { return Ok(()) };
+        let Some(board) = self.board(side) else {
+            return Ok(());
+        };
         let bound = board.machine.gate() != Gate::Open;
         if board.holds.is_some() || board.final_epoch {
             return Ok(());
@@ -576,7 +599,9 @@ impl Run {
             };
             image.1 = newest + 1;
         }
-        let Some(board) = self.board_mut(side) else { return Ok(()) };
+        let Some(board) = self.board_mut(side) else {
+            return Ok(());
+        };
         if board.own != newest {
             return Err(Violation::Outdated);
         }
@@ -637,6 +662,7 @@ impl RoleMachine {
         };
         for time in [
             &mut seen.since,
+            &mut seen.bound_from,
             &mut seen.resync_at,
             &mut seen.quiet,
             &mut seen.ran,
@@ -645,6 +671,7 @@ impl RoleMachine {
         ] {
             *time = at(*time);
         }
+        seen.unknown = seen.unknown.map(|(term, since)| (term, at(since)));
         seen.release = seen.release.map(at);
         seen.uplink_down = seen.uplink_down.map(at);
         seen.peer.paths = seen.peer.paths.map(|heard| heard.map(at));
