@@ -1,7 +1,7 @@
 //! How a board comes to serve: by the witness's grant, by a rule, or because an operator wants it.
 
 use super::{Action, Arbiter, Cause, Command, OnSilence, Role, RoleMachine, Source, Tell, Why};
-use crate::witness::{Answer, Ask, How, Last, Want};
+use crate::witness::{Answer, Ask, Boot, How, Last, Want};
 use crate::{Instant, Term};
 
 /// A term that the witness is being asked for.
@@ -11,6 +11,7 @@ pub(super) struct Claim {
     pub(super) want: Want,
     term: Term,
     basis: Term,
+    of: Option<Boot>,
     /// [`RoleMachine::asked`] before.
     before: Term,
     /// When to ask next.
@@ -19,10 +20,12 @@ pub(super) struct Claim {
     pub(super) alone: Option<Instant>,
 }
 
-/// Whether the witness has recorded the term that this board serves in.
+/// The record that the witness has of the term that this board serves in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Record {
     pub(super) done: bool,
+    /// An operator wanted the term, and the witness did not answer.
+    forced: bool,
     /// When to ask next.
     pub(super) next: Instant,
 }
@@ -31,6 +34,7 @@ impl Record {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             done: false,
+            forced: false,
             next: now,
         }
     }
@@ -52,9 +56,9 @@ impl RoleMachine {
         match self.config.arbiter {
             Arbiter::Witness => {
                 let basis = if self.role == Role::Waiting {
-                    Term::default()
+                    (Term::default(), None)
                 } else {
-                    self.term
+                    (self.term, self.partner)
                 };
                 self.ask_for(self.later(), basis, Want::Claim, cause, now);
             }
@@ -67,7 +71,7 @@ impl RoleMachine {
     pub(super) fn ask_for(
         &mut self,
         term: Term,
-        basis: Term,
+        (basis, of): (Term, Option<Boot>),
         want: Want,
         cause: Cause,
         now: Instant,
@@ -77,6 +81,7 @@ impl RoleMachine {
             want,
             term,
             basis,
+            of,
             before: self.asked,
             next: now,
             alone: (want == Want::Force).then(|| now + self.config.force_patience),
@@ -101,22 +106,32 @@ impl RoleMachine {
                 let term = claim.term;
                 self.tell(Tell::ForcedAlone(term));
                 self.win(term, Cause::Operator, now);
+                self.record.forced = true;
             } else if now >= claim.next {
                 claim.next = now + self.config.witness_retry;
                 let Claim {
-                    want, term, basis, ..
+                    want,
+                    term,
+                    basis,
+                    of,
+                    ..
                 } = *claim;
                 self.asked = self.asked.max(term);
-                self.send(want, term, basis);
+                self.send(want, term, basis, of);
             }
         }
         if self.role.serves() && !self.record.done && now >= self.record.next {
             self.record.next = now + self.config.witness_retry;
-            self.send(Want::Serving, self.term, self.term);
+            let want = if self.record.forced {
+                Want::Force
+            } else {
+                Want::Serving
+            };
+            self.send(want, self.term, self.term, self.partner);
         }
     }
 
-    fn send(&mut self, want: Want, term: Term, basis: Term) {
+    fn send(&mut self, want: Want, term: Term, basis: Term, of: Option<Boot>) {
         let (pair, side, boot) = (self.config.pair, self.side(), self.config.boot);
         self.act(Action::Ask(Ask {
             pair,
@@ -125,6 +140,7 @@ impl RoleMachine {
             want,
             term,
             basis,
+            of,
         }));
     }
 
@@ -134,7 +150,7 @@ impl RoleMachine {
         if (answer.pair, answer.side, answer.boot) != own {
             return;
         }
-        if answer.want == Want::Serving {
+        if self.role.owns() && self.claim.is_none() {
             self.recorded(answer, now);
             return;
         }
@@ -151,6 +167,7 @@ impl RoleMachine {
                 self.claim = Some(Claim {
                     term,
                     basis: last.term,
+                    of: Some(last.holder.boot),
                     next: now,
                     ..claim
                 });
@@ -161,7 +178,7 @@ impl RoleMachine {
 
     /// What the witness says of the term that this board serves in.
     fn recorded(&mut self, answer: &Answer, now: Instant) {
-        if answer.term != self.term || !self.role.owns() {
+        if answer.term != self.term || answer.want == Want::Claim {
             return;
         }
         if answer.granted {
@@ -177,10 +194,6 @@ impl RoleMachine {
     /// Whether nobody can have a newer state than this board, although a later term than its basis was granted.
     fn entitled(&self, last: &Last) -> bool {
         let holder = &last.holder;
-        if (holder.side, holder.boot) == (self.side(), self.config.boot) {
-            // To this board itself, which renounced it; and to nobody since.
-            return true;
-        }
         if self.role != Role::Waiting {
             return false;
         }
@@ -210,7 +223,7 @@ impl RoleMachine {
                     .filter(|last| {
                         last.holder.side != self.side() && Some(last.holder.boot) != self.peer.boot
                     })
-                    .map(|last| (last.term, self.next_made(now)));
+                    .map(|last| (last, self.next_made(now)));
             }
         }
     }
@@ -223,7 +236,7 @@ impl RoleMachine {
         self.claim = None;
         self.bond = None;
         self.image = None;
-        self.conflict = false;
+        (self.doubt, self.conflict) = (false, false);
         self.resync_at = now;
         self.raise(term, now);
         self.tell(Tell::Serves(cause));
@@ -263,7 +276,8 @@ impl RoleMachine {
         self.claim = None;
         match self.config.arbiter {
             Arbiter::Witness => {
-                self.ask_for(self.later(), self.term, Want::Force, Cause::Operator, now);
+                let basis = (self.term, self.partner);
+                self.ask_for(self.later(), basis, Want::Force, Cause::Operator, now);
             }
             Arbiter::Rule(_) => self.win(self.later(), Cause::Operator, now),
         }

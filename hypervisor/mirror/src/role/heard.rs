@@ -72,12 +72,15 @@ impl RoleMachine {
             Role::Primary => self.unbind(Cause::Restarted, now),
             Role::HandingOver if !self.handed => self.unbind(Cause::Restarted, now),
             Role::HandingOver | Role::Held => {
-                let conflict = self.conflict;
+                self.doubt |= self.handed;
                 self.cut_bond();
                 if self.role == Role::HandingOver {
                     self.hold(now);
                 }
-                if self.config.arbiter == Arbiter::Rule(OnSilence::AssumeDead) && !conflict {
+                if self.config.arbiter == Arbiter::Rule(OnSilence::AssumeDead)
+                    && !self.doubt
+                    && !self.conflict
+                {
                     self.win(self.later(), Cause::Restarted, now);
                 }
             }
@@ -141,11 +144,12 @@ impl RoleMachine {
             if self.claim.is_some_and(|claim| claim.want == Want::Claim) {
                 self.drop_claim();
             }
-        } else if let Some((term, since)) = self.unknown {
+        } else if let Some((last, since)) = self.unknown {
             // The peer lives, so what the witness told of before is an earlier life of it.
             if heard.role == Role::Waiting && heard.echo >= since && self.claim.is_none() {
                 self.unknown = None;
-                self.ask_for(term.next(), term, Want::Claim, Cause::Start, now);
+                let basis = (last.term, Some(last.holder.boot));
+                self.ask_for(last.term.next(), basis, Want::Claim, Cause::Start, now);
             }
         }
     }
@@ -168,6 +172,7 @@ impl RoleMachine {
             return;
         }
         if heard.asked > self.term && !heard.claiming {
+            self.partner = self.peer.boot;
             self.raise(heard.asked, now);
         }
         let Some(bond) = self.bond else { return };
@@ -203,6 +208,7 @@ impl RoleMachine {
                 self.since = now;
             }
             None => {
+                self.handed = false;
                 self.tell(Tell::Serves(Cause::PeerBack));
                 self.become_role(Role::Primary, now);
                 self.act(Action::Serve {
@@ -273,6 +279,7 @@ impl RoleMachine {
             })
         {
             self.bond = Some(bond);
+            self.partner = self.peer.boot;
         }
     }
 

@@ -153,7 +153,7 @@ impl RoleMachine {
         if self.claim.is_some() {
             return;
         }
-        if self.conflict {
+        if self.conflict || self.doubt && self.config.arbiter != Arbiter::Witness {
             self.need_operator(Cause::LeaseOver);
             return;
         }
@@ -250,6 +250,7 @@ impl RoleMachine {
         if self.lease.holds(now) {
             self.resync = None;
             self.bond = Some(bond);
+            self.partner = self.peer.boot;
             self.bound_from = self.next_made(now);
             self.uplink_tried = false;
             self.tell(Tell::Serves(Cause::Bonded));
@@ -280,6 +281,9 @@ impl RoleMachine {
             Role::Primary if self.release.is_some() && self.detached => Why::Detached,
             Role::Primary if self.release.is_some() && !self.link => Why::NoLink,
             Role::Primary if self.release.is_some() => Why::Releasing,
+            Role::Primary if self.config.arbiter == Arbiter::Witness && !self.record.done => {
+                Why::NotRecorded
+            }
             Role::Primary if self.peer.last.is_some_and(|last| last.bond == self.bond) => {
                 return Protection::Protected;
             }

@@ -1,5 +1,6 @@
 //! What the witness remembers of a pair, and how it decides.
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
@@ -28,26 +29,29 @@ impl Ledger {
 
     /// Decides: the answer, and what must be on disk before it is sent. None if the ask is another pair's.
     ///
-    /// * A claim is granted if its term is later than the last one, and its basis is not earlier than that.
     /// * What was granted is granted again to the same life of the same board: the answer may have been lost.
-    /// * A board that serves holds its term if nobody has a later one. It also takes it from a peer who never served in it: the
-    ///   two agreed on that.
+    /// * A later term is granted if nobody else was granted one since the basis: the last one was the asker's, or that of whom the state is, and then
+    ///   not after the basis. That the board serves already changes nothing.
+    /// * A board that serves takes its term from a peer that never served in it: the two agreed on that.
     /// * An operator's wish is granted if the term is later than the last one.
     #[must_use]
     pub fn decide(&self, ask: &Ask) -> Option<(Answer, Self)> {
         if ask.pair != self.pair {
             return None;
         }
-        let term = self.last.map_or(Term::default(), |last| last.term);
-        let granted = if ask.term > term {
-            ask.want != Want::Claim || ask.basis >= term
-        } else {
-            self.last.is_some_and(|last| {
-                last.term == ask.term
-                    && ((last.holder.side, last.holder.boot) == (ask.side, ask.boot)
-                        || ask.want == Want::Serving && last.holder.how == How::Granted)
-            })
-        };
+        let free = self.last.is_none_or(|Last { term, holder }| {
+            let own = (holder.side, holder.boot) == (ask.side, ask.boot);
+            let partner = ask.of == Some(holder.boot);
+            match ask.term.cmp(&term) {
+                Ordering::Less => false,
+                Ordering::Equal => {
+                    own || partner && ask.want == Want::Serving && holder.how == How::Granted
+                }
+                Ordering::Greater => own || partner && term <= ask.basis || ask.want == Want::Force,
+            }
+        });
+        // Term 0 is before the first.
+        let granted = free && ask.term > Term::default();
         let last = if granted {
             let how = match ask.want {
                 Want::Claim => How::Granted,

@@ -45,6 +45,8 @@ pub(super) enum Move {
     Crash(usize),
     Die(usize),
     Start(usize),
+    /// Both at once.
+    Restart(usize),
     Uplink(usize, bool),
     Command(usize, Command),
 }
@@ -139,6 +141,7 @@ pub(super) struct Run {
     pub(super) now: Instant,
     pub(super) arbiter: Arbiter,
     pub(super) mutant: Mutant,
+    pub(super) trace: bool,
 }
 
 /// At most so much is kept of what is kept back: the oldest and the newest.
@@ -169,6 +172,7 @@ impl Run {
             now: Instant(100 * TICK),
             arbiter,
             mutant,
+            trace: false,
         };
         run.start(0);
         run.start(1);
@@ -261,7 +265,12 @@ impl Run {
                 None => moves.push(Move::Start(side)),
                 Some(board) if board.frozen => moves.extend([Move::Thaw(side), Move::Crash(side)]),
                 Some(board) => {
-                    moves.extend([Move::Freeze(side), Move::Crash(side), Move::Die(side)]);
+                    moves.extend([
+                        Move::Freeze(side),
+                        Move::Crash(side),
+                        Move::Die(side),
+                        Move::Restart(side),
+                    ]);
                     if board.machine.role() == Role::Primary {
                         moves.push(Move::Command(side, Command::Switchover));
                     }
@@ -302,7 +311,7 @@ impl Run {
                     }
                 }
             }
-            Move::Start(side) => self.start(side),
+            Move::Start(side) | Move::Restart(side) => self.start(side),
             Move::Uplink(side, up) => self.tell(side, Event::Uplink(up)),
             Move::Command(side, command) => self.tell(side, Event::Command(command)),
         }
@@ -310,7 +319,11 @@ impl Run {
 
     fn tell(&mut self, side: usize, event: Event) {
         let now = self.now;
+        let trace = self.trace;
         if let Some(board) = self.board_mut(side) {
+            if trace && event != Event::Tick {
+                println!("  {side} {}: <- {event:?}", now.0 / TICK - 100);
+            }
             board.machine.handle(event, now);
             assert!(
                 board.machine.next_deadline() > now,
@@ -327,6 +340,9 @@ impl Run {
             return;
         };
         while let Some(action) = board.machine.poll_action() {
+            if self.trace {
+                println!("  {side} {}: {action:?}", self.now.0 / TICK - 100);
+            }
             match action {
                 Action::Heartbeat(beat) => {
                     board.last = Some(beat);
@@ -671,7 +687,7 @@ impl RoleMachine {
         ] {
             *time = at(*time);
         }
-        seen.unknown = seen.unknown.map(|(term, since)| (term, at(since)));
+        seen.unknown = seen.unknown.map(|(last, since)| (last, at(since)));
         seen.release = seen.release.map(at);
         seen.uplink_down = seen.uplink_down.map(at);
         seen.peer.paths = seen.peer.paths.map(|heard| heard.map(at));
