@@ -1,6 +1,7 @@
 //! Every run with a few moves of the adversary.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use proptest::prelude::*;
@@ -10,11 +11,16 @@ use super::{ASSUME_DEAD, BACKUP, HOLD, WITNESS};
 use crate::role::Arbiter;
 
 /// How a run came to what must never be.
-#[derive(Debug)]
 struct Found {
     violation: Violation,
-    /// The moves, and the ticks before each.
+    /// The moves, and when.
     moves: Vec<(u64, Move)>,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} after {:?}", self.violation, self.moves)
+    }
 }
 
 struct Explorer<F> {
@@ -233,14 +239,32 @@ proptest! {
     }
 }
 
-/// What the model finds if something is wrong, in how many moves.
+/// What the model finds if something is wrong, in so many moves.
 fn caught(arbiter: Arbiter, mutant: Mutant, moves: usize) -> Violation {
-    let found = explore(arbiter, mutant, moves).expect_err("the mutant is caught");
-    println!("{mutant:?}: {found:?}");
-    found.violation
+    explore(arbiter, mutant, moves)
+        .expect_err("the mutant is caught")
+        .violation
 }
 
 #[test]
 fn without_a_lease_both_serve() {
     assert_eq!(caught(BACKUP, Mutant::NoLease, 1), Violation::TwoServe);
+}
+
+#[test]
+fn a_lease_that_runs_from_when_the_echo_comes_is_too_long() {
+    assert_eq!(
+        caught(BACKUP, Mutant::LeaseFromEcho, 2),
+        Violation::TwoServe
+    );
+}
+
+#[test]
+fn a_witness_that_grants_twice_lets_both_serve() {
+    assert_eq!(caught(WITNESS, Mutant::GrantsTwice, 2), Violation::TwoServe);
+}
+
+#[test]
+fn a_witness_that_forgets_lets_both_serve() {
+    assert_eq!(caught(WITNESS, Mutant::Forgets, 2), Violation::TwoServe);
 }

@@ -78,10 +78,8 @@ pub(super) enum Mutant {
     Forgets,
     /// Heartbeats of later terms are read as if they were of this one, and of a backup.
     IgnoresTerms,
-    /// Every understudy has the same number.
-    OneBond,
-    /// A backup does not say what it asked for.
-    HidesAsked,
+    /// The witness does not look at whose a basis is.
+    AnyLife,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +126,7 @@ pub(super) struct World {
     answers: [VecDeque<Answer>; 2],
     link: Way,
     data: [VecDeque<(Session, Data)>; 2],
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// What left last.
     pub(super) newest: u32,
     boots: u128,
@@ -141,7 +139,6 @@ pub(super) struct Run {
     pub(super) now: Instant,
     pub(super) arbiter: Arbiter,
     pub(super) mutant: Mutant,
-    pub(super) trace: bool,
 }
 
 /// At most so much is kept of what is kept back: the oldest and the newest.
@@ -172,7 +169,6 @@ impl Run {
             now: Instant(100 * TICK),
             arbiter,
             mutant,
-            trace: false,
         };
         run.start(0);
         run.start(1);
@@ -305,10 +301,10 @@ impl Run {
             }
             Move::Crash(side) => world.boards[side] = None,
             Move::Die(side) => {
-                if let Some(board) = world.boards[side].take() {
-                    if let Some(last) = board.last {
-                        world.beats[1 - side].push_back((board.session, Message::Dying(last)));
-                    }
+                if let Some(board) = world.boards[side].take()
+                    && let Some(last) = board.last
+                {
+                    world.beats[1 - side].push_back((board.session, Message::Dying(last)));
                 }
             }
             Move::Start(side) | Move::Restart(side) => self.start(side),
@@ -319,11 +315,7 @@ impl Run {
 
     fn tell(&mut self, side: usize, event: Event) {
         let now = self.now;
-        let trace = self.trace;
         if let Some(board) = self.board_mut(side) {
-            if trace && event != Event::Tick {
-                println!("  {side} {}: <- {event:?}", now.0 / TICK - 100);
-            }
             board.machine.handle(event, now);
             assert!(
                 board.machine.next_deadline() > now,
@@ -340,9 +332,6 @@ impl Run {
             return;
         };
         while let Some(action) = board.machine.poll_action() {
-            if self.trace {
-                println!("  {side} {}: {action:?}", self.now.0 / TICK - 100);
-            }
             match action {
                 Action::Heartbeat(beat) => {
                     board.last = Some(beat);
@@ -407,13 +396,13 @@ impl Run {
             return;
         }
         for side in 0..2 {
-            if let (Some(board), Some(peer)) = (self.board_mut(side), lives[1 - side]) {
-                if board.session != lives {
-                    board.session = lives;
-                    board.link = false;
-                    board.holds = None;
-                    self.tell(side, Event::Session { peer });
-                }
+            if let (Some(board), Some(peer)) = (self.board_mut(side), lives[1 - side])
+                && board.session != lives
+            {
+                board.session = lives;
+                board.link = false;
+                board.holds = None;
+                self.tell(side, Event::Session { peer });
             }
         }
     }
@@ -449,9 +438,8 @@ impl Run {
                     Mutant::IgnoresTerms if heartbeat.term > board.machine.term() => {
                         heartbeat.term = board.machine.term();
                         heartbeat.role = Role::Backup;
+                        heartbeat.asked = heartbeat.term;
                     }
-                    Mutant::OneBond => heartbeat.bond = heartbeat.bond.and(board.machine.bond()),
-                    Mutant::HidesAsked => heartbeat.asked = crate::Term(0),
                     _ => {}
                 }
                 self.tell(side, Event::Heartbeat { heartbeat, path });
@@ -537,6 +525,13 @@ impl Run {
             };
             for ask in asks.into_iter().filter(|_| lan != Lan::Loses) {
                 let before = self.world.ledger;
+                let ask = match (self.mutant, before.last) {
+                    (Mutant::AnyLife, Some(last)) => Ask {
+                        of: Some(last.holder.boot),
+                        ..ask
+                    },
+                    _ => ask,
+                };
                 let (mut answer, after) = before.decide(&ask).expect("the pair's");
                 self.world.ledger = after;
                 match self.mutant {
@@ -586,10 +581,8 @@ impl Run {
             return Err(Violation::TwoServe);
         }
         let carried = self.world.link == Way::Carries && self.linked();
-        for side in 0..2 {
-            if open[side] {
-                self.release(side, carried)?;
-            }
+        for (side, _) in open.into_iter().enumerate().filter(|(_, open)| *open) {
+            self.release(side, carried)?;
         }
         Ok(())
     }
