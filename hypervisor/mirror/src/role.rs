@@ -26,6 +26,8 @@ mod heartbeat;
 #[cfg(test)]
 mod model;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::VecDeque;
 

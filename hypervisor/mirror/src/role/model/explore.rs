@@ -6,7 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use proptest::prelude::*;
 
-use super::world::{Move, Mutant, Run, Violation};
+use super::moves::{Move, Mutant, Violation};
+use super::world::Run;
 use super::{ASSUME_DEAD, BACKUP, HOLD, WITNESS};
 use crate::role::Arbiter;
 

@@ -1,6 +1,7 @@
 //! What must happen, step by step: the model's other tests only show what never does.
 
-use super::world::{Lan, Move, Mutant, Run, Violation, Way};
+use super::moves::{Lan, Move, Mutant, Violation, Way};
+use super::world::Run;
 use super::{ASSUME_DEAD, BACKUP, HOLD, WITNESS};
 use crate::Side;
 use crate::role::{Arbiter, Command, Protection, Role};
