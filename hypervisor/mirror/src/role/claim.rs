@@ -266,7 +266,7 @@ impl RoleMachine {
     }
 
     fn force(&mut self, now: Instant) -> Option<Why> {
-        let heard = !self.silent(now) && !self.peer.dying;
+        let heard = self.peer.paths.iter().any(Option::is_some) && !self.peer.dying;
         if self.role.serves() || self.role == Role::HandingOver {
             return Some(Why::Serving);
         }
