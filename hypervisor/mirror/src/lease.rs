@@ -73,6 +73,18 @@ impl Lease {
 }
 
 #[cfg(test)]
+impl Lease {
+    /// Itself, with its times as somebody sees them.
+    pub(crate) fn seen(self, at: impl Fn(Instant) -> Instant) -> Self {
+        Self {
+            from: at(self.from),
+            echo: self.echo.map(at),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -106,17 +118,5 @@ mod tests {
         assert!(Gate::Open.open(Instant(u64::MAX)) && !Gate::Closed.open(Instant(0)));
         let gate = Gate::Until(Instant(7));
         assert!(gate.open(Instant(6)) && !gate.open(Instant(7)));
-    }
-}
-
-#[cfg(test)]
-impl Lease {
-    /// Itself, with its times as somebody sees them.
-    pub(crate) fn seen(self, at: impl Fn(Instant) -> Instant) -> Self {
-        Self {
-            from: at(self.from),
-            echo: self.echo.map(at),
-            ..self
-        }
     }
 }

@@ -26,10 +26,13 @@ mod heartbeat;
 #[cfg(test)]
 mod model;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::VecDeque;
 
 use crate::lease::Lease;
+use crate::witness::{Boot, Last};
 use crate::{Gate, Instant, Side, Term};
 use claim::{Claim, Record};
 use heard::Peer;
@@ -59,6 +62,10 @@ pub struct RoleMachine {
     state: Option<Source>,
     /// Who owns the guests: what it is bound by. Backup: by what it would take over.
     bond: Option<Bond>,
+    /// The peer's life that the bond is with, or was, or whose term this board went on in.
+    partner: Option<Boot>,
+    /// The first heartbeat that said so.
+    bound_from: Instant,
     /// Backup: what it has, or is getting.
     image: Option<Image>,
     /// The last bond that it made.
@@ -70,8 +77,10 @@ pub struct RoleMachine {
     /// From which heartbeat on the backup is asked to give the understudy up.
     release: Option<Instant>,
     lease: Lease,
-    /// Handing over: the backup may have been told to serve.
+    /// The backup was told to serve, and has not said since that it does not.
     handed: bool,
+    /// Held: the peer has started anew, and may have served before. Only the witness or an operator may end it.
+    doubt: bool,
     /// Held: because both boards served. Only an operator may end it.
     conflict: bool,
     detached: bool,
@@ -92,6 +101,8 @@ pub struct RoleMachine {
     asked: Term,
     /// Waiting, and refused: when to ask again.
     ask_again: Instant,
+    /// Waiting, and refused for a life of the peer that this board does not know: what the witness said, and the first heartbeat made since.
+    unknown: Option<(Last, Instant)>,
     record: Record,
     /// The last heartbeat.
     sent: Option<Heartbeat>,
@@ -116,6 +127,8 @@ impl RoleMachine {
             term: Term::default(),
             state: None,
             bond: None,
+            partner: None,
+            bound_from: now,
             image: None,
             bonds: 0,
             resync: None,
@@ -123,6 +136,7 @@ impl RoleMachine {
             release: None,
             lease: Lease::new(config.lease),
             handed: false,
+            doubt: false,
             conflict: false,
             detached: false,
             link: false,
@@ -135,6 +149,7 @@ impl RoleMachine {
             claim: None,
             asked: Term::default(),
             ask_again: now,
+            unknown: None,
             record: Record::new(now),
             sent: None,
             gate: Gate::Closed,
@@ -299,7 +314,6 @@ impl RoleMachine {
 
     /// The lease is over, or nobody knows who may serve.
     fn hold(&mut self, now: Instant) {
-        self.handed = false;
         self.become_role(Role::Held, now);
         self.act(Action::Suspend);
     }
@@ -307,7 +321,7 @@ impl RoleMachine {
     /// Stops for good: somebody else serves, or may.
     fn stop(&mut self, now: Instant) {
         self.cut_bond();
-        self.conflict = false;
+        (self.doubt, self.conflict) = (false, false);
         self.become_role(Role::Outdated, now);
         self.act(Action::Stop);
     }
@@ -355,8 +369,7 @@ impl RoleMachine {
             asked: self.asked,
             bond: self.bond,
             release: self.release.is_some(),
-            // What the gate let pass last is on the wire by then.
-            hand_over: self.handed && now >= self.since + self.config.transmit,
+            hand_over: self.handed && self.role == Role::HandingOver,
             claiming: self.claim.is_some(),
             uplink: self.uplink_down.is_none(),
         };

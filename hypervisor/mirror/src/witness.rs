@@ -1,12 +1,12 @@
 //! The witness of a pair: what breaks the tie when neither board hears the other.
 //!
-//! It keeps one number per pair on disk, the last term that it granted, with the board that it was granted to, and changes it by compare and
-//! swap. A board that asks says in which term the state is the newest that it could go on from (its *basis*). Nobody was granted a
-//! later one, or else the board is refused. So no term has two holders, and a board whose state is old gets none.
+//! It keeps one entry per pair on disk, the last term that it granted, with the life of the board that it was granted to, and changes it by compare and
+//! swap. A board that asks says which state it could go on from (its *basis*): the newest of a term, and by whom. If somebody else was granted
+//! a term since, the board is refused. So no term has two holders, and a board whose state is old gets none.
 //!
-//! Terms may also grow by agreement of the pair, without the witness (see [`crate::RoleMachine`]). So a basis may be later than the
-//! last term granted; and a board that serves has its term recorded, as soon as the witness can be reached, by the same
-//! question.
+//! Terms also grow by agreement of the pair, without the witness (see [`crate::RoleMachine`]). So the number of a term alone
+//! tells nothing of who is in it: a basis may be later than the last term granted, and still nothing is known of a life that was granted that
+//! one. A board that serves has its term recorded, as soon as the witness can be reached, by the same question.
 //!
 //! What the boards and the witness say to each other is here, little-endian. An ask:
 //!
@@ -17,6 +17,7 @@
 //! 10  boot  u128
 //! 26  term  u64
 //! 34  basis u64
+//! 42  of    u128   0: nobody
 //! ```
 //!
 //! An answer begins with the ask's first 34 bytes, and goes on:
@@ -39,7 +40,7 @@ use crate::{Side, Term};
 pub use ledger::{Ledger, LedgerError};
 
 /// Bytes of an ask.
-pub const ASK_BYTES: usize = 42;
+pub const ASK_BYTES: usize = 58;
 /// Bytes of an answer.
 pub const ANSWER_BYTES: usize = 61;
 
@@ -90,6 +91,8 @@ pub struct Ask {
     pub term: Term,
     /// The term that its state is the newest of; 0 if it has none.
     pub basis: Term,
+    /// Who had that state before, or shared it, beside the asker.
+    pub of: Option<Boot>,
 }
 
 /// How a board came to the term that it holds.
@@ -182,6 +185,7 @@ impl Ask {
     pub fn encode(&self) -> [u8; ASK_BYTES] {
         head(self.pair, self.side, self.want, self.boot, self.term)
             .put(&self.basis.0.to_le_bytes())
+            .put(&self.of.map_or(0, |of| of.0).to_le_bytes())
             .bytes()
     }
 
@@ -196,6 +200,7 @@ impl Ask {
             boot: Boot(fields.u128()?),
             term: Term(fields.u64()?),
             basis: Term(fields.u64()?),
+            of: Some(fields.u128()?).filter(|of| *of != 0).map(Boot),
         })
     }
 
@@ -271,22 +276,18 @@ pub(crate) mod tests {
 
     pub(crate) fn asks() -> impl Strategy<Value = Ask> {
         let wants = prop_oneof![Just(Want::Claim), Just(Want::Serving), Just(Want::Force)];
-        (
-            any::<u64>(),
-            sides(),
-            wants,
-            any::<u128>(),
-            any::<u64>(),
-            any::<u64>(),
-        )
-            .prop_map(|(pair, side, want, boot, term, basis)| Ask {
-                pair: Pair(pair),
+        let lives = (any::<u128>(), proptest::option::of(1..=u128::MAX));
+        (sides(), wants, lives, any::<[u64; 3]>()).prop_map(|(side, want, (boot, of), numbers)| {
+            Ask {
+                pair: Pair(numbers[0]),
                 side,
                 want,
                 boot: Boot(boot),
-                term: Term(term),
-                basis: Term(basis),
-            })
+                term: Term(numbers[1]),
+                basis: Term(numbers[2]),
+                of: of.map(Boot),
+            }
+        })
     }
 
     fn lasts() -> impl Strategy<Value = Last> {
@@ -337,11 +338,14 @@ pub(crate) mod tests {
             want: Want::Force,
             term: Term(3),
             basis: Term(4),
+            of: Some(Boot(5)),
         };
         let body = ask.encode();
         assert_eq!(
-            [body[0], body[8], body[9], body[10], body[26], body[34]],
-            [1, 1, 2, 2, 3, 4]
+            [
+                body[0], body[8], body[9], body[10], body[26], body[34], body[42]
+            ],
+            [1, 1, 2, 2, 3, 4, 5]
         );
         let last = Last {
             term: Term(5),

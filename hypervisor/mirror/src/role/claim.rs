@@ -1,7 +1,7 @@
 //! How a board comes to serve: by the witness's grant, by a rule, or because an operator wants it.
 
 use super::{Action, Arbiter, Cause, Command, OnSilence, Role, RoleMachine, Source, Tell, Why};
-use crate::witness::{Answer, Ask, How, Last, Want};
+use crate::witness::{Answer, Ask, Boot, How, Last, Want};
 use crate::{Instant, Term};
 
 /// A term that the witness is being asked for.
@@ -11,6 +11,7 @@ pub(super) struct Claim {
     pub(super) want: Want,
     term: Term,
     basis: Term,
+    of: Option<Boot>,
     /// [`RoleMachine::asked`] before.
     before: Term,
     /// When to ask next.
@@ -19,10 +20,12 @@ pub(super) struct Claim {
     pub(super) alone: Option<Instant>,
 }
 
-/// Whether the witness has recorded the term that this board serves in.
+/// The record that the witness has of the term that this board serves in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Record {
     pub(super) done: bool,
+    /// An operator wanted the term, and the witness did not answer.
+    forced: bool,
     /// When to ask next.
     pub(super) next: Instant,
 }
@@ -31,6 +34,7 @@ impl Record {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             done: false,
+            forced: false,
             next: now,
         }
     }
@@ -50,24 +54,34 @@ impl RoleMachine {
             return;
         }
         match self.config.arbiter {
-            Arbiter::Witness => self.ask_for(self.later(), Want::Claim, cause, now),
+            Arbiter::Witness => {
+                let basis = if self.role == Role::Waiting {
+                    (Term::default(), None)
+                } else {
+                    (self.term, self.partner)
+                };
+                self.ask_for(self.later(), basis, Want::Claim, cause, now);
+            }
             // A silent peer may be alive; one that told of its end is not.
             Arbiter::Rule(OnSilence::Hold) if cause == Cause::Silence => self.need_operator(cause),
             Arbiter::Rule(_) => self.win(self.later(), cause, now),
         }
     }
 
-    fn ask_for(&mut self, term: Term, want: Want, cause: Cause, now: Instant) {
-        let basis = if self.role == Role::Waiting {
-            Term::default()
-        } else {
-            self.term
-        };
+    pub(super) fn ask_for(
+        &mut self,
+        term: Term,
+        (basis, of): (Term, Option<Boot>),
+        want: Want,
+        cause: Cause,
+        now: Instant,
+    ) {
         self.claim = Some(Claim {
             cause,
             want,
             term,
             basis,
+            of,
             before: self.asked,
             next: now,
             alone: (want == Want::Force).then(|| now + self.config.force_patience),
@@ -92,22 +106,32 @@ impl RoleMachine {
                 let term = claim.term;
                 self.tell(Tell::ForcedAlone(term));
                 self.win(term, Cause::Operator, now);
+                self.record.forced = true;
             } else if now >= claim.next {
                 claim.next = now + self.config.witness_retry;
                 let Claim {
-                    want, term, basis, ..
+                    want,
+                    term,
+                    basis,
+                    of,
+                    ..
                 } = *claim;
                 self.asked = self.asked.max(term);
-                self.send(want, term, basis);
+                self.send(want, term, basis, of);
             }
         }
         if self.role.serves() && !self.record.done && now >= self.record.next {
             self.record.next = now + self.config.witness_retry;
-            self.send(Want::Serving, self.term, self.term);
+            let want = if self.record.forced {
+                Want::Force
+            } else {
+                Want::Serving
+            };
+            self.send(want, self.term, self.term, self.partner);
         }
     }
 
-    fn send(&mut self, want: Want, term: Term, basis: Term) {
+    fn send(&mut self, want: Want, term: Term, basis: Term, of: Option<Boot>) {
         let (pair, side, boot) = (self.config.pair, self.side(), self.config.boot);
         self.act(Action::Ask(Ask {
             pair,
@@ -116,6 +140,7 @@ impl RoleMachine {
             want,
             term,
             basis,
+            of,
         }));
     }
 
@@ -125,7 +150,7 @@ impl RoleMachine {
         if (answer.pair, answer.side, answer.boot) != own {
             return;
         }
-        if answer.want == Want::Serving {
+        if self.role.owns() && self.claim.is_none() {
             self.recorded(answer, now);
             return;
         }
@@ -142,6 +167,7 @@ impl RoleMachine {
                 self.claim = Some(Claim {
                     term,
                     basis: last.term,
+                    of: Some(last.holder.boot),
                     next: now,
                     ..claim
                 });
@@ -152,7 +178,7 @@ impl RoleMachine {
 
     /// What the witness says of the term that this board serves in.
     fn recorded(&mut self, answer: &Answer, now: Instant) {
-        if answer.term != self.term || !self.role.owns() {
+        if answer.term != self.term || answer.want == Want::Claim {
             return;
         }
         if answer.granted {
@@ -168,22 +194,16 @@ impl RoleMachine {
     /// Whether nobody can have a newer state than this board, although a later term than its basis was granted.
     fn entitled(&self, last: &Last) -> bool {
         let holder = &last.holder;
-        if (holder.side, holder.boot) == (self.side(), self.config.boot) {
-            // To this board itself, which renounced it; and to nobody since.
-            return true;
-        }
         if self.role != Role::Waiting {
             return false;
         }
-        // This board served, and has lost everything. Had it only been granted the term, the peer could have served still.
-        let served = holder.side == self.side() && holder.how != How::Granted;
-        // Or both have started anew since.
-        let both_new = self.peer.boot != Some(holder.boot)
-            && self
-                .peer
-                .last
-                .is_some_and(|last| last.role == Role::Waiting);
-        served || both_new
+        // An earlier life of this board. If it served, the peer has nothing newer. If it was only granted the term, the peer could have
+        // served still, but not if it has started anew as well.
+        let new = self
+            .peer
+            .last
+            .is_some_and(|last| last.role == Role::Waiting);
+        holder.side == self.side() && (holder.how != How::Granted || new)
     }
 
     fn refused(&mut self, claim: Claim, last: Option<Last>, now: Instant) {
@@ -197,7 +217,14 @@ impl RoleMachine {
             Role::Backup => {
                 self.give_up(now);
             }
-            _ => self.ask_again = now + self.config.start_patience,
+            _ => {
+                self.ask_again = now + self.config.start_patience;
+                self.unknown = last
+                    .filter(|last| {
+                        last.holder.side != self.side() && Some(last.holder.boot) != self.peer.boot
+                    })
+                    .map(|last| (last, self.next_made(now)));
+            }
         }
     }
 
@@ -209,7 +236,7 @@ impl RoleMachine {
         self.claim = None;
         self.bond = None;
         self.image = None;
-        self.conflict = false;
+        (self.doubt, self.conflict) = (false, false);
         self.resync_at = now;
         self.raise(term, now);
         self.tell(Tell::Serves(cause));
@@ -239,7 +266,7 @@ impl RoleMachine {
     }
 
     fn force(&mut self, now: Instant) -> Option<Why> {
-        let heard = !self.silent(now) && !self.peer.dying;
+        let heard = self.peer.paths.iter().any(Option::is_some) && !self.peer.dying;
         if self.role.serves() || self.role == Role::HandingOver {
             return Some(Why::Serving);
         }
@@ -248,7 +275,10 @@ impl RoleMachine {
         }
         self.claim = None;
         match self.config.arbiter {
-            Arbiter::Witness => self.ask_for(self.later(), Want::Force, Cause::Operator, now),
+            Arbiter::Witness => {
+                let basis = (self.term, self.partner);
+                self.ask_for(self.later(), basis, Want::Force, Cause::Operator, now);
+            }
             Arbiter::Rule(_) => self.win(self.later(), Cause::Operator, now),
         }
         None

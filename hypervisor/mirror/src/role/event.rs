@@ -74,7 +74,7 @@ pub enum Event {
     Bonded(Bond),
     /// Primary: the resynchronisation came to nothing.
     ResyncFailed(Bond),
-    /// Primary: the guests are frozen, the final epoch is acknowledged, and its outputs have been let through the gate.
+    /// Primary: the guests are frozen, the final epoch is acknowledged, and its outputs are out.
     FinalAcked,
     /// An operator wants something.
     Command(Command),
@@ -147,6 +147,8 @@ pub enum Why {
     HandingOver,
     /// The state here is not the newest.
     Outdated,
+    /// The witness has not recorded the term of this board yet: it could refuse the peer.
+    NotRecorded,
     /// This board serves already.
     Serving,
     /// The peer serves, and is heard: a switchover would do it without harm.
@@ -167,6 +169,7 @@ impl fmt::Display for Why {
             Self::Held => "the guests are held",
             Self::HandingOver => "the guests are being handed over",
             Self::Outdated => "the state here is not the newest",
+            Self::NotRecorded => "the witness does not know of this board's term yet",
             Self::Serving => "this board serves already",
             Self::PeerServes => "the peer serves, and is heard",
         })

@@ -61,6 +61,7 @@ impl RoleMachine {
         self.peer.paths = before.paths;
         self.quiet = now;
         self.detached = false;
+        self.unknown = None;
         self.clash = None;
         self.tell(Tell::PeerStarted(boot));
         if before.boot.is_none() {
@@ -71,12 +72,15 @@ impl RoleMachine {
             Role::Primary => self.unbind(Cause::Restarted, now),
             Role::HandingOver if !self.handed => self.unbind(Cause::Restarted, now),
             Role::HandingOver | Role::Held => {
-                let conflict = self.conflict;
+                self.doubt |= self.handed;
                 self.cut_bond();
                 if self.role == Role::HandingOver {
                     self.hold(now);
                 }
-                if self.config.arbiter == Arbiter::Rule(OnSilence::AssumeDead) && !conflict {
+                if self.config.arbiter == Arbiter::Rule(OnSilence::AssumeDead)
+                    && !self.doubt
+                    && !self.conflict
+                {
                     self.win(self.later(), Cause::Restarted, now);
                 }
             }
@@ -123,17 +127,30 @@ impl RoleMachine {
             self.owner_hears(&heard, now);
         } else if heard.role.owns() {
             self.hears_owner(&heard, now);
+        } else if self.role == Role::Waiting {
+            self.waiting_hears(&heard, now);
         } else if self.role == Role::Backup
             && self.bond.is_some()
             && matches!(heard.role, Role::Waiting | Role::Outdated)
         {
             self.claim(Cause::Stopped, now);
-        } else if self.role == Role::Waiting
-            && heard.bond.is_some()
-            && self.claim.is_some_and(|claim| claim.want == Want::Claim)
-        {
+        }
+    }
+
+    /// Nobody serves.
+    fn waiting_hears(&mut self, heard: &Heartbeat, now: Instant) {
+        if heard.bond.is_some() {
             // The peer has what this board has lost.
-            self.drop_claim();
+            if self.claim.is_some_and(|claim| claim.want == Want::Claim) {
+                self.drop_claim();
+            }
+        } else if let Some((last, since)) = self.unknown {
+            // The peer lives, so what the witness told of before is an earlier life of it.
+            if heard.role == Role::Waiting && heard.echo >= since && self.claim.is_none() {
+                self.unknown = None;
+                let basis = (last.term, Some(last.holder.boot));
+                self.ask_for(last.term.next(), basis, Want::Claim, Cause::Start, now);
+            }
         }
     }
 
@@ -155,6 +172,7 @@ impl RoleMachine {
             return;
         }
         if heard.asked > self.term && !heard.claiming {
+            self.partner = self.peer.boot;
             self.raise(heard.asked, now);
         }
         let Some(bond) = self.bond else { return };
@@ -163,7 +181,8 @@ impl RoleMachine {
             self.unbind(Cause::Released, now);
             return;
         }
-        if gave_up && heard.role == Role::Outdated {
+        // What it said before it knew of the bond does not count.
+        if gave_up && heard.role == Role::Outdated && heard.echo >= self.bound_from {
             self.ask_release(now);
         }
         // A backup that is about to serve promises nothing any more.
@@ -185,8 +204,11 @@ impl RoleMachine {
                 self.drop_claim();
                 self.raise(self.asked, now);
                 self.lease.end(self.next_made(now));
+                // It has time to hear of that before the witness is asked again.
+                self.since = now;
             }
             None => {
+                self.handed = false;
                 self.tell(Tell::Serves(Cause::PeerBack));
                 self.become_role(Role::Primary, now);
                 self.act(Action::Serve {
@@ -257,6 +279,7 @@ impl RoleMachine {
             })
         {
             self.bond = Some(bond);
+            self.partner = self.peer.boot;
         }
     }
 

@@ -8,7 +8,9 @@
 //! what is called violated is violated in a run that can happen.
 
 mod explore;
+mod moves;
 mod scenarios;
+mod seen;
 mod world;
 
 use core::time::Duration;

@@ -127,12 +127,14 @@ impl RoleMachine {
     }
 
     fn solo(&mut self, now: Instant) {
+        // Without echoes there would be no lease to serve by.
         let ready = self.link
             && !self.detached
-            && !self.silent(now)
             && !self.peer.dying
             && self.peer.last.is_some_and(|last| {
-                matches!(last.role, Role::Backup | Role::Outdated) && !last.claiming
+                matches!(last.role, Role::Backup | Role::Outdated)
+                    && !last.claiming
+                    && now < last.echo + self.config.lease
             });
         if let Some(bond) = self.resync {
             if !self.link || self.detached {
@@ -151,7 +153,7 @@ impl RoleMachine {
         if self.claim.is_some() {
             return;
         }
-        if self.conflict {
+        if self.conflict || self.doubt && self.config.arbiter != Arbiter::Witness {
             self.need_operator(Cause::LeaseOver);
             return;
         }
@@ -248,6 +250,8 @@ impl RoleMachine {
         if self.lease.holds(now) {
             self.resync = None;
             self.bond = Some(bond);
+            self.partner = self.peer.boot;
+            self.bound_from = self.next_made(now);
             self.uplink_tried = false;
             self.tell(Tell::Serves(Cause::Bonded));
             self.become_role(Role::Primary, now);
@@ -277,6 +281,9 @@ impl RoleMachine {
             Role::Primary if self.release.is_some() && self.detached => Why::Detached,
             Role::Primary if self.release.is_some() && !self.link => Why::NoLink,
             Role::Primary if self.release.is_some() => Why::Releasing,
+            Role::Primary if self.config.arbiter == Arbiter::Witness && !self.record.done => {
+                Why::NotRecorded
+            }
             Role::Primary if self.peer.last.is_some_and(|last| last.bond == self.bond) => {
                 return Protection::Protected;
             }
@@ -308,7 +315,6 @@ impl RoleMachine {
             claim,
             self.claim.and_then(|claim| claim.alone),
             record,
-            self.handed.then(|| self.since + config.transmit),
             Some(self.since + config.handover_patience),
         ]
         .into_iter()

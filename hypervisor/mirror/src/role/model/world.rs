@@ -2,92 +2,20 @@
 
 use std::collections::VecDeque;
 
+use super::moves::{Lan, Mutant, Violation, Way};
 use super::{TICK, config};
-use crate::role::{
-    Action, Arbiter, Bond, Command, Config, Event, Heartbeat, Role, RoleMachine, Source,
-};
+use crate::role::{Action, Arbiter, Bond, Config, Event, Heartbeat, Role, RoleMachine, Source};
 use crate::witness::{Answer, Ask, Boot, Ledger, Pair};
 use crate::{Gate, Instant, Path, Side};
 
-/// What a way does with what is sent on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Way {
-    Carries,
-    Loses,
-    Keeps,
-}
-
-/// What happens to the questions of a board to the witness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Lan {
-    Carries,
-    /// Questions are lost.
-    Loses,
-    /// Answers are lost.
-    LosesAnswers,
-    /// Questions are kept.
-    Keeps,
-    /// Answers are kept.
-    KeepsAnswers,
-}
-
-/// What the adversary may do, and an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Move {
-    /// Heartbeats of this board, or of both.
-    Way(Option<usize>, Way),
-    /// What was kept comes in the reverse order.
-    Reversed,
-    Lan(usize, Lan),
-    Link(Way),
-    Freeze(usize),
-    Thaw(usize),
-    Crash(usize),
-    Die(usize),
-    Start(usize),
-    Uplink(usize, bool),
-    Command(usize, Command),
-}
-
-/// What must never be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Violation {
-    /// Both gates are open.
-    TwoServe,
-    /// Something leaves a state that does not explain what left before.
-    Outdated,
-    /// A term has two holders.
-    TwoHolders,
-}
-
-/// How a wrong implementation differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
-    None,
-    /// A lease never ends.
-    NoLease,
-    /// It runs from when the echo is heard.
-    LeaseFromEcho,
-    /// The witness grants whatever it is asked.
-    GrantsTwice,
-    /// The witness forgets.
-    Forgets,
-    /// Heartbeats of later terms are read as if they were of this one, and of a backup.
-    IgnoresTerms,
-    /// Every understudy has the same number.
-    OneBond,
-    /// A backup does not say what it asked for.
-    HidesAsked,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Message {
+pub(super) enum Message {
     Beat(Heartbeat),
     Dying(Heartbeat),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Data {
+pub(super) enum Data {
     Begin(Bond),
     /// The state that is complete with it.
     Complete(Bond, u32),
@@ -95,39 +23,39 @@ enum Data {
 }
 
 /// The lives of both boards.
-type Session = [Option<Boot>; 2];
+pub(super) type Session = [Option<Boot>; 2];
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Board {
     pub(super) machine: RoleMachine,
-    boot: Boot,
-    session: Session,
-    frozen: bool,
-    link: bool,
-    last: Option<Heartbeat>,
+    pub(super) boot: Boot,
+    pub(super) session: Session,
+    pub(super) frozen: bool,
+    pub(super) link: bool,
+    pub(super) last: Option<Heartbeat>,
     /// The state of the guests, and of the understudy.
-    own: u32,
-    image: Option<(Bond, u32)>,
+    pub(super) own: u32,
+    pub(super) image: Option<(Bond, u32)>,
     /// A complete understudy is on its way: outputs are held.
-    holds: Option<Bond>,
-    final_epoch: bool,
+    pub(super) holds: Option<Bond>,
+    pub(super) final_epoch: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct World {
     pub(super) boards: [Option<Board>; 2],
-    ways: [Way; 2],
+    pub(super) ways: [Way; 2],
     /// Heartbeats to each board.
-    beats: [VecDeque<(Session, Message)>; 2],
-    lans: [Lan; 2],
-    asks: [VecDeque<Ask>; 2],
-    answers: [VecDeque<Answer>; 2],
-    link: Way,
-    data: [VecDeque<(Session, Data)>; 2],
-    ledger: Ledger,
+    pub(super) beats: [VecDeque<(Session, Message)>; 2],
+    pub(super) lans: [Lan; 2],
+    pub(super) asks: [VecDeque<Ask>; 2],
+    pub(super) answers: [VecDeque<Answer>; 2],
+    pub(super) link: Way,
+    pub(super) data: [VecDeque<(Session, Data)>; 2],
+    pub(super) ledger: Ledger,
     /// What left last.
     pub(super) newest: u32,
-    boots: u128,
+    pub(super) boots: u128,
 }
 
 /// A world, and what does not belong to its state.
@@ -181,7 +109,7 @@ impl Run {
         config
     }
 
-    fn start(&mut self, side: usize) {
+    pub(super) fn start(&mut self, side: usize) {
         self.world.boots += 1;
         let config = self.config(side, self.world.boots);
         self.world.boards[side] = Some(Board {
@@ -223,90 +151,7 @@ impl Run {
             .filter(|board| !board.frozen)
     }
 
-    /// All that may be done now and would change something.
-    pub(super) fn moves(&self) -> Vec<Move> {
-        let world = &self.world;
-        let mut moves = Vec::new();
-        for way in [Way::Carries, Way::Loses, Way::Keeps] {
-            for side in 0..2 {
-                if world.ways[side] != way {
-                    moves.push(Move::Way(Some(side), way));
-                }
-            }
-            if world.ways[0] != way && world.ways[1] != way {
-                moves.push(Move::Way(None, way));
-            }
-            if world.link != way {
-                moves.push(Move::Link(way));
-            }
-        }
-        if world.ways.contains(&Way::Keeps) {
-            moves.push(Move::Reversed);
-        }
-        for side in 0..2 {
-            if self.arbiter == Arbiter::Witness {
-                let lans = [
-                    Lan::Carries,
-                    Lan::Loses,
-                    Lan::LosesAnswers,
-                    Lan::Keeps,
-                    Lan::KeepsAnswers,
-                ];
-                let others = lans.into_iter().filter(|lan| *lan != world.lans[side]);
-                moves.extend(others.map(|lan| Move::Lan(side, lan)));
-            }
-            match &world.boards[side] {
-                None => moves.push(Move::Start(side)),
-                Some(board) if board.frozen => moves.extend([Move::Thaw(side), Move::Crash(side)]),
-                Some(board) => {
-                    moves.extend([Move::Freeze(side), Move::Crash(side), Move::Die(side)]);
-                    if board.machine.role() == Role::Primary {
-                        moves.push(Move::Command(side, Command::Switchover));
-                    }
-                }
-            }
-        }
-        moves
-    }
-
-    pub(super) fn make(&mut self, step: Move) {
-        let world = &mut self.world;
-        match step {
-            Move::Way(side, way) => {
-                for each in 0..2 {
-                    if side.is_none_or(|side| side == each) {
-                        world.ways[each] = way;
-                    }
-                }
-            }
-            Move::Reversed => {
-                world.ways = [Way::Carries; 2];
-                for queue in &mut world.beats {
-                    queue.make_contiguous().reverse();
-                }
-            }
-            Move::Lan(side, lan) => world.lans[side] = lan,
-            Move::Link(way) => world.link = way,
-            Move::Freeze(side) | Move::Thaw(side) => {
-                if let Some(board) = &mut world.boards[side] {
-                    board.frozen = matches!(step, Move::Freeze(_));
-                }
-            }
-            Move::Crash(side) => world.boards[side] = None,
-            Move::Die(side) => {
-                if let Some(board) = world.boards[side].take() {
-                    if let Some(last) = board.last {
-                        world.beats[1 - side].push_back((board.session, Message::Dying(last)));
-                    }
-                }
-            }
-            Move::Start(side) => self.start(side),
-            Move::Uplink(side, up) => self.tell(side, Event::Uplink(up)),
-            Move::Command(side, command) => self.tell(side, Event::Command(command)),
-        }
-    }
-
-    fn tell(&mut self, side: usize, event: Event) {
+    pub(super) fn tell(&mut self, side: usize, event: Event) {
         let now = self.now;
         if let Some(board) = self.board_mut(side) {
             board.machine.handle(event, now);
@@ -389,13 +234,13 @@ impl Run {
             return;
         }
         for side in 0..2 {
-            if let (Some(board), Some(peer)) = (self.board_mut(side), lives[1 - side]) {
-                if board.session != lives {
-                    board.session = lives;
-                    board.link = false;
-                    board.holds = None;
-                    self.tell(side, Event::Session { peer });
-                }
+            if let (Some(board), Some(peer)) = (self.board_mut(side), lives[1 - side])
+                && board.session != lives
+            {
+                board.session = lives;
+                board.link = false;
+                board.holds = None;
+                self.tell(side, Event::Session { peer });
             }
         }
     }
@@ -431,9 +276,8 @@ impl Run {
                     Mutant::IgnoresTerms if heartbeat.term > board.machine.term() => {
                         heartbeat.term = board.machine.term();
                         heartbeat.role = Role::Backup;
+                        heartbeat.asked = heartbeat.term;
                     }
-                    Mutant::OneBond => heartbeat.bond = heartbeat.bond.and(board.machine.bond()),
-                    Mutant::HidesAsked => heartbeat.asked = crate::Term(0),
                     _ => {}
                 }
                 self.tell(side, Event::Heartbeat { heartbeat, path });
@@ -443,7 +287,7 @@ impl Run {
     }
 
     /// Whether the link carries between the two boards, which are in the same session.
-    fn linked(&self) -> bool {
+    pub(super) fn linked(&self) -> bool {
         match (self.board(0), self.board(1)) {
             (Some(a), Some(b)) => a.session == b.session && a.session[0].is_some(),
             _ => false,
@@ -519,6 +363,13 @@ impl Run {
             };
             for ask in asks.into_iter().filter(|_| lan != Lan::Loses) {
                 let before = self.world.ledger;
+                let ask = match (self.mutant, before.last) {
+                    (Mutant::AnyLife, Some(last)) => Ask {
+                        of: Some(last.holder.boot),
+                        ..ask
+                    },
+                    _ => ask,
+                };
                 let (mut answer, after) = before.decide(&ask).expect("the pair's");
                 self.world.ledger = after;
                 match self.mutant {
@@ -568,10 +419,8 @@ impl Run {
             return Err(Violation::TwoServe);
         }
         let carried = self.world.link == Way::Carries && self.linked();
-        for side in 0..2 {
-            if open[side] {
-                self.release(side, carried)?;
-            }
+        for (side, _) in open.into_iter().enumerate().filter(|(_, open)| *open) {
+            self.release(side, carried)?;
         }
         Ok(())
     }
@@ -606,81 +455,5 @@ impl Run {
         board.own += 1;
         self.world.newest += 1;
         Ok(())
-    }
-
-    /// The world as it looks from now on: when things were, not later than any rule looks back, and which states are the newest.
-    pub(super) fn seen(&self) -> World {
-        let mut world = self.world.clone();
-        let newest = world.newest;
-        let state = |state: &mut u32| *state = u32::from(*state == newest);
-        for board in world.boards.iter_mut().flatten() {
-            state(&mut board.own);
-            if let Some((_, image)) = &mut board.image {
-                state(image);
-            }
-            board.last = board.last.map(|last| self.seen_beat(last));
-            board.machine = board.machine.seen(&|at| self.seen_at(at));
-        }
-        for (_, data) in world.data.iter_mut().flatten() {
-            if let Data::Complete(_, complete) = data {
-                state(complete);
-            }
-        }
-        for (_, message) in world.beats.iter_mut().flatten() {
-            match message {
-                Message::Beat(beat) | Message::Dying(beat) => *beat = self.seen_beat(*beat),
-            }
-        }
-        world.newest = 0;
-        world
-    }
-
-    fn seen_at(&self, at: Instant) -> Instant {
-        const FAR: u64 = 12 * TICK;
-        Instant((at.0 + FAR).saturating_sub(self.now.0).min(2 * FAR))
-    }
-
-    fn seen_beat(&self, beat: Heartbeat) -> Heartbeat {
-        Heartbeat {
-            made: self.seen_at(beat.made),
-            echo: self.seen_at(beat.echo),
-            ..beat
-        }
-    }
-}
-
-impl RoleMachine {
-    /// Itself, with all its times as they are seen from now.
-    fn seen(&self, at: &impl Fn(Instant) -> Instant) -> Self {
-        let mut seen = self.clone();
-        let beat = |beat: Heartbeat| Heartbeat {
-            made: at(beat.made),
-            echo: at(beat.echo),
-            ..beat
-        };
-        for time in [
-            &mut seen.since,
-            &mut seen.resync_at,
-            &mut seen.quiet,
-            &mut seen.ran,
-            &mut seen.ask_again,
-            &mut seen.record.next,
-        ] {
-            *time = at(*time);
-        }
-        seen.release = seen.release.map(at);
-        seen.uplink_down = seen.uplink_down.map(at);
-        seen.peer.paths = seen.peer.paths.map(|heard| heard.map(at));
-        seen.peer.last = seen.peer.last.map(beat);
-        seen.sent = seen.sent.map(beat);
-        seen.lease = seen.lease.seen(at);
-        if let Gate::Until(end) = seen.gate {
-            seen.gate = Gate::Until(at(end));
-        }
-        if let Some(claim) = &mut seen.claim {
-            claim.next = at(claim.next);
-            claim.alone = claim.alone.map(at);
-        }
-        seen
     }
 }
