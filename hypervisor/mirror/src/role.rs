@@ -369,7 +369,10 @@ impl RoleMachine {
             asked: self.asked,
             bond: self.bond,
             release: self.release.is_some(),
-            hand_over: self.handed && self.role == Role::HandingOver,
+            // What the gate let pass last is on the wire by then.
+            hand_over: self.handed
+                && self.role == Role::HandingOver
+                && now >= self.since + self.config.transmit,
             claiming: self.claim.is_some(),
             uplink: self.uplink_down.is_none(),
         };

@@ -74,7 +74,7 @@ pub enum Event {
     Bonded(Bond),
     /// Primary: the resynchronisation came to nothing.
     ResyncFailed(Bond),
-    /// Primary: the guests are frozen, the final epoch is acknowledged, and its outputs are out.
+    /// Primary: the guests are frozen, the final epoch is acknowledged, and its outputs have been let through the gate.
     FinalAcked,
     /// An operator wants something.
     Command(Command),

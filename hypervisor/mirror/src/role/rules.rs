@@ -315,6 +315,7 @@ impl RoleMachine {
             claim,
             self.claim.and_then(|claim| claim.alone),
             record,
+            self.handed.then(|| self.since + config.transmit),
             Some(self.since + config.handover_patience),
         ]
         .into_iter()
