@@ -36,6 +36,7 @@ stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
 net             the ports of the virtual switch, and what went through them
 link PORT up    put the cable into a port, or pull it out (down)
+hold PORT MS    let what a card of the board receives wait in it for some milliseconds
 capture PORT    capture what goes through a port, for /capture.pcap of the hypervisor's own
                 station. A third word: off; or capture clear: forget what was captured
 cpus            the processors
@@ -110,6 +111,7 @@ fn execute(line: &str) {
             Some("down") => operator::set_link(port, false),
             _ => say!("link PORT up, or link PORT down\n"),
         },
+        ("hold", port) => operator::hold(port, words.next()),
         ("capture", Some("clear")) => operator::forget_captured(),
         ("capture", port) => operator::capture(port, words.next() != Some("off")),
         ("cpus", _) => cpus(),

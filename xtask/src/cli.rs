@@ -220,9 +220,9 @@ pub(crate) struct NetOptions {
     /// What every measurement knows.
     #[command(flatten)]
     pub(crate) bench: BenchOptions,
-    /// Whose network is measured.
+    /// Measure another hypervisor, too, in the same emulator with guests that do the same.
     #[arg(long, value_enum)]
-    pub(crate) peer: Peer,
+    pub(crate) peer: Option<Peer>,
 }
 
 /// Options of `bench rt`.

@@ -27,9 +27,13 @@ pub(super) struct Uplink {
     waits: AtomicBool,
     /// When, in the board's TSC, its health is looked after again.
     next_watch: AtomicU64,
+    /// When, in the board's TSC, frames are taken from it again: the operator lets them wait.
+    held_until: AtomicU64,
     ticks_per_millisecond: u64,
     /// Whether its interrupts come; else it is polled.
     interrupts: bool,
+    /// How many came.
+    interrupted: AtomicU64,
 }
 
 impl Uplink {
@@ -44,9 +48,22 @@ impl Uplink {
             nic,
             waits: AtomicBool::new(true),
             next_watch: AtomicU64::new(0),
+            held_until: AtomicU64::new(0),
             ticks_per_millisecond,
             interrupts,
+            interrupted: AtomicU64::new(0),
         }
+    }
+
+    /// Interrupts of the card so far.
+    pub(super) fn interrupted(&self) -> u64 {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Leaves what the card receives in the card for so many milliseconds from `now` on, as far as there is room.
+    pub(super) fn hold(&self, now: u64, milliseconds: u64) {
+        let until = now.saturating_add(milliseconds.saturating_mul(self.ticks_per_millisecond));
+        self.held_until.store(until, Ordering::Relaxed);
     }
 
     /// An interrupt that may be the card's; whether it was.
@@ -58,7 +75,11 @@ impl Uplink {
         if causes.contains(Causes::RECEIVE) {
             self.waits.store(true, Ordering::Release);
         }
-        !causes.is_empty()
+        let own = !causes.is_empty();
+        if own {
+            self.interrupted.fetch_add(1, Ordering::Relaxed);
+        }
+        own
     }
 
     /// Looks after the card, if it is time; returns whether the link is up, if that changed.
@@ -89,6 +110,13 @@ impl Uplink {
     /// Hands received frames to `take` until the board's TSC is `until`.
     pub(super) fn turn(&self, now: u64, until: u64, mut take: impl FnMut(&Frame<'_>)) -> Turn {
         let mut next = self.next_watch.load(Ordering::Relaxed);
+        let held_until = self.held_until.load(Ordering::Relaxed);
+        if now < held_until {
+            // It may have interrupted before it was held, and then does not again.
+            self.waits.store(true, Ordering::Relaxed);
+            next = next.min(held_until);
+            return Turn { more: false, next };
+        }
         if !self.interrupts {
             next = next.min(now + self.ticks_per_millisecond);
         } else if !self.waits.swap(false, Ordering::AcqRel) {

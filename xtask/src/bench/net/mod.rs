@@ -20,10 +20,10 @@
 mod far_end;
 mod figures;
 mod kvm;
+mod own;
 
-use super::publish;
+use super::Workshop;
 use crate::cli::{NetOptions, Peer};
-use crate::paths;
 use crate::progress;
 use anyhow::Result;
 use figures::Figures;
@@ -35,18 +35,22 @@ use std::process::ExitCode;
 ///
 /// Where the machine does not run through.
 pub(crate) fn net(options: &NetOptions) -> Result<ExitCode> {
-    let claim = paths::claim("bench")?;
-    let may_install = !options.bench.no_install;
-    let figures = match options.peer {
-        Peer::Kvm => progress::step("Measure the network of KVM", || {
-            let frames = kvm::measure(&claim.folder.join("kvm-net"), may_install)?;
-            Ok(Figures {
-                of: "KVM, vhost-net and Linux's bridge",
-                frames,
-            })
-        })?,
+    let workshop = Workshop::open(&options.bench)?;
+    let (frames, quiet) = progress::step("Measure our network", || own::measure(&workshop))?;
+    progress::note(&format!(
+        "without frames, {quiet:.1} ticks of 1000 are busy"
+    ));
+    let mut figures = Figures {
+        frames,
+        quiet,
+        peer: None,
     };
-    let (json, table) = (figures.json(), figures.table());
-    publish(&claim.folder, "net", options.bench.json, &json, &table)?;
+    if let Some(Peer::Kvm) = options.peer {
+        let peer = progress::step("Measure the network of KVM", || {
+            kvm::measure(&workshop.folder("kvm-net"), !options.bench.no_install)
+        })?;
+        figures.peer = Some(peer);
+    }
+    workshop.publish("net", &figures.json(), &figures.table())?;
     Ok(ExitCode::SUCCESS)
 }
