@@ -134,9 +134,9 @@ fn provide(machine: &mut Machine, far_end: &FarEnd, wanted: Wanted) -> Result<()
 
 /// Has the shell obey, and returns what it says.
 fn shell(machine: &mut Machine, command: &str) -> Result<String> {
-    machine.send("\u{f}h")?;
-    machine.expect(SHELL_PROMPT, LIMIT)?;
-    machine.send(&format!("{command}\r"))?;
+    machine.send(&format!("\u{f}h{command}\r"))?;
+    // Its echo; prompts may have come before.
+    machine.expect(command, LIMIT)?;
     machine.expect(SHELL_PROMPT, LIMIT)
 }
 
