@@ -38,7 +38,7 @@ pub mod vector {
 /// interrupts off.
 const SLICE_MILLISECONDS: u64 = 10;
 /// TSC ticks that guests get at least between two turns of the network.
-const PROGRESS: u64 = 4_000;
+pub(crate) const PROGRESS: u64 = 4_000;
 /// The longest a vCPU runs where another of its guest waits for the same processor.
 const TURN_MILLISECONDS: u64 = 1;
 

@@ -36,6 +36,8 @@ pub(crate) const TENDER: usize = 0;
 
 /// Microseconds for which received frames are taken in one go, before guests run again.
 const TURN_MICROSECONDS: u64 = 4;
+/// TSC ticks of such a go at least: as many as guests get before the next one.
+const TURN_TICKS: u64 = cpu::PROGRESS;
 /// Microseconds for which guests run between two such goes.
 const PAUSE_MICROSECONDS: u64 = 10;
 
@@ -184,7 +186,8 @@ impl Network {
     #[cold]
     fn take_turn(&self, now: u64) {
         self.waits.store(false, Ordering::Release);
-        let until = now + TURN_MICROSECONDS * self.ticks_per_microsecond;
+        let turn = TURN_MICROSECONDS * self.ticks_per_microsecond;
+        let until = now + turn.max(TURN_TICKS);
         let mut next = u64::MAX;
         let mut more = false;
         for port in &self.ports {

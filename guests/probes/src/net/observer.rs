@@ -218,6 +218,11 @@ pub(crate) fn observe(_: &Boot) -> Verdict {
     spin(QUIET);
     observer.came(FIRST)?;
     observer.came(SECOND)?;
+    // The switch is to know where everybody is, the far end too.
+    ask!("ask frames=1 length={}", LENGTHS[0]);
+    observer.watch(COLLECT);
+    let came = observer.came(FIRST)?;
+    ensure(came.frames == 1, "frames of the far end's", came.frames)?;
     let quiet = observer.watch(QUIET);
     println!("net quiet ticks={} of={}", quiet.busy, quiet.all);
     let share = quiet.busy * MILLION / quiet.all as i64;
