@@ -45,6 +45,9 @@ const TURN_MILLISECONDS: u64 = 1;
 /// How long before an event an idle processor is woken for it: about as long as that takes.
 const WAKE_LEAD_MICROSECONDS: u64 = 10;
 
+/// More urgent than any vCPU.
+const BUSY: u16 = u16::MAX;
+
 /// What all processors share.
 pub(crate) struct Shared {
     pub(crate) facts: BoardFacts,
@@ -54,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) cpus: Vec<u32>,
     /// Set when a processor has mail; it clears the flag as it looks.
     attention: Vec<AtomicBool>,
-    /// What runs on each processor: a vCPU of this priority, plus one; 0 for none.
+    /// What runs on each processor: a vCPU of this priority, plus one; 0 for none; or [`BUSY`].
     running: Vec<AtomicU16>,
     /// What the first processor's TSC was moved by, where it tells.
     tsc_adjustment: Option<u64>,
@@ -114,6 +117,20 @@ pub(crate) fn attend_vcpu(cpu: usize, priority: u8) {
     fence(Ordering::SeqCst);
     if running.load(Ordering::Relaxed) <= u16::from(priority) + 1 {
         attend(cpu);
+    }
+}
+
+/// Runs what a processor does before it looks at its vCPUs: for those nobody needs to make it look meanwhile.
+pub(crate) fn before_look(cpu: usize, work: impl FnOnce()) {
+    let running = SHARED.get().and_then(|shared| shared.running.get(cpu));
+    if let Some(running) = running {
+        running.store(BUSY, Ordering::Relaxed);
+    }
+    work();
+    if let Some(running) = running {
+        running.store(0, Ordering::Relaxed);
+        // See `attend_vcpu`.
+        fence(Ordering::SeqCst);
     }
 }
 

@@ -164,7 +164,7 @@ impl Network {
     #[inline]
     pub(crate) fn tend(&self, now: u64) {
         if self.waits.load(Ordering::Acquire) || now >= self.next_look() {
-            self.take_turn(now);
+            cpu::before_look(TENDER, || self.take_turn(now));
         }
     }
 

@@ -151,11 +151,9 @@ fn counts(machine: &mut Machine) -> Result<Counts> {
     let mut counts = Counts::default();
     for worker in WORKERS {
         for vcpu in statistics_of(machine, worker)? {
-            counts.exits += vcpu
-                .exits
-                .iter()
-                .map(|exits| exits.count as i64)
-                .sum::<i64>();
+            // Being scheduled is none.
+            let exits = vcpu.exits.iter().filter(|exits| exits.name != "schedule");
+            counts.exits += exits.map(|exits| exits.count as i64).sum::<i64>();
             counts.interrupts += vcpu.interrupts as i64;
         }
     }
