@@ -328,7 +328,7 @@ impl Card {
         let element = &ring.used.ring[usize::from(self.next % SIZE)];
         let buffer = element.id.load(Ordering::Relaxed) as u16 % SIZE;
         let taken = take(&Received {
-            length: element.length.load(Ordering::Relaxed) as usize - HEADER,
+            length: (element.length.load(Ordering::Relaxed) as usize).saturating_sub(HEADER),
             words: &ring.buffers[usize::from(buffer)],
         });
         let old = ring.available.index.load(Ordering::Relaxed);

@@ -3,7 +3,8 @@
 //! Everybody is measured alike, on a machine with one processor in Bochs. What a frame costs is every tick that the machine is
 //! not idle for it, whoever spends it: the guest's driver, the hypervisor, the card's driver. A window is opened, frames go their
 //! way, their last consequences are waited for, and the window is closed; what the same window costs without frames is
-//! taken off. `guests/linux/kvm-net/main.c` says how the peer tells busy ticks from idle ones.
+//! taken off. Idle is what somebody gets who runs only while nobody else wants to: a guest with the lowest priority
+//! (`guests/probes/src/net`), and a thread of the class for idle time with the peer (`guests/linux/kvm-net/main.c`).
 //!
 //! The ways are
 //!

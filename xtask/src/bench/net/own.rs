@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Milliseconds for which frames wait in the card. It is given one each millisecond.
-const HOLD: u32 = 150;
+const HOLD: u32 = 200;
 /// Until the observer, which goes on, has opened its window.
 const OPENED: Duration = Duration::from_millis(20);
 /// The guests that send and receive, most urgent first.
