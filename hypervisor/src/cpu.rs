@@ -64,6 +64,13 @@ pub(crate) struct Shared {
     pub(crate) power: crate::power::Power,
 }
 
+impl Shared {
+    /// How many TSC ticks before an event an idle processor is woken for it.
+    fn wake_lead(&self) -> u64 {
+        self.facts.tsc_hz * WAKE_LEAD_MICROSECONDS / 1_000_000
+    }
+}
+
 static SHARED: Once<Shared> = Once::new();
 
 /// NMIs that came from outside, by whichever processor took them.
@@ -338,7 +345,7 @@ pub(crate) fn take_interrupts() {
 /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier, so that
 /// the way out of the halt is not added to how late the event is seen.
 fn idle(number: usize, shared: &Shared, timer: &Timer, until: u64) {
-    let lead = shared.facts.tsc_hz * WAKE_LEAD_MICROSECONDS / 1_000_000;
+    let lead = shared.wake_lead();
     let now = tsc::read();
     if until.saturating_sub(now) <= lead {
         while tsc::read() < until {
@@ -434,13 +441,20 @@ impl<S: Shell> Cpu<S> {
             // However long that took, guests get on.
             until = until.max(now + PROGRESS);
             let mut wanted = None;
+            // The halted vCPU whose timer is the next event of all, and where its run must end.
+            let mut next = None;
             for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
                 let want = vcpu.poll(now, &mut self.shell, &self.shared.memory);
                 if want != Want::Nothing {
                     wanted = Some((index, want));
                     break;
                 }
-                until = until.min(vcpu.next_event().unwrap_or(u64::MAX));
+                if let Some(at) = vcpu.next_event()
+                    && at < until
+                {
+                    next = vcpu.waits_for_timer().then_some((index, until));
+                    until = at;
+                }
             }
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
@@ -458,8 +472,15 @@ impl<S: Shell> Cpu<S> {
                 None if tended.is_some_and(Network::hurries) => {}
                 None => {
                     self.shared.power.off_if_idle();
-                    idle(self.number, self.shared, self.timer, until);
-                    self.busy_since = tsc::read();
+                    let left = until.saturating_sub(tsc::read());
+                    match next.filter(|_| left <= self.shared.wake_lead()) {
+                        // All that need not wait for the timer is done before it is due.
+                        Some((index, until)) => self.run_vcpu(index, now, until),
+                        None => {
+                            idle(self.number, self.shared, self.timer, until);
+                            self.busy_since = tsc::read();
+                        }
+                    }
                 }
             }
         }

@@ -62,7 +62,8 @@ struct Context<'a> {
 }
 
 impl<V: Vcpu> VirtualCpu<V> {
-    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`. What the processor has
+    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`; one that is halted waits for its
+    /// next timer first. What the processor has
     /// done for the vCPU since the TSC was `since` goes on the vCPU's account.
     pub(crate) fn run(
         &mut self,
@@ -146,11 +147,34 @@ impl<V: Vcpu> VirtualCpu<V> {
             active.set_pause_window(PAUSE_WINDOW)?;
         }
         let until = until.min(tsc::read().saturating_add(u64::from(u32::MAX)));
+        context.limit = until.min(context.platform.look_at());
+        let since = match self.activity {
+            Activity::Halted(halted) => match context.wait(halted) {
+                Some(now) => now,
+                None => return Ok(End::Halted { wakeable: true }),
+            },
+            _ => since,
+        };
+        self.activity = Activity::Running;
         context.enter_and_exit(&mut active, since, until)
     }
 }
 
 impl Context<'_> {
+    /// Waits for the timer that may end a halt, which began when the board's TSC was `since`. Returns when an event has come,
+    /// `None` if none has.
+    fn wait(&mut self, since: u64) -> Option<u64> {
+        let due = self.next_event();
+        let mut now = tsc::read();
+        while now < due {
+            core::hint::spin_loop();
+            now = tsc::read();
+        }
+        self.statistics.halted += now.saturating_sub(since);
+        self.platform.expire(now);
+        self.platform.event_pending().then_some(now)
+    }
+
     /// The loop around VM entry.
     fn enter_and_exit(
         &mut self,
@@ -160,7 +184,6 @@ impl Context<'_> {
     ) -> Result<End, Crash> {
         // The exit whose handling has lasted since then.
         let (mut kind, mut since) = (Kind::Schedule, since);
-        self.limit = until.min(self.platform.look_at());
         let mut event = self.next_event();
         self.lend_apic(active)?;
         let end = loop {
