@@ -43,7 +43,7 @@ pub(crate) const PROGRESS: u64 = 4_000;
 const TURN_MILLISECONDS: u64 = 1;
 
 /// How long before an event an idle processor is woken for it: about as long as that takes.
-const WAKE_LEAD_MICROSECONDS: u64 = 10;
+const WAKE_LEAD_MICROSECONDS: u64 = 20;
 
 /// More urgent than any vCPU.
 const BUSY: u16 = u16::MAX;
