@@ -42,7 +42,7 @@ pub(crate) const PROGRESS: u64 = 4_000;
 /// The longest a vCPU runs where another of its guest waits for the same processor.
 const TURN_MILLISECONDS: u64 = 1;
 
-/// How long before an event an idle processor is woken for it: about as long as that takes.
+/// How long before an event an idle processor is woken for it: about twice as long as it takes to have a vCPU ready.
 const WAKE_LEAD_MICROSECONDS: u64 = 20;
 
 /// More urgent than any vCPU.
