@@ -8,6 +8,7 @@ mod frame;
 mod guest_end;
 mod inbox;
 pub(crate) mod operator;
+mod pins;
 mod port;
 mod report;
 mod setup;
@@ -26,7 +27,9 @@ use devices::nic::Sent;
 use devices::virtio::Receiver;
 use devices::{Effects, Pc, Ticks};
 use drivers::tsc;
+use log::warn;
 use net::{Capture, PortId, Switch};
+use pins::Pins;
 use port::{End, Given};
 use spin::{Mutex, Once};
 use station::Station;
@@ -66,6 +69,7 @@ pub(crate) struct Network {
     ports: alloc::vec::Vec<Port>,
     capture: Mutex<Capture>,
     station: Option<Station>,
+    pins: Pins,
     /// There is something for the tender.
     waits: AtomicBool,
     /// The last turn left something.
@@ -152,12 +156,33 @@ impl Network {
 
     /// An interrupt of a card.
     pub(crate) fn interrupt(&self) {
+        let mut claimed = false;
         for port in &self.ports {
             if let End::Uplink(uplink) = &port.end {
-                uplink.interrupt();
+                claimed |= uplink.interrupt();
             }
         }
         self.waits.store(true, Ordering::Release);
+        if self.pins.note(claimed) {
+            self.give_pins_up();
+        }
+    }
+
+    /// Something else holds an input that a card shares with it, and nobody here can quiet that: such cards are polled.
+    #[cold]
+    fn give_pins_up(&self) {
+        for port in &self.ports {
+            if let End::Uplink(uplink) = &port.end
+                && let Some(input) = uplink.pin()
+            {
+                self.pins.mask(input);
+                uplink.poll();
+                warn!(
+                    "uplink {}: interrupts at {input} that are no card's: masked, and the card is polled",
+                    port.name
+                );
+            }
+        }
     }
 
     /// For the tender: does what is to be done now, for some microseconds at most.

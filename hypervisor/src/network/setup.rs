@@ -2,9 +2,10 @@
 
 use super::guest_end::GuestEnd;
 use super::inbox::Inbox;
+use super::pins::Pins;
 use super::port::{End, Port};
 use super::station::Station;
-use super::uplink::Uplink;
+use super::uplink::{Interrupting, Uplink};
 use super::{NETWORK, Network};
 use crate::cpu::{take_interrupts, vector};
 use crate::guest;
@@ -49,7 +50,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) cards: Vec<Found>,
     pub(crate) memory: &'a mut PhysicalMemory,
     pub(crate) local_apic: LocalApic,
-    pub(crate) interrupts: &'a mut Interrupts,
+    pub(crate) interrupts: Interrupts,
     /// APIC ID of the processor that tends the network.
     pub(crate) tender: u32,
     pub(crate) tsc_hz: u64,
@@ -88,8 +89,8 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
     };
     for uplink in &board.uplinks {
         match open(uplink, &mut parts) {
-            Ok((nic, interrupts)) => {
-                let end = Uplink::new(uplink.name.clone(), nic, interrupts, parts.tsc_hz / 1000);
+            Ok((nic, delivery)) => {
+                let end = Uplink::new(uplink.name.clone(), nic, delivery, parts.tsc_hz / 1000);
                 let config = port_config(&uplink.vlans);
                 builder.add(uplink.name.clone(), false, config, |_| End::Uplink(end));
             }
@@ -129,6 +130,7 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         ports: builder.ports,
         capture: Mutex::new(Capture::new(CAPTURE_SIZE)),
         station,
+        pins: Pins::new(parts.interrupts),
         waits: AtomicBool::new(true),
         left: AtomicBool::new(false),
         next_look: AtomicU64::new(0),
@@ -169,8 +171,11 @@ impl Builder {
     }
 }
 
-/// Finds an uplink's card, and lets it run. Returns it, and whether it interrupts.
-fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>, bool), CardError> {
+/// Finds an uplink's card, and lets it run. Returns it, and how its interrupts come.
+fn open(
+    uplink: &config::Uplink,
+    parts: &mut Parts<'_>,
+) -> Result<(Box<dyn Nic>, Interrupting), CardError> {
     let wanted = |found: &Found| match uplink.card {
         Card::Slot {
             bus,
@@ -221,25 +226,7 @@ fn open(uplink: &config::Uplink, parts: &mut Parts<'_>) -> Result<(Box<dyn Nic>,
         promiscuous: true,
         ..nic::Filter::default()
     });
-    Ok((nic, !matches!(interrupts, Interrupting::Never)))
-}
-
-/// How a card's interrupts come.
-enum Interrupting {
-    Message,
-    /// At this global interrupt number.
-    Pin(u32),
-    Never,
-}
-
-impl fmt::Display for Interrupting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Message => f.write_str("interrupts by messages"),
-            Self::Pin(input) => write!(f, "interrupts at {input}"),
-            Self::Never => f.write_str("its interrupts come nowhere: it is polled"),
-        }
-    }
+    Ok((nic, interrupts))
 }
 
 /// Finds out where a card's interrupt pin arrives, and routes it to this processor, the tender.

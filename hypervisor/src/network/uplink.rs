@@ -6,6 +6,7 @@ use super::port::Given;
 use super::software;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use drivers::nic::{Causes, Link, Nic, Received, TransmitError};
 use drivers::tsc;
@@ -19,6 +20,25 @@ const AT_ONCE: usize = 128;
 /// Milliseconds between two looks at a card's health.
 const WATCH_MILLISECONDS: u64 = 100;
 
+/// How a card's interrupts come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupting {
+    Message,
+    /// At this global interrupt number.
+    Pin(u32),
+    Never,
+}
+
+impl fmt::Display for Interrupting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message => f.write_str("interrupts by messages"),
+            Self::Pin(input) => write!(f, "interrupts at {input}"),
+            Self::Never => f.write_str("its interrupts come nowhere: it is polled"),
+        }
+    }
+}
+
 /// A card.
 pub(super) struct Uplink {
     name: String,
@@ -30,8 +50,9 @@ pub(super) struct Uplink {
     /// When, in the board's TSC, frames are taken from it again: the operator lets them wait.
     held_until: AtomicU64,
     ticks_per_millisecond: u64,
-    /// Whether its interrupts come; else it is polled.
-    interrupts: bool,
+    interrupting: Interrupting,
+    /// Its interrupts come no more, or never did.
+    polled: AtomicBool,
     /// How many came.
     interrupted: AtomicU64,
 }
@@ -40,7 +61,7 @@ impl Uplink {
     pub(super) fn new(
         name: String,
         nic: Box<dyn Nic>,
-        interrupts: bool,
+        interrupting: Interrupting,
         ticks_per_millisecond: u64,
     ) -> Self {
         Self {
@@ -50,7 +71,8 @@ impl Uplink {
             next_watch: AtomicU64::new(0),
             held_until: AtomicU64::new(0),
             ticks_per_millisecond,
-            interrupts,
+            interrupting,
+            polled: AtomicBool::new(interrupting == Interrupting::Never),
             interrupted: AtomicU64::new(0),
         }
     }
@@ -80,6 +102,19 @@ impl Uplink {
             self.interrupted.fetch_add(1, Ordering::Relaxed);
         }
         own
+    }
+
+    /// The input at which the card interrupts, if it does so by its pin.
+    pub(super) fn pin(&self) -> Option<u32> {
+        match self.interrupting {
+            Interrupting::Pin(input) => Some(input),
+            Interrupting::Message | Interrupting::Never => None,
+        }
+    }
+
+    /// The card's interrupts do not come from here on: it is polled.
+    pub(super) fn poll(&self) {
+        self.polled.store(true, Ordering::Relaxed);
     }
 
     /// Looks after the card, if it is time; returns whether the link is up, if that changed.
@@ -117,7 +152,7 @@ impl Uplink {
             next = next.min(held_until);
             return Turn { more: false, next };
         }
-        if !self.interrupts {
+        if self.polled.load(Ordering::Relaxed) {
             next = next.min(now + self.ticks_per_millisecond);
         } else if !self.waits.swap(false, Ordering::AcqRel) {
             return Turn { more: false, next };
