@@ -94,7 +94,7 @@ impl Network {
     }
 
     /// Takes a frame from a port to wherever it is to go.
-    fn forward(&self, from: &Port, frame: &Frame<'_>) -> Given {
+    fn forward(&self, from: &Port, frame: &Frame<'_>) -> Sent {
         let now = tsc::read();
         let way = self
             .switch
@@ -114,7 +114,7 @@ impl Network {
                 Given::Taken => {}
                 Given::Busy if alone => {
                     self.switch.lock().take_back(from.id, &way, frame.length());
-                    return given;
+                    return Sent::Busy;
                 }
                 Given::Busy | Given::Refused => {
                     port.refused.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +124,9 @@ impl Network {
         if way.captured {
             self.capture(frame, now);
         }
-        Given::Taken
+        Sent::Done {
+            takers: way.ports.len() as u32,
+        }
     }
 
     #[cold]
@@ -270,12 +272,9 @@ impl GuestNetwork {
     /// Sends a frame from a card.
     pub(crate) fn send(self, nic: u8, frame: &Frame<'_>) -> Sent {
         let (Some(network), Some(port)) = (network(), self.ports.get(usize::from(nic))) else {
-            return Sent::Done;
+            return Sent::DROPPED;
         };
-        match network.forward(port, frame) {
-            Given::Busy => Sent::Busy,
-            Given::Taken | Given::Refused => Sent::Done,
-        }
+        network.forward(port, frame)
     }
 
     /// A card lends its receive queues: frames come from here on.
