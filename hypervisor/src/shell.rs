@@ -39,7 +39,7 @@ dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
 dirty GUEST     how many pages a guest wrote since the last time; the first time, begin
                 to track that. A third word: list (which pages), off (track no more),
-                protect (begin, by write protection though the processor has dirty bits)
+                protect (begin, by write protection though the processor keeps a log)
 stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
 net             the ports of the virtual switch, and what went through them

@@ -210,6 +210,9 @@ impl Keeper {
     fn obey(&mut self, order: Order, now: u64) {
         match order {
             Order::Take { every } => {
+                if self.interval.is_some() {
+                    self.report();
+                }
                 self.interval = every.map(|every| every * (self.machine.board.tsc_hz / 1000));
                 self.figures = Figures::default();
                 self.take(now);

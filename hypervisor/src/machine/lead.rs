@@ -231,7 +231,10 @@ impl Lead {
         match &mut self.stage {
             Stage::Idle => {
                 self.capture(machine);
-                self.wake(machine)
+                match self.stage {
+                    Stage::Idle => self.wake(machine),
+                    _ => Step::More,
+                }
             }
             Stage::Running if machine.is_running() => {
                 self.capture(machine);

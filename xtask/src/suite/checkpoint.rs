@@ -1,0 +1,157 @@
+//! Checkpoints of guests that run on, and guests that go on from their last checkpoint.
+
+use super::Case;
+use super::boards;
+use super::lab::{Lab, Session};
+use super::linux;
+use super::rtos;
+use anyhow::{Context, Result, ensure};
+
+/// MiB beside a guest's own memory: what is kept of it, its disk, and room for copies.
+const RTOS_MORE: u32 = 16 + 8;
+const LINUX_MORE: u32 = 256 + 16;
+
+/// The tests.
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "checkpoint-rtos",
+            "the RTOS passes its self-test while checkpoints are taken, and goes on from the last one",
+            240,
+            |lab| rtos(lab, None),
+        )
+        .on_both(),
+        Case::new(
+            "checkpoint-rtos-sandy-bridge",
+            "the same on a processor that keeps no log of written pages",
+            240,
+            |lab| rtos(lab, Some(rtos::SANDY_BRIDGE)),
+        )
+        .on_bochs(),
+        Case::new(
+            "checkpoint-linux",
+            "Linux on two processors works while checkpoints are taken, and goes on from the last one with all it had begun",
+            900,
+            linux,
+        )
+        .on_both(),
+    ]
+}
+
+/// Asks for checkpoints of a guest, once or each so many milliseconds, and waits until it was copied a first time.
+fn begin(session: &mut Session, guest: &str, every: u32) -> Result<()> {
+    boards::shell(session)?;
+    session.send(&format!("checkpoint {guest} {every}\r"))?;
+    session.expect_unless(&format!("{guest}: "), "no checkpoint")?;
+    session
+        .expect_unless(" pages copied", "no checkpoint")
+        .map(drop)
+}
+
+/// Takes one more checkpoint, the last; returns what those before have cost.
+fn take_last(session: &mut Session, guest: &str) -> Result<String> {
+    boards::shell(session)?;
+    session.send(&format!("checkpoint {guest}\r"))?;
+    let figures = session.expect_line(&format!("{guest}: "))?;
+    session.expect_unless(&format!("{guest}: 1 checkpoints of "), "no checkpoint")?;
+    session.expect(" bytes of state")?;
+    Ok(figures)
+}
+
+/// Lets a guest go on from its last checkpoint, all of whose pages must be there.
+fn revert(session: &mut Session, guest: &str) -> Result<()> {
+    boards::shell(session)?;
+    session.send(&format!("revert {guest} audit\r"))?;
+    session.expect_unless(" pages put back", "no checkpoint")?;
+    let said = session.expect(" pages differ")?;
+    ensure!(
+        said.ends_with(" 0 pages differ"),
+        "the checkpoint is not whole: {said}"
+    );
+    session
+        .expect_unless(&format!("{guest}: resumed"), "cannot")
+        .map(drop)
+}
+
+fn rtos(lab: &Lab, model: Option<&str>) -> Result<()> {
+    let mut session = lab.boot_with(&rtos::board(2, ""), |setup| {
+        setup.megabytes += RTOS_MORE;
+        setup.cpu_model = model.map(str::to_owned);
+    })?;
+    rtos::ready(&mut session)?;
+    begin(&mut session, "rtos", 10)?;
+    session.send("\x0f1selftest\r")?;
+    session
+        .expect_unless(" passed, 0 failed", "FAILED")
+        .context("while checkpoints are taken")?;
+    session.send("register 101\r")?;
+    session.expect("101 registered")?;
+    take_last(&mut session, "rtos")?;
+    session.send("\x0f1register 102\r")?;
+    session.expect("102 registered")?;
+    for _ in 0..2 {
+        revert(&mut session, "rtos")?;
+        session.send("\x0f1register 101\r")?;
+        session.expect_unless("101 already registered", "101 registered")?;
+        session.send("register 102\r")?;
+        session.expect_unless("102 registered", "102 already")?;
+    }
+    session.send("selftest\r")?;
+    session
+        .expect_unless(" passed, 0 failed", "FAILED")
+        .context("behind a checkpoint")?;
+    boards::shell(&mut session)?;
+    session.send("checkpoint rtos off\r")?;
+    session.expect("rtos: has no checkpoint any more")?;
+    session.send("\x0f1halt\r")?;
+    session.wait_power_off()
+}
+
+/// What Linux does while checkpoints are taken of it.
+const LOAD: &str = "(clockcheck 10; load 4; tlb 4; disktest /dev/vda 2; dd if=/dev/urandom of=/kept bs=1k count=900; \
+     sha256sum /kept > /kept.sum; dd if=/kept of=/dev/vda bs=1k; echo all do''ne) 2>&1 &\n";
+
+fn linux(lab: &Lab) -> Result<()> {
+    let board = linux::board(2, "[0, 1]", 1, "run=selftest");
+    let mut session = lab.boot_with(&board, |setup| setup.megabytes += LINUX_MORE)?;
+    linux::userland(&mut session)?;
+    begin(&mut session, "linux", 20)?;
+    session.send(&format!("\x0f1{LOAD}"))?;
+    session
+        .expect_unless("all done", "FAILED")
+        .context("while checkpoints are taken")?;
+    take_last(&mut session, "linux")?;
+    let before = uptime(&mut session)?;
+    let lost = "dd if=/dev/zero of=/kept bs=1k count=900; dd if=/dev/zero of=/dev/vda bs=1k count=900; touch /lost; sync; echo lo''st";
+    linux::ask(&mut session, lost, "lost")?;
+    revert(&mut session, "linux")?;
+    let after = uptime(&mut session)?;
+    ensure!(
+        after >= before,
+        "Linux's clock went back from {before} s to {after} s"
+    );
+    linux::ask(&mut session, "sha256sum -c /kept.sum", "/kept: OK")?;
+    let disk = "dd if=/dev/vda bs=1k count=900 iflag=direct | cmp - /kept && echo sa''me";
+    linux::ask(&mut session, disk, "same")?;
+    linux::ask(&mut session, "ls /lost || echo go''ne", "gone")?;
+    linux::ask(&mut session, "clockcheck 3", "clockcheck: ok")?;
+    linux::ask(&mut session, "nproc", "\n2\n")?;
+    session.send("\x0f2selftest\r")?;
+    session
+        .expect_unless(" passed, 0 failed", "FAILED")
+        .context("the RTOS beside it")?;
+    session.send("halt\r")?;
+    session.expect("rtos: powered off")?;
+    session.send("\x0f1\n")?;
+    linux::power_off(&mut session)
+}
+
+/// Seconds that Linux says it is up.
+fn uptime(session: &mut Session) -> Result<f64> {
+    session.send("\x0f1cat /proc/uptime | sed 's/^/u''p /'\n")?;
+    session.expect("\nup ")?;
+    let said = session.expect(" ")?;
+    said.trim()
+        .parse()
+        .with_context(|| format!("{said:?} is no time"))
+}
