@@ -244,7 +244,7 @@ impl Keeper {
         let Self {
             understudy, phase, ..
         } = self;
-        let mut what = |page, bytes: &_| {
+        let what = |page, bytes: &_| {
             // The pages that are found are the guest's, as the room for them is.
             let _ = match phase {
                 Phase::Reverting => understudy.flip(page),
@@ -253,7 +253,7 @@ impl Keeper {
             true
         };
         for _ in 0..TURN {
-            if !self.machine.take_page(&mut self.scratch, &mut what) {
+            if !self.machine.take_page(&mut self.scratch, what) {
                 break;
             }
         }
