@@ -169,6 +169,7 @@ fn linux(lab: &Lab) -> Result<()> {
     );
     kept(&mut session)?;
     take_last(&mut session, "linux")?;
+    session.send("\x0f1\n")?;
     linux::ask(&mut session, lost, "lost")?;
     // That takes longer than Linux's clock bears where it is the PC's power management timer.
     audit(&mut session, "linux")?;
