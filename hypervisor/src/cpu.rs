@@ -2,6 +2,7 @@
 
 use crate::console::{self, Focus, Typed};
 use crate::guest::{GuestHandle, GuestState};
+use crate::machine::checkpoints;
 use crate::machine::{BoardFacts, Machine, VirtualCpu, Want, Yield};
 use crate::memory::PhysicalMemory;
 use crate::network::{self, Network, network};
@@ -437,6 +438,10 @@ impl<S: Shell> Cpu<S> {
                 network.tend(tsc::read());
                 until = network.next_look();
             }
+            if self.number == network::TENDER {
+                checkpoints::tend(tsc::read(), &self.shared.memory);
+                until = until.min(checkpoints::next_look());
+            }
             let now = tsc::read();
             // However long that took, guests get on.
             until = until.max(now + PROGRESS);
@@ -459,7 +464,7 @@ impl<S: Shell> Cpu<S> {
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
                 Some((index, Want::Leave)) => {
-                    self.park_all();
+                    self.park_others(index);
                     self.vcpus[index].leave(&mut self.shell);
                 }
                 Some((_, Want::Attention | Want::Nothing)) => {
@@ -493,12 +498,17 @@ impl<S: Shell> Cpu<S> {
         }
     }
 
-    fn run_vcpu(&mut self, index: usize, now: u64, until: u64) {
+    /// Takes every vCPU's state but this one's out of the processor.
+    fn park_others(&mut self, index: usize) {
         for (other, vcpu) in self.vcpus.iter_mut().enumerate() {
             if other != index {
                 vcpu.park(&mut self.shell);
             }
         }
+    }
+
+    fn run_vcpu(&mut self, index: usize, now: u64, until: u64) {
+        self.park_others(index);
         let priority = self.vcpus[index].priority();
         let behind = self.vcpus[index..]
             .iter()

@@ -4,6 +4,8 @@
 //! with one vCPU holds for the whole of a run: its exits take no lock. What one vCPU means for another goes through
 //! mailboxes. The owner of vCPU 0 also leads the guest's life ([`lead`]): it alone starts runs.
 
+mod capture;
+pub(crate) mod checkpoints;
 mod crash;
 mod disk;
 mod exits;
@@ -12,6 +14,7 @@ mod lead;
 mod local;
 mod mailbox;
 mod memory_access;
+mod pause;
 mod platform;
 pub(crate) mod pvclock;
 mod requests;
@@ -20,6 +23,7 @@ mod string_io;
 mod task_switch;
 mod trace;
 mod tracking;
+mod understudy;
 mod virtual_cpu;
 
 pub(crate) use statistics::Totals;
@@ -33,6 +37,7 @@ use crate::memory::{GuestMemory, PhysicalMemory};
 use crate::network::GuestNetwork;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use capture::Captures;
 use config::{Clock, Device, ImageFormat};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -101,8 +106,8 @@ enum Ending {
 #[derive(Debug, Default)]
 struct Run {
     number: AtomicU64,
-    /// Whether the owners are to leave their vCPUs' states when it is over.
-    freezes: AtomicBool,
+    /// Whether the owners are to leave their vCPUs' states when it is over, for good or for a while.
+    leaves_state: AtomicBool,
     /// Whether it is over only for a while: the vCPUs stay as they are.
     pauses: AtomicBool,
     /// Why it is over, if the guest ended it.
@@ -156,6 +161,18 @@ pub(crate) struct Machine {
     run: Run,
     /// Grows when vCPUs must drop the translations that their processors cached, before they run on.
     translations: AtomicU64,
+    captures: Captures,
+    /// What the guest is to go on from.
+    awakening: Mutex<Option<Awakening>>,
+}
+
+/// What a guest goes on from whose memory and disks are there.
+#[derive(Debug)]
+struct Awakening {
+    /// The rest of its state.
+    state: Vec<u8>,
+    /// The board's TSC at guest time zero.
+    base: u64,
 }
 
 impl Machine {
@@ -229,6 +246,8 @@ impl Machine {
             },
             run: Run::default(),
             translations: AtomicU64::new(0),
+            captures: Captures::default(),
+            awakening: Mutex::new(None),
             config,
         })
     }
@@ -287,22 +306,8 @@ impl Machine {
 
     /// Ends the run to keep the guest's state: the owners of the vCPUs leave theirs.
     fn freeze_run(&self) {
-        self.run.freezes.store(true, Ordering::Relaxed);
+        self.run.leaves_state.store(true, Ordering::Relaxed);
         self.end_run(None);
-    }
-
-    /// Interrupts the run: the owners of the vCPUs park them soon, as they are.
-    fn pause_run(&self) {
-        self.run.pauses.store(true, Ordering::Relaxed);
-        self.end_run(None);
-    }
-
-    /// Lets run `number`, which was interrupted, go on.
-    fn resume_run(&self, number: u64) {
-        self.run.number.store(number, Ordering::SeqCst);
-        for vcpu in &self.vcpus {
-            cpu::attend(vcpu.cpu);
-        }
     }
 
     /// Makes every vCPU drop the translations that its processor cached, before it runs on. All are parked.
@@ -367,15 +372,19 @@ impl Machine {
         Pc::new(self.pc_config(base), Ticks(0))
     }
 
-    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`.
-    fn begin_run(&'static self, number: u64, devices: Pc, base: u64) {
+    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`. A guest that `moved` here asks
+    /// its drivers to tell the network so.
+    fn begin_run(&'static self, number: u64, devices: Pc, base: u64, moved: bool) {
         let mut shared = self.devices.lock();
         *shared = devices;
         self.network.open();
-        shared.resume(
-            Ticks(tsc::read().saturating_sub(base)),
-            &mut Requests::new(self),
-        );
+        let now = Ticks(tsc::read().saturating_sub(base));
+        if moved {
+            for nic in (0..).take(self.config.nics.len()) {
+                shared.announce(nic, now);
+            }
+        }
+        shared.resume(now, &mut Requests::new(self));
         self.glance.update(&shared);
         drop(shared);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
@@ -396,7 +405,8 @@ impl Machine {
             }
         }
         *self.run.ending.lock() = None;
-        self.run.freezes.store(false, Ordering::Relaxed);
+        self.run.pauses.store(false, Ordering::Relaxed);
+        self.run.leaves_state.store(false, Ordering::Relaxed);
         self.run.base.store(base, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
         for vcpu in &self.vcpus[1..] {

@@ -327,6 +327,24 @@ impl GuestNetwork {
         }
     }
 
+    /// From here on, what comes for the cards is kept, until they have their queues again ([`Self::release`]).
+    pub(crate) fn hold(self) {
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.hold();
+            }
+        }
+    }
+
+    /// Gives the cards what was kept for them.
+    pub(crate) fn release(self) {
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.release();
+            }
+        }
+    }
+
     fn set_open(self, open: bool) {
         let Some(network) = network() else { return };
         let mut switch = network.switch.lock();

@@ -2,12 +2,15 @@
 
 use crate::console;
 use crate::guest::{self, Command, GuestHandle, Tracking};
+use crate::machine::checkpoints::{self, Order};
 use crate::network::operator;
 use core::fmt;
 use log::LevelFilter;
 use spin::Mutex;
 
 const LINE_MAX: usize = 80;
+/// Milliseconds between two checkpoints, at most: an hour.
+const CHECKPOINT_MS_MAX: u64 = 3_600_000;
 
 struct Input {
     bytes: [u8; LINE_MAX],
@@ -27,11 +30,16 @@ stop GUEST      stop a guest
 restart GUEST   stop a guest and start it afresh
 freeze GUEST    keep a guest's whole state aside, and erase the guest
 thaw GUEST      let a frozen guest go on
+checkpoint GUEST [MS]
+                keep what the guest is now, or what it is each so many milliseconds, to go back
+                to; off: no more. The guest runs on
+revert GUEST    let a guest go on from its last checkpoint. A third word: audit (see whether
+                all of it is there)
 dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
 dirty GUEST     how many pages a guest wrote since the last time; the first time, begin
                 to track that. A third word: list (which pages), off (track no more),
-                protect (begin, by write protection though the processor has dirty bits)
+                protect (begin, by write protection though the processor keeps a log)
 stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
 net             the ports of the virtual switch, and what went through them
@@ -97,6 +105,11 @@ fn execute(line: &str) {
         ("restart", name) => ask(name, Command::Restart),
         ("freeze", name) => ask(name, Command::Freeze),
         ("thaw", name) => ask(name, Command::Thaw),
+        ("checkpoint", name) => checkpoint(name, words.next()),
+        ("revert", name) => with_guest(name, |guest| {
+            let audit = words.next() == Some("audit");
+            checkpoints::order(guest, Order::Revert { audit });
+        }),
         ("dump", name) => ask(name, Command::Dump),
         ("dirty", name) => dirty(name, words.next()),
         ("show", name) => with_guest(name, console::show_history),
@@ -169,7 +182,19 @@ fn dirty(name: Option<&str>, what: Option<&str>) {
     ask(name, Command::Track(tracking));
 }
 
-fn with_guest(name: Option<&str>, act: impl FnOnce(&GuestHandle)) {
+fn checkpoint(name: Option<&str>, what: Option<&str>) {
+    let order = match (what, what.and_then(|word| word.parse().ok())) {
+        (None, _) => Order::Take { every: None },
+        (Some(_), Some(every @ 1..=CHECKPOINT_MS_MAX)) => Order::Take { every: Some(every) },
+        (Some("off"), _) => Order::Off,
+        (Some(other), _) => {
+            return say!("{other}: neither off nor 1 to {CHECKPOINT_MS_MAX} milliseconds\n");
+        }
+    };
+    with_guest(name, |guest| checkpoints::order(guest, order));
+}
+
+fn with_guest(name: Option<&str>, act: impl FnOnce(&'static GuestHandle)) {
     match (name, name.and_then(guest::find)) {
         (_, Some(guest)) => act(guest),
         (Some(name), None) => say!("{name}: no such guest\n"),

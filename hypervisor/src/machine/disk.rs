@@ -43,6 +43,11 @@ impl Disk {
         })
     }
 
+    /// What it holds.
+    pub(super) fn sectors(&self) -> &GuestMemory {
+        &self.sectors
+    }
+
     /// What the guest is told of it.
     pub(super) fn config(&self) -> devices::virtio::Disk {
         devices::virtio::Disk {

@@ -17,8 +17,8 @@ use core::sync::atomic::Ordering;
 use drivers::tsc;
 use log::{debug, error, info};
 use vcpu::{
-    Active, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault, RareExit, ShellError,
-    Vcpu,
+    Active, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault, Method, RareExit,
+    ShellError, Vcpu, WriteLog,
 };
 
 /// TSC ticks that a guest gets between two looks at its timers although one is due: timers that are faster
@@ -127,9 +127,11 @@ impl<V: Vcpu> VirtualCpu<V> {
         };
         let mut active = vcpu.activate(cpu, &self.machine.memory)?;
         let translations = self.machine.translations.load(Ordering::Relaxed);
-        if self.translations != translations {
+        if self.translations != Some(translations) {
             active.flush()?;
-            self.translations = translations;
+            let method = self.machine.tables.lock().tracking();
+            active.log_writes(method == Some(Method::Log))?;
+            self.translations = Some(translations);
         }
         let mut context = Context {
             machine: self.machine,
@@ -153,7 +155,9 @@ impl<V: Vcpu> VirtualCpu<V> {
             _ => since,
         };
         self.activity = Activity::Running;
-        context.enter_and_exit(&mut active, since, until)
+        let ended = context.enter_and_exit(&mut active, since, until);
+        active.take_log(&mut |page| self.machine.memory.mark(page))?;
+        ended
     }
 }
 
@@ -358,6 +362,7 @@ impl Context<'_> {
                 }
                 self.memory_fault(active, fault)?;
             }
+            RareExit::LogFull => active.take_log(&mut |page| self.machine.memory.mark(page))?,
             RareExit::TaskSwitch(switch) => match active.task_switching() {
                 Some(vcpu) => task_switch::perform(vcpu, &self.machine.memory, switch)?,
                 None => return Err(Crash::Unexpected(exit)),

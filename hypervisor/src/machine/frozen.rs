@@ -42,29 +42,33 @@ impl VirtualCpuStateV1 {
 
 /// The saved state of a machine. Times in it are guest times.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct MachineStateV1 {
+pub(super) struct MachineStateV1 {
     devices: PcStateV1,
     vcpus: Vec<VirtualCpuStateV1>,
 }
 
-/// Collects the state of a machine whose vCPUs have left theirs, all being parked.
-///
-/// # Errors
-///
-/// [`StartFailure`] where a vCPU's state is missing or cannot be written as bytes.
-pub(super) fn save(machine: &Machine) -> Result<Vec<u8>, StartFailure> {
+/// Collects the state of a machine whose vCPUs have left theirs, all being parked; `None` where one is missing.
+pub(super) fn collect(machine: &Machine) -> Option<MachineStateV1> {
     let vcpus = machine.vcpus.iter().map(|port| {
         let mut state = port.saved.lock().take()?;
         // What came after its owner had looked for the last time.
         state.mailbox = port.mailbox.save();
         Some(state)
     });
-    let state = MachineStateV1 {
-        vcpus: vcpus
-            .collect::<Option<_>>()
-            .ok_or_else(|| StartFailure("a virtual processor left no state".into()))?,
+    Some(MachineStateV1 {
+        vcpus: vcpus.collect::<Option<_>>()?,
         devices: machine.devices.lock().save(),
-    };
+    })
+}
+
+/// The same as bytes.
+///
+/// # Errors
+///
+/// [`StartFailure`] where a vCPU's state is missing or cannot be written as bytes.
+pub(super) fn save(machine: &Machine) -> Result<Vec<u8>, StartFailure> {
+    let state =
+        collect(machine).ok_or_else(|| StartFailure("a virtual processor left no state".into()))?;
     Ok(postcard::to_allocvec(&state)?)
 }
 

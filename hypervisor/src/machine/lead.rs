@@ -1,10 +1,12 @@
 //! The life of a guest: start, end, and start again. One processor leads it, the owner of vCPU 0; the others let go of
 //! the guest when its run is over, and this one waits for that before it touches what they share.
 
+mod pauses;
+
+use super::capture::{Progress, Taking};
 use super::tracking::Pass;
 use super::{ACPI_TABLES, Ending, Machine, StartFailure, frozen};
-use crate::cpu;
-use crate::guest::{Command, GuestState, Tracking};
+use crate::guest::{Command, GuestState};
 use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
@@ -46,7 +48,13 @@ enum Stage {
     /// Memory that was kept is being put back, up to this address.
     PuttingBack(u64),
     /// A look is taken at the pages that the guest writes, while the run is interrupted, if there is one.
-    Tracking(Pass),
+    Tracking {
+        pass: Pass,
+        /// Whether captures are possible behind it, if it is for their sake.
+        captures: Option<bool>,
+    },
+    /// A capture is taken, while the run is interrupted.
+    Capturing(Taking),
 }
 
 /// What comes after the end of a run.
@@ -86,6 +94,7 @@ pub(super) struct Lead {
 impl Lead {
     /// Starts the guest afresh, whatever it does now.
     pub(super) fn start(&mut self, machine: &Machine) {
+        self.leave_capture(machine);
         machine.end_run(None);
         self.frozen = None;
         self.stage = Stage::Ending(Next::Start);
@@ -93,18 +102,21 @@ impl Lead {
     }
 
     fn stop(&mut self, machine: &Machine) {
+        self.leave_capture(machine);
         machine.end_run(None);
         if machine.handle.state() == GuestState::Running {
             info!("{}: stopped", machine.handle.name);
         }
         self.frozen = None;
         self.stage = Stage::Ending(Next::Stop);
-        machine.handle.set_state(GuestState::Stopped);
     }
 
     /// Keeps the guest's whole state aside.
     fn freeze(&mut self, machine: &Machine, frames: &spin::Mutex<PhysicalMemory>) {
         let name = &machine.handle.name;
+        if let Stage::Capturing(_) = self.stage {
+            return info!("{name}: is being captured");
+        }
         if !matches!(self.stage, Stage::Running) || machine.handle.state() != GuestState::Running {
             return info!("{name}: does not run");
         }
@@ -127,24 +139,9 @@ impl Lead {
         machine.handle.set_state(GuestState::Running);
     }
 
-    /// Goes through the guest's memory for the tracking of its writes.
-    fn track(&mut self, machine: &Machine, wanted: Tracking) {
-        match self.stage {
-            Stage::Running | Stage::Idle => {
-                if let Some(pass) = Pass::new(machine, wanted) {
-                    if matches!(self.stage, Stage::Running) {
-                        machine.pause_run();
-                    }
-                    self.stage = Stage::Tracking(pass);
-                }
-            }
-            _ => info!("{}: is being made ready", machine.handle.name),
-        }
-    }
-
     /// Whether the next order must wait.
     pub(super) const fn is_busy(&self) -> bool {
-        matches!(self.stage, Stage::Tracking(_))
+        matches!(self.stage, Stage::Tracking { .. })
     }
 
     /// Does what the operator wants of the guest as a whole.
@@ -190,7 +187,9 @@ impl Lead {
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Step {
         match self.stage {
-            Stage::Running if machine.is_running() => Step::Nothing,
+            Stage::Running if machine.is_running() && !machine.captures.is_wanted() => {
+                Step::Nothing
+            }
             _ => self.change(machine, now, frames),
         }
     }
@@ -203,10 +202,33 @@ impl Lead {
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Step {
         match &mut self.stage {
-            Stage::Idle => Step::Nothing,
+            Stage::Idle => {
+                self.capture(machine);
+                match self.stage {
+                    Stage::Idle => self.wake(machine),
+                    _ => Step::More,
+                }
+            }
+            Stage::Running if machine.is_running() => {
+                self.capture(machine);
+                Step::Nothing
+            }
             Stage::Running => {
                 self.stage = Stage::Ending(Next::Nothing);
                 Step::More
+            }
+            Stage::Capturing(taking) => {
+                if !machine.is_quiet() || !machine.captures.has_frames() {
+                    return Step::Nothing;
+                }
+                match taking.step(machine) {
+                    Progress::More => Step::More,
+                    Progress::Stalled => Step::Nothing,
+                    Progress::Done => {
+                        self.go_on(machine);
+                        Step::Nothing
+                    }
+                }
             }
             Stage::Ending(next) => {
                 let next = *next;
@@ -216,10 +238,12 @@ impl Lead {
                 }
                 let ending = machine.run.ending.lock().take();
                 self.stage = Stage::Idle;
+                machine.run.pauses.store(false, Ordering::Relaxed);
                 machine.leave_network(next == Next::Freeze && ending.is_none());
                 match (next, ending) {
                     (Next::Start, _) => self.stage = Stage::Scrubbing(0),
-                    (Next::Stop, _) => {}
+                    // Only now: nobody touches it from here on.
+                    (Next::Stop, _) => machine.handle.set_state(GuestState::Stopped),
                     (_, Some(ending)) => self.ended(machine, ending),
                     (Next::Freeze, None) => self.stage = Stage::Keeping(0),
                     (Next::Nothing, None) => {}
@@ -234,7 +258,7 @@ impl Lead {
                 self.start(machine);
                 Step::More
             }
-            Stage::Tracking(pass) => {
+            Stage::Tracking { pass, .. } => {
                 if !machine.is_quiet() {
                     return Step::Nothing;
                 }
@@ -324,27 +348,39 @@ impl Lead {
     ) -> Step {
         self.runs += 1;
         self.stage = Stage::Running;
-        machine.begin_run(self.runs, devices, base);
+        machine.begin_run(self.runs, devices, base, false);
         Step::Begin(start)
     }
 
-    /// A pass for the tracking of writes is done.
-    fn tracked(&mut self, machine: &'static Machine) {
-        let ending = machine.run.ending.lock().take();
-        let paused = machine.run.pauses.swap(false, Ordering::Relaxed);
-        let stage = core::mem::take(&mut self.stage);
-        if let Some(ending) = ending {
-            machine.leave_network(false);
-            self.ended(machine, ending);
-        } else if paused {
-            self.stage = Stage::Running;
-            machine.resume_run(self.runs);
+    /// Lets the guest go on from the state that was left for it.
+    fn wake(&mut self, machine: &'static Machine) -> Step {
+        let Some(awakening) = machine.awakening.lock().take() else {
+            return Step::Nothing;
+        };
+        let name = &machine.handle.name;
+        if !matches!(self.stage, Stage::Idle) || !machine.is_at_rest() {
+            error!(
+                "{name}: cannot be resumed: it is {}",
+                machine.handle.state()
+            );
+            return Step::Nothing;
         }
-        if let Stage::Tracking(pass) = stage {
-            pass.report(machine);
-        }
-        // For the orders that have waited.
-        cpu::attend(machine.vcpus[0].cpu);
+        let devices = match frozen::restore(machine, &awakening.state) {
+            Ok(devices) => devices,
+            Err(failure) => {
+                error!("{name}: cannot be resumed: {failure}");
+                machine.handle.set_state(GuestState::Crashed);
+                return Step::Nothing;
+            }
+        };
+        // Its disks hold what they held there.
+        self.filled = (machine.disks.len(), 0);
+        self.runs += 1;
+        self.stage = Stage::Running;
+        machine.handle.set_state(GuestState::Running);
+        info!("{name}: resumed");
+        machine.begin_run(self.runs, devices, awakening.base, true);
+        Step::Begin(None)
     }
 
     /// Fills a piece of a disk; whether there was something to fill.

@@ -26,7 +26,13 @@ pub(super) fn permit(
     let mut tables = machine.tables.lock();
     match fault.kind {
         AccessKind::Read => Ok(false),
-        AccessKind::Write => Ok(tables.note_write(fault.physical)),
+        AccessKind::Write => {
+            let noted = tables.note_write(fault.physical);
+            if noted {
+                machine.memory.mark(fault.physical);
+            }
+            Ok(noted)
+        }
         AccessKind::Fetch => {
             let allowed = tables.make_executable(fault.physical, &mut *frames.lock())?;
             if allowed {

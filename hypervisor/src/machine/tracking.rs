@@ -3,7 +3,7 @@
 
 use super::{Machine, StartFailure};
 use crate::guest::Tracking;
-use crate::memory::PhysicalMemory;
+use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -63,14 +63,27 @@ impl Pass {
                 return None;
             }
         };
-        Some(Self {
+        Some(Self::of(task))
+    }
+
+    /// For the sake of captures, which are to be possible from then on, or no more.
+    pub(super) fn for_captures(on: bool) -> Self {
+        Self::of(if on {
+            Task::Begin { protect: false }
+        } else {
+            Task::End
+        })
+    }
+
+    fn of(task: Task) -> Self {
+        Self {
             task,
             at: 0,
             since: tsc::read(),
             ticks: 0,
             pause: 0,
             found: Found::default(),
-        })
+        }
     }
 
     /// Does the next piece; whether that was the last. All vCPUs are parked.
@@ -104,21 +117,26 @@ impl Pass {
         match self.task {
             Task::Begin { protect } => {
                 if first {
-                    memory.begin_marking()?;
+                    for area in machine.areas() {
+                        area.begin_marking()?;
+                        // Marks of an earlier time.
+                        area.forget_marked();
+                    }
                     tables.begin_tracking(protect);
                 }
                 tables.track(self.at, &mut *frames.lock())?;
-                // Marks of an earlier time.
-                memory.take_marked(self.at);
             }
-            Task::Collect { .. } => {
-                let mut pages = tables.take_written(self.at);
-                pages |= memory.take_marked(self.at);
-                self.found.add(self.at / PAGE, pages);
-            }
+            Task::Collect { .. } => match memory.take_marked(self.at) {
+                Some((region, pages)) => {
+                    tables.clean(region, pages);
+                    self.found.add(region / PAGE, pages);
+                    self.at = region;
+                }
+                None => self.at = memory.size(),
+            },
             Task::End => {
                 if first {
-                    memory.end_marking();
+                    machine.areas().for_each(GuestMemory::end_marking);
                     tables.end_tracking();
                 }
                 tables.untrack(self.at);

@@ -69,8 +69,8 @@ pub(crate) struct VirtualCpu<V> {
     pub(super) told_dead: bool,
     /// The run that it was last made ready for.
     pub(super) run_number: u64,
-    /// The machine's number as its processor last dropped cached translations.
-    pub(super) translations: u64,
+    /// The machine's number as its processor last dropped cached translations; none behind a start.
+    pub(super) translations: Option<u64>,
     pub(super) statistics: Statistics,
     /// When, in the board's TSC, its totals are published next.
     pub(super) next_publication: u64,
@@ -90,7 +90,7 @@ impl<V: Vcpu> VirtualCpu<V> {
             turn_ends: 0,
             told_dead: false,
             run_number: 0,
-            translations: 0,
+            translations: None,
             statistics: Statistics::default(),
             next_publication: 0,
             trace: Trace::new(),
@@ -232,12 +232,13 @@ impl<V: Vcpu> VirtualCpu<V> {
     /// Lets go of a run that is over. No other vCPU may be in the processor.
     #[cold]
     pub(crate) fn leave(&mut self, cpu: &mut V::Shell) {
-        if self.machine.run.pauses.load(Ordering::Relaxed) {
-            self.park(cpu);
-            return self.machine.leave_run(self.index);
-        }
-        if self.machine.run.freezes.load(Ordering::Relaxed) {
+        let run = &self.machine.run;
+        let pauses = run.pauses.load(Ordering::Relaxed);
+        if run.leaves_state.load(Ordering::Relaxed) {
             self.save(cpu);
+        }
+        if pauses {
+            return self.machine.leave_run(self.index);
         }
         self.park(cpu);
         self.activity = Activity::Parked;
@@ -386,6 +387,7 @@ impl<V: Vcpu> VirtualCpu<V> {
         frames: &spin::Mutex<PhysicalMemory>,
     ) -> Result<(), StartFailure> {
         let offset = self.tsc_offset();
+        self.translations = None;
         let tables = self.machine.tables.lock();
         // SAFETY: the page tables are the machine's, which lives for good.
         unsafe {

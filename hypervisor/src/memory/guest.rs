@@ -4,7 +4,7 @@ use super::written::Written;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::ops::Range;
-use vcpu::{DirectMap, PageSet};
+use vcpu::{DirectMap, PageSet, REGION_SIZE};
 
 /// An access outside the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,9 +219,23 @@ impl GuestMemory {
         self.written.end();
     }
 
-    /// The pages of the region around an address that are marked; they are marked no more.
-    pub fn take_marked(&self, address: u64) -> PageSet {
-        self.written.take(address)
+    /// Marks the page around an address, which the guest wrote itself.
+    pub fn mark(&self, address: u64) {
+        self.written.mark(address, 1);
+    }
+
+    /// The first region with marked pages at or behind an address, and those pages, which are marked no more; `None` if
+    /// there is none. A page that is marked at any time later is found behind its region's address, or from zero on.
+    pub fn take_marked(&self, address: u64) -> Option<(u64, PageSet)> {
+        self.written.take_next(address)
+    }
+
+    /// Forgets all marks.
+    pub fn forget_marked(&self) {
+        let mut from = 0;
+        while let Some((region, _)) = self.take_marked(from) {
+            from = region + REGION_SIZE;
+        }
     }
 
     fn locate(&self, address: u64, length: usize) -> Result<*mut u8, OutOfBounds> {
@@ -249,7 +263,6 @@ pub(crate) mod fake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vcpu::REGION_SIZE;
 
     #[test]
     fn accesses_stay_inside() {
@@ -282,14 +295,8 @@ mod tests {
 
     /// The numbers of the marked pages.
     fn marked(memory: &GuestMemory) -> Vec<u64> {
-        (0..memory.size())
-            .step_by(REGION_SIZE as usize)
-            .flat_map(|at| {
-                memory
-                    .take_marked(at)
-                    .iter()
-                    .map(move |page| at / 0x1000 + page)
-            })
+        core::iter::from_fn(|| memory.take_marked(0))
+            .flat_map(|(at, pages)| pages.iter().map(move |page| at / 0x1000 + page))
             .collect()
     }
 

@@ -15,8 +15,28 @@ const WORDS: usize = (REGION_SIZE / PAGE / 64) as usize;
 #[derive(Debug, Default)]
 pub(super) struct Written {
     wanted: AtomicBool,
-    /// Whole regions.
-    marks: Once<Vec<[AtomicU64; WORDS]>>,
+    marks: Once<Marks>,
+}
+
+/// Marks of whole regions.
+#[derive(Debug)]
+struct Marks {
+    pages: Vec<[AtomicU64; WORDS]>,
+    /// A bit for each region that perhaps has marked pages: so that the others need not be looked at.
+    regions: Vec<AtomicU64>,
+}
+
+impl Marks {
+    fn new(size: u64) -> Result<Self, TryReserveError> {
+        let count = size.div_ceil(REGION_SIZE) as usize;
+        let (mut pages, mut regions) = (Vec::new(), Vec::new());
+        pages.try_reserve_exact(count)?;
+        pages.resize_with(count, Default::default);
+        let words = count.div_ceil(64);
+        regions.try_reserve_exact(words)?;
+        regions.resize_with(words, Default::default);
+        Ok(Self { pages, regions })
+    }
 }
 
 impl Written {
@@ -26,13 +46,7 @@ impl Written {
     ///
     /// [`TryReserveError`] where there is no memory for the marks.
     pub(super) fn begin(&self, size: u64) -> Result<(), TryReserveError> {
-        self.marks.try_call_once(|| {
-            let regions = size.div_ceil(REGION_SIZE) as usize;
-            let mut marks = Vec::new();
-            marks.try_reserve_exact(regions)?;
-            marks.resize_with(regions, Default::default);
-            Ok::<_, TryReserveError>(marks)
-        })?;
+        self.marks.try_call_once(|| Marks::new(size))?;
         self.wanted.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -58,26 +72,48 @@ impl Written {
         };
         for page in address / PAGE..=(address + last) / PAGE {
             let word = (page / 64) as usize;
-            if let Some(region) = marks.get(word / WORDS) {
-                region[word % WORDS].fetch_or(1 << (page % 64), Ordering::Release);
+            let region = word / WORDS;
+            let (Some(pages), Some(regions)) =
+                (marks.pages.get(region), marks.regions.get(region / 64))
+            else {
+                return;
+            };
+            pages[word % WORDS].fetch_or(1 << (page % 64), Ordering::SeqCst);
+            // Who takes the page's mark has cleared the region's before; or the region is found once more.
+            let bit = 1 << (region % 64);
+            if regions.load(Ordering::SeqCst) & bit == 0 {
+                regions.fetch_or(bit, Ordering::SeqCst);
             }
         }
     }
 
-    /// The marked pages of the region around an address; they are marked no more.
-    pub(super) fn take(&self, address: u64) -> PageSet {
-        let region = (address / REGION_SIZE) as usize;
-        match self.marks.get().and_then(|marks| marks.get(region)) {
-            // Most regions have no marks, and a load is cheaper.
-            Some(words) => {
-                PageSet::from_words(words.each_ref().map(
-                    |word| match word.load(Ordering::Relaxed) {
+    /// The first region with marked pages at or behind an address, and those pages, which are marked no more; `None` if
+    /// there is none.
+    pub(super) fn take_next(&self, address: u64) -> Option<(u64, PageSet)> {
+        let marks = self.marks.get()?;
+        let first = (address / REGION_SIZE) as usize;
+        let mut skip = !0 << (first % 64);
+        for (index, word) in marks.regions.iter().enumerate().skip(first / 64) {
+            loop {
+                let left = word.load(Ordering::Relaxed) & skip;
+                if left == 0 {
+                    break;
+                }
+                word.fetch_and(!(left & left.wrapping_neg()), Ordering::SeqCst);
+                let region = 64 * index + left.trailing_zeros() as usize;
+                let pages = PageSet::from_words(marks.pages.get(region)?.each_ref().map(
+                    // Most words have no marks, and a load is cheaper.
+                    |word| match word.load(Ordering::SeqCst) {
                         0 => 0,
-                        _ => word.swap(0, Ordering::Acquire),
+                        _ => word.swap(0, Ordering::SeqCst),
                     },
-                ))
+                ));
+                if !pages.is_empty() {
+                    return Some((region as u64 * REGION_SIZE, pages));
+                }
             }
-            None => PageSet::EMPTY,
+            skip = !0;
         }
+        None
     }
 }

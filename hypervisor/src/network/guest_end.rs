@@ -11,11 +11,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
 use devices::{Effects, Pc, Ticks};
-use net::flow_hash;
+use net::{FrameQueue, Offload, flow_hash};
 use spin::Mutex;
 
 /// Among the bits of queues: one of them is broken.
 const BROKEN: u32 = 1 << 31;
+/// Bytes that may wait while a card takes its queues for a moment: a quarter of a millisecond's at a gigabit.
+const WAITING: usize = 32 << 10;
 /// Frames that are put into a card's memory in one go.
 const BATCH: usize = 4;
 
@@ -39,12 +41,20 @@ enum Card {
     Buffered(Inbox),
 }
 
-#[derive(Default)]
 struct Lent {
-    receiver: Mutex<Option<Receiver>>,
+    queues: Mutex<Queues>,
     /// Queues whose interrupt is wanted, a bit for each, and [`BROKEN`].
     events: AtomicU32,
     fault: Mutex<Option<Fault>>,
+}
+
+/// What is known of a card's receive queues.
+struct Queues {
+    /// They themselves, while they are lent.
+    receiver: Option<Receiver>,
+    /// They are lent again soon, and what comes is kept till then.
+    held: bool,
+    waiting: FrameQueue,
 }
 
 impl GuestEnd {
@@ -55,7 +65,7 @@ impl GuestEnd {
         model: config::NicModel,
     ) -> Self {
         let card = match model {
-            config::NicModel::Virtio => Card::Lending(Box::default()),
+            config::NicModel::Virtio => Card::Lending(Box::new(Lent::new())),
             config::NicModel::Rtl8029 | config::NicModel::Ne2000 { .. } => {
                 Card::Buffered(Inbox::new())
             }
@@ -79,10 +89,7 @@ impl GuestEnd {
                 let (taken, events) = machine.map_or((false, 0), |machine| {
                     lent.deliver(frame, machine, workbench)
                 });
-                // Who is told already, looks.
-                if events & !lent.events.fetch_or(events, Ordering::AcqRel) != 0 {
-                    self.tell();
-                }
+                self.note(lent, events);
                 taken
             }
             Card::Buffered(inbox) => {
@@ -97,6 +104,14 @@ impl GuestEnd {
                 }
                 taken
             }
+        }
+    }
+
+    /// The guest's owner must see to these bits.
+    fn note(&self, lent: &Lent, events: u32) {
+        // Who is told already, looks.
+        if events & !lent.events.fetch_or(events, Ordering::AcqRel) != 0 {
+            self.tell();
         }
     }
 
@@ -119,15 +134,31 @@ impl GuestEnd {
     /// The card lends its receive queues: frames come from here on.
     pub(super) fn lend(&self, receiver: Receiver) {
         if let Card::Lending(lent) = &self.card {
-            *lent.receiver.lock() = Some(receiver);
+            lent.queues.lock().receiver = Some(receiver);
         }
     }
 
     /// The card gets its queues back: nobody works on them from here on.
     pub(super) fn take_back(&self) -> Option<Receiver> {
         match &self.card {
-            Card::Lending(lent) => lent.receiver.lock().take(),
+            Card::Lending(lent) => lent.queues.lock().receiver.take(),
             Card::Buffered(_) => None,
+        }
+    }
+
+    /// The card takes its queues for a moment: what comes is kept. Frames for a card with memory of its own wait anyway.
+    pub(super) fn hold(&self) {
+        if let Card::Lending(lent) = &self.card {
+            lent.queues.lock().held = true;
+        }
+    }
+
+    /// The moment is over: what was kept goes into the queues, if they are lent.
+    pub(super) fn release(&self) {
+        if let Card::Lending(lent) = &self.card
+            && let Some(machine) = self.guest.machine.get().copied().flatten()
+        {
+            self.note(lent, lent.release(machine));
         }
     }
 
@@ -187,7 +218,7 @@ impl GuestEnd {
     pub(super) fn close(&self, goes_on: bool) {
         match &self.card {
             Card::Lending(lent) => {
-                *lent.receiver.lock() = None;
+                lent.queues.lock().close();
                 if !goes_on {
                     lent.events.store(0, Ordering::Relaxed);
                     *lent.fault.lock() = None;
@@ -198,7 +229,28 @@ impl GuestEnd {
     }
 }
 
+impl Queues {
+    /// Nobody lends them, nor will.
+    fn close(&mut self) {
+        self.receiver = None;
+        self.held = false;
+        self.waiting.clear();
+    }
+}
+
 impl Lent {
+    fn new() -> Self {
+        Self {
+            queues: Mutex::new(Queues {
+                receiver: None,
+                held: false,
+                waiting: FrameQueue::new(WAITING),
+            }),
+            events: AtomicU32::new(0),
+            fault: Mutex::new(None),
+        }
+    }
+
     /// Gives the guest a frame; whether that is done, and what its owner must see to.
     fn deliver(
         &self,
@@ -206,10 +258,56 @@ impl Lent {
         machine: &'static Machine,
         workbench: &Mutex<Vec<u8>>,
     ) -> (bool, u32) {
-        let mut slot = self.receiver.lock();
-        let Some(receiver) = slot.as_mut() else {
-            return (false, 0);
-        };
+        let mut queues = self.queues.lock();
+        let queues = &mut *queues;
+        if queues.held {
+            let waiting = &mut queues.waiting;
+            let kept = software::give(frame, Takes::empty(), workbench, |frame| {
+                let mut read = true;
+                let put = waiting.push(frame.length(), |into| {
+                    read = frame.read(0, into).is_ok();
+                });
+                put && read
+            });
+            return (kept, 0);
+        }
+        match &mut queues.receiver {
+            Some(receiver) => self.put(frame, receiver, machine, workbench),
+            None => (false, 0),
+        }
+    }
+
+    /// Puts what was kept into the queues; returns what the owner must see to.
+    fn release(&self, machine: &'static Machine) -> u32 {
+        let mut queues = self.queues.lock();
+        let Queues {
+            receiver,
+            held,
+            waiting,
+        } = &mut *queues;
+        *held = false;
+        let mut events = 0;
+        // Nothing is left to be done to these frames.
+        let workbench = Mutex::new(Vec::new());
+        while let Some(receiver) = receiver
+            && waiting.pop_if(|bytes| {
+                let frame = Frame::of_bytes(bytes, Offload::default());
+                events |= self.put(&frame, receiver, machine, &workbench).1;
+                true
+            })
+        {}
+        waiting.clear();
+        events
+    }
+
+    /// Puts a frame into the queues; whether that is done, and what the owner must see to.
+    fn put(
+        &self,
+        frame: &Frame<'_>,
+        receiver: &mut Receiver,
+        machine: &'static Machine,
+        workbench: &Mutex<Vec<u8>>,
+    ) -> (bool, u32) {
         if !receiver.wants(frame.head()) {
             return (true, 0);
         }

@@ -3,6 +3,7 @@
 mod apic;
 mod control;
 mod events;
+mod log;
 
 use crate::cpu::SvmCpu;
 use crate::decode::{self, INSTRUCTION_MAX, StringOperand};

@@ -161,6 +161,7 @@ impl Capabilities {
                 pages_2m: true,
                 pages_1g: extended & PAGES_1G != 0,
                 accessed_dirty: true,
+                write_log: false,
                 large_executable: true,
             },
             widths: AddressWidths::probe(),

@@ -249,6 +249,8 @@ pub enum RareExit {
     NmiWindow,
     /// Memory that is not there.
     Memory(MemoryFault),
+    /// The log of written pages is full ([`crate::WriteLog::take_log`]); the guest tries again.
+    LogFull,
     /// A control-register access.
     ControlRegister(ControlRegisterAccess),
     /// XSETBV; the register is in ECX, the value in EDX:EAX.

@@ -40,7 +40,7 @@ pub use resident::{AddressWidths, Barriers, Resident};
 pub use saved::{Limits, QueuedEvent, TableRegister, VcpuStateV1, blocking};
 pub use shell::{
     Active, ApicLending, ApicState, ControlRegisters, DeadlineTimer, Events, Facts, GuestView,
-    Shell, TaskSwitching, Vcpu, listed,
+    Shell, TaskSwitching, Vcpu, WriteLog, listed,
 };
 pub use state::{
     Event, EventKind, Gprs, HostState, Segment, SegmentRegister, StartState, exception, rflags,

@@ -199,7 +199,7 @@ pub struct ApicState {
     clippy::missing_errors_doc,
     reason = "the trait's documentation has them"
 )]
-pub trait Active: Events + ControlRegisters + ApicLending {
+pub trait Active: Events + ControlRegisters + ApicLending + WriteLog {
     /// Runs the guest until it exits, at the latest some time after the TSC is `until`; it is `now`, and `until` is less
     /// than 2^32 ticks ahead.
     ///
@@ -378,6 +378,22 @@ pub trait ApicLending {
 
     /// Makes every access to the local APIC exit from the next entry on.
     fn keep_apic(&mut self) -> Result<(), ShellError>;
+}
+
+/// The processor's log of the pages that a guest writes.
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "as those of the trait that extends this one"
+)]
+pub trait WriteLog {
+    /// Makes the processor log each page as it sets the dirty bit of the page's leaf, from the next entry on, or no more.
+    /// It does not while the vCPU is new, or after [`Vcpu::reset`] and [`Vcpu::restore`]. Where the tables' format knows
+    /// no log ([`Format::write_log`]), nothing happens.
+    fn log_writes(&mut self, on: bool) -> Result<(), ShellError>;
+
+    /// Hands the guest-physical addresses that were logged to `take`, and empties the log. Those that were logged come
+    /// once; it is to be called at the end of every run, and when the log is full ([`RareExit::LogFull`]).
+    fn take_log(&mut self, take: &mut dyn FnMut(u64)) -> Result<(), ShellError>;
 }
 
 /// What a hardware task switch needs of the vCPU beside the rest: VT-x makes each of them an exit, AMD-V does

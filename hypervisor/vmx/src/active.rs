@@ -3,6 +3,7 @@
 mod apic;
 mod control;
 mod events;
+mod log;
 mod save;
 mod task;
 
@@ -270,7 +271,7 @@ impl Active for VmxActive<'_> {
         }
         Ok(match exit::decode_rare(&self.vmcs, reason)? {
             Rare::Exit(exit) => {
-                if let RareExit::Memory(_) = exit {
+                if let RareExit::Memory(_) | RareExit::LogFull = exit {
                     self.resume_interrupted()?;
                 }
                 exit

@@ -219,6 +219,8 @@ impl Capabilities {
                 pages_2m: ept & ept_cap::PAGE_2M != 0,
                 pages_1g: ept & ept_cap::PAGE_1G != 0,
                 accessed_dirty: ept & ept_cap::ACCESSED_DIRTY != 0,
+                write_log: ept & ept_cap::ACCESSED_DIRTY != 0
+                    && allowed_secondary.is_free(SecondaryControls::PML.bits()),
                 large_executable: large_pages_are_safe(),
             },
             invvpid: ept & ept_cap::INVVPID != 0 && ept & ept_cap::INVVPID_SINGLE != 0,
@@ -231,15 +233,11 @@ impl Capabilities {
 
     /// What distinguishes this processor's VT-x from the least that is needed, in words.
     pub(crate) fn extras(&self) -> String {
-        // SAFETY: probing showed that the secondary controls exist.
-        let allowed = unsafe { msr::read(Msr::VmxProcbasedCtls2) } >> 32;
-        let pml =
-            SecondaryControls::from_bits_retain(allowed as u32).contains(SecondaryControls::PML);
         vcpu::listed(&[
             (self.tables.pages_2m, "2 MiB pages"),
             (self.tables.pages_1g, "1 GiB pages"),
             (self.tables.accessed_dirty, "accessed and dirty bits"),
-            (pml, "page-modification log"),
+            (self.tables.write_log, "page-modification log"),
             (self.secondary.contains(SecondaryControls::RDTSCP), "RDTSCP"),
             (
                 self.secondary.contains(SecondaryControls::INVPCID),

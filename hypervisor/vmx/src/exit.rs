@@ -41,6 +41,7 @@ mod reason {
     pub(super) const WBINVD: u32 = 54;
     pub(super) const XSETBV: u32 = 55;
     pub(super) const VMFUNC: u32 = 59;
+    pub(super) const LOG_FULL: u32 = 62;
 }
 
 /// Bit 31 of the exit reason: the entry failed on its guest state.
@@ -127,6 +128,7 @@ pub(crate) fn decode_rare(vmcs: &Current, reason: RareReason) -> Result<Rare, Sh
             RareExit::Misconfiguration(vmcs.read64(Field64::GuestPhysicalAddress)?)
         }
         reason::XSETBV => RareExit::SetXcr,
+        reason::LOG_FULL => RareExit::LogFull,
         reason::VIRTUALIZED_EOI => RareExit::EndOfInterrupt(Vector::new(qualification()? as u32)),
         other => RareExit::Unexpected(other),
     }))

@@ -29,6 +29,7 @@ mod setup;
 mod virtual_apic;
 mod vmcs;
 mod vmx_vcpu;
+mod write_log;
 
 pub use active::VmxActive;
 pub use caps::Unsupported;

@@ -9,6 +9,7 @@ use crate::residency::Resident;
 use crate::setup;
 use crate::virtual_apic::VirtualApic;
 use crate::vmcs::{Current, Region};
+use crate::write_log::WriteLog;
 use alloc::boxed::Box;
 use core::fmt;
 use vcpu::msr::{self, Msr};
@@ -52,6 +53,8 @@ pub struct VmxVcpu {
     pub(crate) msrs: MsrBitmap,
     /// For guests with local APICs, where the processor can keep them.
     pub(crate) apic: Option<VirtualApic>,
+    /// Where the processor logs the pages that the guest writes, if it can.
+    pub(crate) log: Option<WriteLog>,
     vpid: u16,
     /// 1 once the VMCS is launched, as [`crate::enter::enter`] takes it.
     pub(crate) launched: u32,
@@ -83,11 +86,16 @@ impl Vcpu for VmxVcpu {
             io: IoBitmaps::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
             msrs: MsrBitmap::all_exit(frames).ok_or(VcpuError::OutOfMemory)?,
             apic: None,
+            log: None,
             vpid: tag,
             launched: 0,
             primary: caps.primary,
             _not_send: core::marker::PhantomData,
         };
+        if caps.tables.write_log {
+            let frame = frames.frame().ok_or(VcpuError::OutOfMemory)?;
+            vcpu.log = Some(WriteLog::new(frame));
+        }
         for msr in msr::GUEST_OWNED {
             vcpu.msrs.pass_through(msr as u32);
         }
@@ -195,6 +203,9 @@ impl VmxVcpu {
             self.msrs.intercept_apic(true);
             apic.on = false;
         }
+        if let Some(log) = &mut self.log {
+            log.on = false;
+        }
         self.launched = 0;
         cpu.current = None;
         // SAFETY: a `VmxCpu` exists, so this processor is in VMX operation; a vCPU never leaves the
@@ -227,6 +238,16 @@ impl VmxVcpu {
             tables.pointer(),
             cpu.capabilities().invvpid.then_some(self.vpid),
         )
+    }
+
+    /// The secondary controls as they are to be now.
+    pub(crate) fn secondary(&self, cpu: &VmxCpu) -> SecondaryControls {
+        let mut controls = cpu.capabilities().secondary;
+        let apic = self.apic.as_ref().is_some_and(|apic| apic.on);
+        controls.set(SecondaryControls::APIC_VIRTUALIZATION, apic);
+        let log = self.log.as_ref().is_some_and(|log| log.on);
+        controls.set(SecondaryControls::PML, log);
+        controls
     }
 
     pub(crate) fn vpid(&self) -> u16 {

@@ -24,8 +24,6 @@ pub(super) const LARGE: u64 = 1 << 7;
 pub(super) const EXECUTABLE_WHEN_SMALL: u64 = 1 << 52;
 /// The page may be written, and is protected only so that the first write is noticed.
 pub(super) const WRITABLE_WHEN_NOTED: u64 = 1 << 53;
-/// Of an entry that links a table: one of the table's pages was made writable.
-pub(super) const NOTED_BELOW: u64 = 1 << 54;
 
 /// Whose entries they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +140,8 @@ pub struct Format {
     pub pages_1g: bool,
     /// The processor sets accessed and dirty bits.
     pub accessed_dirty: bool,
+    /// The processor can log the pages whose dirty bits it sets ([`WriteLog`](crate::WriteLog)).
+    pub write_log: bool,
     /// Large pages may be executable (see [`NestedTables::make_executable`](super::NestedTables::make_executable)).
     pub large_executable: bool,
 }

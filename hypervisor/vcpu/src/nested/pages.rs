@@ -28,6 +28,31 @@ impl PageSet {
         self.0[page / 64 % WORDS] |= 1 << (page % 64);
     }
 
+    /// The first `count` pages, at most all.
+    #[must_use]
+    pub fn first(count: u64) -> Self {
+        let word = |index: u64| match count.saturating_sub(64 * index) {
+            0 => 0,
+            some => u64::MAX >> (64 - some.min(64)),
+        };
+        Self(core::array::from_fn(|index| word(index as u64)))
+    }
+
+    /// Whether it has no page.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// Takes the page with the lowest number in the region out.
+    pub fn take_first(&mut self) -> Option<u64> {
+        let words = self.0.iter_mut().enumerate();
+        let (index, word) = words.into_iter().find(|(_, word)| **word != 0)?;
+        let page = 64 * index as u64 + u64::from(word.trailing_zeros());
+        *word &= *word - 1;
+        Some(page)
+    }
+
     /// How many pages it has.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -72,6 +97,16 @@ mod tests {
             let numbers: BTreeSet<_> = first.union(&second).map(|number| u64::from(number % 512)).collect();
             prop_assert_eq!(union.count(), numbers.len() as u64);
             prop_assert_eq!(union.iter().collect::<Vec<_>>(), numbers.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_first_come_first() {
+        for count in [0, 1, 63, 64, 65, 511, 512, 513] {
+            let mut set = PageSet::first(count);
+            assert_eq!(set.count(), count.min(512));
+            let taken: Vec<_> = core::iter::from_fn(|| set.take_first()).collect();
+            assert!(taken.into_iter().eq(0..count.min(512)));
         }
     }
 

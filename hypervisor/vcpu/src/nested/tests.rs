@@ -19,6 +19,7 @@ fn format(encoding: Encoding, largest: u64) -> Format {
         pages_2m: largest >= PAGE_2M,
         pages_1g: largest >= PAGE_1G,
         accessed_dirty: true,
+        write_log: true,
         large_executable: true,
     }
 }

@@ -1,18 +1,17 @@
 //! Which pages of its memory a guest has written.
 //!
-//! The processor tells by the dirty bits of leaves, where it sets such. Else pages are protected from writes, and the
-//! first write to each, which exits, makes its page writable again. Either way a look at an entry says whether its page
-//! was written since the last look, and makes it count as clean.
+//! The processor logs them, where it can: a page's address as it sets the dirty bit of the page's leaf. Else pages are
+//! protected from writes, and the first write to each, which exits, makes its page writable again. Either way a page is
+//! told of once, when it is first written since it was last made clean ([`NestedTables::clean`]). Whoever takes the
+//! addresses keeps them, so that the pages that were written are found without a look at those that were not.
 //!
 //! Work on all of a guest's memory goes region by region ([`REGION_SIZE`](super::REGION_SIZE)), which bounds what is done at once. None of the
 //! guest's vCPUs may run between its first region and its last; then each must drop its cached translations before it
 //! runs on: from a cached translation the processor would write without setting a bit, or in spite of a protection.
-//! That also makes it sound to pass over tables by the accessed bit of the entry that links them: with nothing cached,
-//! no page is reached but through that entry.
 
-use super::encoding::{Encoding, LARGE, NOTED_BELOW, WRITABLE_WHEN_NOTED};
+use super::encoding::{Encoding, LARGE, WRITABLE_WHEN_NOTED};
 use super::pages::PageSet;
-use super::{ADDRESS_MASK, ENTRIES, Link, NestedTables, TablesError, page_size};
+use super::{ADDRESS_MASK, ENTRIES, NestedTables, TablesError, page_size};
 use crate::memory::FrameSource;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +19,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// How written pages are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// By the dirty bits that the processor sets.
-    DirtyBits,
+    /// By the log that the processor keeps ([`WriteLog`](crate::WriteLog)).
+    Log,
     /// By the exits that first writes to protected pages cause ([`NestedTables::note_write`]).
     WriteProtection,
 }
@@ -29,33 +28,17 @@ pub enum Method {
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::DirtyBits => "dirty bits",
+            Self::Log => "the processor's log",
             Self::WriteProtection => "write protection",
         })
     }
 }
 
 impl Method {
-    /// The bit that says of an entry that links a table that pages below were perhaps written.
-    const fn below(self, encoding: Encoding) -> u64 {
-        match self {
-            Self::DirtyBits => encoding.accessed(),
-            Self::WriteProtection => NOTED_BELOW,
-        }
-    }
-
-    /// The bit that says of a leaf that its page was written.
-    const fn written(self, encoding: Encoding) -> u64 {
-        match self {
-            Self::DirtyBits => encoding.dirty(),
-            Self::WriteProtection => encoding.writable(),
-        }
-    }
-
     /// The leaf of a page that counts as clean.
     const fn clean(self, encoding: Encoding, leaf: u64) -> u64 {
         match self {
-            Self::DirtyBits => leaf & !encoding.dirty(),
+            Self::Log => leaf & !encoding.dirty(),
             Self::WriteProtection if leaf & encoding.writable() != 0 => {
                 leaf & !encoding.writable() | WRITABLE_WHEN_NOTED
             }
@@ -71,11 +54,11 @@ impl NestedTables {
         self.tracking
     }
 
-    /// Begins to track writes: by dirty bits where the processor sets such, unless `protect` says otherwise.
+    /// Begins to track writes: by the processor's log where it keeps one, unless `protect` says otherwise.
     /// [`Self::track`] must follow for every region before a vCPU of the guest runs.
     pub const fn begin_tracking(&mut self, protect: bool) -> Method {
-        let method = if self.format.accessed_dirty && !protect {
-            Method::DirtyBits
+        let method = if self.format.write_log && !protect {
+            Method::Log
         } else {
             Method::WriteProtection
         };
@@ -90,25 +73,21 @@ impl NestedTables {
     /// [`TablesError::OutOfMemory`]; what was made small by then stays so, and is right.
     pub fn track(&mut self, guest: u64, frames: &mut impl FrameSource) -> Result<(), TablesError> {
         self.make_small(guest, frames)?;
-        if let (Some(method), Some(link)) = (self.tracking, self.descend(guest, 1)) {
-            self.clean(method, &link);
-        }
+        self.clean(guest, PageSet::ALL);
         Ok(())
     }
 
-    /// A write to this address was refused: whether that was only so that it is noticed. Then it is noted, and may be
-    /// tried again: with the refusal the processor dropped what it had cached of the page.
+    /// A write to this address was refused: whether that was only so that it is noticed. Then its page was written, and
+    /// the write may be tried again: with the refusal the processor dropped what it had cached of the page.
     pub fn note_write(&mut self, guest: u64) -> bool {
         if self.tracking != Some(Method::WriteProtection) {
             return false;
         }
-        let (Some(link), Some(leaf)) = (self.descend(guest, 1), self.descend(guest, 0)) else {
+        let Some(leaf) = self.descend(guest, 0) else {
             return false;
         };
         let writable = self.encoding().writable();
         if leaf.entry & WRITABLE_WHEN_NOTED != 0 {
-            self.slot(link.table, link.slot)
-                .fetch_or(NOTED_BELOW, Ordering::Relaxed);
             change(self.slot(leaf.table, leaf.slot), |entry| {
                 entry & !WRITABLE_WHEN_NOTED | writable
             });
@@ -118,36 +97,23 @@ impl NestedTables {
         leaf.entry & writable != 0
     }
 
-    /// The pages of the region around `guest` that were written since the last look at it, or since tracking began; they
-    /// count as clean again. A region that [`Self::track`] has not seen counts as written as a whole if it is mapped by
-    /// a larger page. Without tracking nothing was written.
-    pub fn take_written(&mut self, guest: u64) -> PageSet {
+    /// Makes these pages of the region around `guest` count as clean. Without tracking, and where the region is mapped by
+    /// a larger page, nothing happens.
+    pub fn clean(&mut self, guest: u64, pages: PageSet) {
         let (Some(method), Some(link)) = (self.tracking, self.descend(guest, 1)) else {
-            return PageSet::EMPTY;
+            return;
         };
         if link.entry & LARGE != 0 {
-            return PageSet::ALL;
+            return;
         }
-        if link.entry & method.below(self.encoding()) == 0 {
-            return PageSet::EMPTY;
-        }
-        self.clean(method, &link)
-    }
-
-    /// Makes all pages of a linked table count as clean; returns those that were not.
-    fn clean(&mut self, method: Method, link: &Link) -> PageSet {
-        let encoding = self.encoding();
-        let mut pages = PageSet::EMPTY;
-        self.slot(link.table, link.slot)
-            .fetch_and(!method.below(encoding), Ordering::Relaxed);
-        for slot in 0..ENTRIES {
-            let leaf = self.slot(link.entry & ADDRESS_MASK, slot);
-            if leaf.load(Ordering::Relaxed) & method.written(encoding) != 0 {
-                pages.insert(slot);
+        let (encoding, mut left) = (self.encoding(), pages);
+        while let Some(page) = left.take_first() {
+            let leaf = self.slot(link.entry & ADDRESS_MASK, page as usize);
+            let entry = leaf.load(Ordering::Relaxed);
+            if method.clean(encoding, entry) != entry {
                 change(leaf, |entry| method.clean(encoding, entry));
             }
         }
-        pages
     }
 
     /// Ends the tracking of writes. [`Self::untrack`] must follow for every region before a vCPU of the guest runs.
@@ -165,8 +131,6 @@ impl NestedTables {
             return;
         }
         let writable = self.encoding().writable();
-        self.slot(link.table, link.slot)
-            .fetch_and(!NOTED_BELOW, Ordering::Relaxed);
         for slot in 0..ENTRIES {
             let leaf = self.slot(link.entry & ADDRESS_MASK, slot);
             if leaf.load(Ordering::Relaxed) & WRITABLE_WHEN_NOTED != 0 {

@@ -88,19 +88,16 @@ impl VmxActive<'_> {
     #[cold]
     fn virtualize_apic(&mut self, on: bool) -> Result<(), ShellError> {
         let vcpu = &mut *self.vcpu;
-        let Some(apic) = &mut vcpu.apic else {
+        let mut secondary = vcpu.secondary(self.cpu);
+        let Some(apic) = vcpu.apic.as_mut().filter(|apic| apic.on != on) else {
             return Ok(());
         };
-        if apic.on == on {
-            return Ok(());
-        }
         if !on {
             vcpu.msrs.intercept_apic(true);
         }
         let mut primary = vcpu.primary;
         primary.set(PrimaryControls::TPR_SHADOW, on);
         primary.set(CR8_EXITING, !on);
-        let mut secondary = self.cpu.capabilities().secondary;
         secondary.set(SecondaryControls::APIC_VIRTUALIZATION, on);
         // SAFETY: the page is there only where the processor allows these controls (`Vcpu::provide_apic`); it is the
         // vCPU's own, and lives as long as it.

@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_board_is_right() {
-        config::toml::parse(&board(), "b").unwrap();
+        config::toml::parse(&board(), "b", None).unwrap();
     }
 
     #[test]

@@ -13,12 +13,13 @@ const SIZE: u64 = 3 * PAGE_2M + 5 * PAGE_4K;
 const READ_ONLY: core::ops::Range<u64> = PAGE_2M + 7 * PAGE_4K..PAGE_2M + 9 * PAGE_4K;
 const HOST: u64 = 64 * PAGE_2M;
 
-fn format(encoding: Encoding, accessed_dirty: bool, large_executable: bool) -> Format {
+fn format(encoding: Encoding, write_log: bool, large_executable: bool) -> Format {
     Format {
         encoding,
         pages_2m: true,
         pages_1g: true,
-        accessed_dirty,
+        accessed_dirty: write_log || encoding == Encoding::Nested,
+        write_log,
         large_executable,
     }
 }
@@ -42,41 +43,77 @@ fn regions() -> impl Iterator<Item = u64> {
     (0..SIZE).step_by(PAGE_2M as usize)
 }
 
-/// What a processor does with an access: it sets the bits of the entries on the way, or refuses.
-fn access(tables: &NestedTables, guest: u64, write: bool) -> bool {
-    let (encoding, format) = (tables.encoding(), tables.format);
-    let mut table = tables.root;
-    for level in (0..4).rev() {
-        let slot = tables.slot(table, index(guest, level));
-        let entry = slot.load(Ordering::Relaxed);
-        assert!(encoding.is_present(entry));
-        if level == 0 || entry & LARGE != 0 {
-            if write && entry & encoding.writable() == 0 {
-                return false;
-            }
-            let bits = encoding.accessed() | if write { encoding.dirty() } else { 0 };
-            slot.fetch_or(
-                if format.accessed_dirty { bits } else { 0 },
-                Ordering::Relaxed,
-            );
-            return true;
-        }
-        if format.accessed_dirty {
-            slot.fetch_or(encoding.accessed(), Ordering::Relaxed);
-        }
-        table = entry & ADDRESS_MASK;
-    }
-    unreachable!()
+/// A guest, and the addresses of its written pages that somebody has been told.
+struct Guest {
+    tables: NestedTables,
+    told: Vec<u64>,
 }
 
-/// A write of the guest's, with the exit that it may cause; whether it was done.
-fn write(tables: &mut NestedTables, guest: u64) -> bool {
-    if access(tables, guest, true) {
-        return true;
+impl Guest {
+    fn new(format: Format) -> Self {
+        Self {
+            tables: guest(format),
+            told: Vec::new(),
+        }
     }
-    let again = tables.note_write(guest);
-    assert_eq!(access(tables, guest, true), again);
-    again
+
+    /// What a processor does with an access: it sets the bits of the entries on the way, and logs, or it refuses.
+    fn access(&mut self, guest: u64, write: bool) -> bool {
+        let tables = &self.tables;
+        let (encoding, format) = (tables.encoding(), tables.format);
+        let mut table = tables.root;
+        for level in (0..4).rev() {
+            let slot = tables.slot(table, index(guest, level));
+            let entry = slot.load(Ordering::Relaxed);
+            assert!(encoding.is_present(entry));
+            let mut bits = encoding.accessed();
+            let leaf = level == 0 || entry & LARGE != 0;
+            if leaf && write {
+                if entry & encoding.writable() == 0 {
+                    return false;
+                }
+                bits |= encoding.dirty();
+                if tables.tracking() == Some(Method::Log) && entry & encoding.dirty() == 0 {
+                    self.told.push(guest);
+                }
+            }
+            if format.accessed_dirty {
+                slot.fetch_or(bits, Ordering::Relaxed);
+            }
+            if leaf {
+                return true;
+            }
+            table = entry & ADDRESS_MASK;
+        }
+        unreachable!()
+    }
+
+    /// A write of the guest's, with the exit that it may cause; whether it was done.
+    fn write(&mut self, guest: u64) -> bool {
+        if self.access(guest, true) {
+            return true;
+        }
+        let again = self.tables.note_write(guest);
+        if again {
+            self.told.push(guest);
+        }
+        assert_eq!(self.access(guest, true), again);
+        again
+    }
+
+    /// The numbers of the written pages in the region around an address, of which each was told once. They are clean again.
+    fn taken(&mut self, guest: u64) -> BTreeSet<u64> {
+        let here = |at: &mut u64| *at / PAGE_2M == guest / PAGE_2M;
+        let told: Vec<u64> = self.told.extract_if(.., here).collect();
+        let pages: BTreeSet<u64> = told.iter().map(|at| at / PAGE_4K).collect();
+        assert_eq!(told.len(), pages.len());
+        let mut set = PageSet::EMPTY;
+        pages
+            .iter()
+            .for_each(|page| set.insert(*page as usize % ENTRIES));
+        self.tables.clean(guest, set);
+        pages
+    }
 }
 
 fn begin(tables: &mut NestedTables, protect: bool, heap: &mut Heap) -> Method {
@@ -92,13 +129,6 @@ fn end(tables: &mut NestedTables) {
     for region in regions() {
         tables.untrack(region);
     }
-}
-
-/// The numbers of the written pages in the region around an address.
-fn taken(tables: &mut NestedTables, guest: u64) -> BTreeSet<u64> {
-    let first = guest / PAGE_2M * 512;
-    let pages = tables.take_written(guest);
-    pages.iter().map(|page| first + page).collect()
 }
 
 /// Every page's leaf, without what processors note.
@@ -136,32 +166,33 @@ fn action() -> impl Strategy<Value = Action> {
 
 proptest! {
     #[test]
-    fn what_was_written_is_found(
+    fn what_was_written_is_told(
         actions in proptest::collection::vec(action(), 1..60),
-        amd: bool, accessed_dirty: bool, large_executable: bool
+        amd: bool, log: bool, large_executable: bool
     ) {
         let encoding = if amd { Encoding::Nested } else { Encoding::Extended };
-        let mut tables = guest(format(encoding, accessed_dirty || amd, large_executable));
+        let log = log && !amd;
+        let mut guest = Guest::new(format(encoding, log, large_executable));
         let mut heap = Heap { left: 64 };
         let mut written: Option<BTreeSet<u64>> = None;
         for action in actions {
             match action {
                 Action::Write(at) => {
-                    let done = write(&mut tables, at);
+                    let done = guest.write(at);
                     prop_assert_eq!(done, !READ_ONLY.contains(&at));
                     if let Some(written) = written.as_mut().filter(|_| done) {
                         written.insert(at / PAGE_4K);
                     }
                 }
-                Action::Read(at) => prop_assert!(access(&tables, at, false)),
+                Action::Read(at) => prop_assert!(guest.access(at, false)),
                 Action::Execute(at) => prop_assert_eq!(
-                    tables.make_executable(at, &mut heap),
+                    guest.tables.make_executable(at, &mut heap),
                     // Large pages that are executable never refuse a fetch.
                     Ok(!READ_ONLY.contains(&at)
-                        && (!large_executable || tables.walk(at).unwrap().1 == PAGE_4K))
+                        && (!large_executable || guest.tables.walk(at).unwrap().1 == PAGE_4K))
                 ),
                 Action::Take(at) => {
-                    let found = taken(&mut tables, at);
+                    let found = guest.taken(at);
                     let mut expected = BTreeSet::new();
                     if let Some(written) = &mut written {
                         let here = |page: &u64| page / 512 == at / PAGE_2M;
@@ -169,48 +200,23 @@ proptest! {
                         written.retain(|page| !here(page));
                     }
                     prop_assert_eq!(found, expected);
-                    prop_assert_eq!(tables.take_written(at), PageSet::EMPTY);
                 }
                 Action::Begin(protect) if written.is_none() => {
-                    let method = begin(&mut tables, protect, &mut heap);
-                    prop_assert_eq!(
-                        method == Method::DirtyBits,
-                        !protect && (accessed_dirty || amd)
-                    );
+                    let method = begin(&mut guest.tables, protect, &mut heap);
+                    prop_assert_eq!(method == Method::Log, !protect && log);
                     written = Some(BTreeSet::new());
                 }
                 Action::Begin(_) => {}
                 Action::End => {
-                    end(&mut tables);
+                    end(&mut guest.tables);
+                    guest.told.clear();
                     written = None;
                 }
             }
         }
         // All is as it was before anything was tracked, or executed.
-        end(&mut tables);
-        prop_assert_eq!(leaves(&tables), leaves(&guest(tables.format)));
-    }
-}
-
-#[test]
-fn clean_tables_are_passed_over() {
-    for protect in [false, true] {
-        let mut tables = guest(format(Encoding::Extended, true, true));
-        let method = begin(&mut tables, protect, &mut Heap { left: 64 });
-        let at = 2 * PAGE_2M + 3 * PAGE_4K;
-        assert!(write(&mut tables, at));
-        // Somebody forgets to say that something was written below: then it is not looked at.
-        let link = tables.descend(at, 1).unwrap();
-        let below = method.below(Encoding::Extended);
-        let slot = tables.slot(link.table, link.slot);
-        assert_ne!(slot.fetch_and(!below, Ordering::Relaxed) & below, 0);
-        assert_eq!(tables.take_written(at), PageSet::EMPTY);
-        tables
-            .slot(link.table, link.slot)
-            .fetch_or(below, Ordering::Relaxed);
-        assert!(tables.take_written(at).iter().eq([3]));
-        let entry = tables.entry(link.table, link.slot);
-        assert_eq!(entry & below, 0);
+        end(&mut guest.tables);
+        prop_assert_eq!(leaves(&guest.tables), leaves(&self::guest(guest.tables.format)));
     }
 }
 
@@ -245,22 +251,22 @@ fn a_gib_becomes_one_page_again() {
 
 #[test]
 fn without_memory_the_guest_goes_on_in_larger_pages() {
-    let mut tables = guest(format(Encoding::Extended, true, true));
-    let before = leaves(&tables);
-    tables.begin_tracking(true);
+    let mut guest = Guest::new(format(Encoding::Extended, true, true));
+    let before = leaves(&guest.tables);
+    guest.tables.begin_tracking(true);
     let mut heap = Heap { left: 1 };
-    let results: Vec<_> = regions().map(|at| tables.track(at, &mut heap)).collect();
+    let results: Vec<_> = regions()
+        .map(|at| guest.tables.track(at, &mut heap))
+        .collect();
     // The second and the last region are of small pages from the start.
     let short = Err(TablesError::OutOfMemory);
     assert_eq!(results, [Ok(()), Ok(()), short, Ok(())]);
-    // What could not be made small counts as written, always.
-    for _ in 0..2 {
-        assert_eq!(tables.take_written(2 * PAGE_2M), PageSet::ALL);
-    }
-    assert!(write(&mut tables, 2 * PAGE_2M));
-    assert!(write(&mut tables, 0));
-    end(&mut tables);
-    assert_eq!(leaves(&tables), before);
+    guest.tables.clean(2 * PAGE_2M, PageSet::ALL);
+    assert!(guest.write(2 * PAGE_2M));
+    assert!(guest.write(0));
+    assert_eq!(guest.told, [0]);
+    end(&mut guest.tables);
+    assert_eq!(leaves(&guest.tables), before);
 }
 
 #[test]
@@ -270,12 +276,11 @@ fn a_write_elsewhere_is_not_only_to_be_noticed() {
     begin(&mut tables, false, &mut Heap { left: 64 });
     for at in [SIZE, PAGE_1G, 1 << ADDRESS_BITS, u64::MAX, READ_ONLY.start] {
         assert!(!tables.note_write(at), "{at:#x}");
-        assert_eq!(tables.take_written(at), PageSet::EMPTY);
+        tables.clean(at, PageSet::ALL);
     }
     // Two vCPUs write to a page at the same time, and both are refused.
     assert!(tables.note_write(0));
     assert!(tables.note_write(0));
-    assert!(tables.take_written(0).iter().eq([0]));
     tables.track(u64::MAX, &mut Heap { left: 0 }).unwrap();
     tables.untrack(u64::MAX);
 }

@@ -1,0 +1,328 @@
+//! What a guest wrote and what it is, taken while it stands still for a moment: by its lead, for the processor that
+//! carries it away.
+//!
+//! A *checkpoint* has the pages that were written since the last one, as they are at one moment, and the state that goes
+//! with them. The pages are copied while the guest stands still, into frames of a pool that is made once; if there are
+//! more pages than frames, the guest stands still until frames come back. A *survey* only finds what was written, and
+//! the guest runs on at once: who takes the pages finds them as they are then, and those that change afterwards are found
+//! by the next one. So a guest is copied a first time while it runs.
+
+mod pages;
+mod taking;
+
+pub(crate) use pages::PageId;
+pub(super) use taking::{Progress, Taking};
+
+use super::frozen::MachineStateV1;
+use super::{Machine, StartFailure};
+use crate::cpu;
+use crate::guest::{GuestHandle, GuestState};
+use crate::memory::{GuestMemory, PhysicalMemory};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use devices::Ticks;
+use drivers::tsc;
+use pages::Pages;
+use spin::Mutex;
+use vcpu::{FRAME_SIZE, Frame, FrameSource};
+
+/// What may be asked of a guest's lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Wanted {
+    /// To begin: all pages count as found, and what is written from now on is noted.
+    Begin = 3,
+    /// To note no more what is written.
+    End = 4,
+    /// What was written since the last time.
+    Survey = 1,
+    /// The same as copies of one moment, with the state of that moment.
+    Checkpoint = 2,
+}
+
+/// What came of it, once all of its pages were taken.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    /// The guest's time at the moment of it.
+    pub(crate) guest_time: Ticks,
+    /// TSC ticks that the guest stood still.
+    pub(crate) pause: u64,
+    /// So many pages were written.
+    pub(crate) pages: u64,
+    /// Of a checkpoint: the rest of the guest.
+    pub(crate) state: Option<CapturedState>,
+}
+
+/// The state of a guest beside its memory and its disks.
+#[derive(Debug)]
+pub(crate) struct CapturedState(Box<MachineStateV1>);
+
+impl CapturedState {
+    /// The state as bytes, as [`Machine::resume`] takes them. That takes long: it is for a processor that has the time.
+    ///
+    /// # Errors
+    ///
+    /// [`StartFailure`] where there is no memory for them.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StartFailure> {
+        Ok(postcard::to_allocvec(&self.0)?)
+    }
+}
+
+/// Why nothing came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// The guest does not run; this is its state.
+    NotRunning(GuestState),
+    /// The state of a virtual processor cannot be read.
+    Unreadable,
+    /// There is no memory to track what the guest writes.
+    Untracked,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning(state) => write!(f, "the guest is {state}"),
+            Self::Unreadable => f.write_str("a virtual processor's state cannot be read"),
+            Self::Untracked => f.write_str("there is no memory to track what the guest writes"),
+        }
+    }
+}
+
+/// Called at the moment of a checkpoint, while the guest stands still: what it sent is before, what it will send is
+/// behind.
+pub(crate) type Seal = fn(&'static GuestHandle);
+
+/// Where the captures of a guest go from its lead to who asked for them. One is under way at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Captures {
+    /// 0, or a [`Wanted`].
+    wanted: AtomicU8,
+    /// What the guest writes is noted.
+    on: AtomicBool,
+    /// The lead copies pages: who takes them waits, so that the pause is not longer by that.
+    copies: AtomicBool,
+    /// The lead waits for frames.
+    waits: AtomicBool,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Frames that are empty.
+    free: Vec<Frame>,
+    /// Copies that were not taken yet.
+    copied: VecDeque<(PageId, Frame)>,
+    /// Pages that were found and not taken yet, by their areas.
+    found: Vec<Pages>,
+    outcome: Option<Result<Capture, Missed>>,
+    seal: Option<Seal>,
+}
+
+impl Captures {
+    /// For the lead: whether something is wanted.
+    #[inline(always)]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn take_wanted(&self) -> Option<Wanted> {
+        match self.wanted.swap(0, Ordering::Acquire) {
+            0 => None,
+            wanted if wanted == Wanted::Begin as u8 => Some(Wanted::Begin),
+            wanted if wanted == Wanted::End as u8 => Some(Wanted::End),
+            wanted if wanted == Wanted::Survey as u8 => Some(Wanted::Survey),
+            _ => Some(Wanted::Checkpoint),
+        }
+    }
+
+    /// Whether the guest's writes are noted for captures.
+    pub(super) fn are_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// For the lead: the guest's writes are noted from here on, and all of its pages count as found; or no more.
+    pub(super) fn turn(&self, on: bool, machine: &Machine) {
+        self.on.store(on, Ordering::Relaxed);
+        let mut shared = self.shared.lock();
+        let mut pages = 0;
+        for (area, found) in machine.areas().zip(&mut shared.found) {
+            if on {
+                let count = area.size() / FRAME_SIZE as u64;
+                found.add_first(count);
+                pages += count;
+            }
+        }
+        shared.outcome = Some(Ok(Capture {
+            guest_time: Ticks(tsc::read().saturating_sub(machine.base())),
+            pause: 0,
+            pages,
+            state: None,
+        }));
+    }
+
+    /// For the lead: whether there are frames, or it has not asked for any.
+    pub(super) fn has_frames(&self) -> bool {
+        !self.waits.load(Ordering::Acquire)
+    }
+
+    fn keep_from_taking(&self) {
+        self.copies.store(true, Ordering::Relaxed);
+    }
+
+    fn let_take(&self) {
+        self.copies.store(false, Ordering::Relaxed);
+    }
+
+    /// The lead waits for frames.
+    fn stall(&self) {
+        self.waits.store(true, Ordering::Release);
+        self.let_take();
+    }
+
+    /// For the lead: nothing comes of what is wanted, or is under way.
+    pub(super) fn refuse(&self, missed: Missed) {
+        self.wanted.store(0, Ordering::Relaxed);
+        self.waits.store(false, Ordering::Relaxed);
+        self.let_take();
+        self.shared.lock().outcome = Some(Err(missed));
+    }
+}
+
+/// What a guest consists of beside its state: its memory and its disks, by the numbers of [`PageId::area`].
+impl Machine {
+    pub(crate) fn area(&self, number: u8) -> Option<&GuestMemory> {
+        match number.checked_sub(1) {
+            None => Some(&self.memory),
+            Some(disk) => self.disks.get(usize::from(disk)).map(|disk| disk.sectors()),
+        }
+    }
+
+    pub(crate) fn areas(&self) -> impl Iterator<Item = &GuestMemory> {
+        (0..=u8::MAX).map_while(|number| self.area(number))
+    }
+}
+
+/// For who captures the guest, one processor at a time.
+impl Machine {
+    /// Makes captures possible, by a pool of so many frames; [`Wanted::Begin`] must be the first. What was not taken of an
+    /// earlier capture is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`StartFailure`] where there is no memory for it.
+    pub(crate) fn prepare_captures(
+        &self,
+        pool: usize,
+        seal: Seal,
+        frames: &Mutex<PhysicalMemory>,
+    ) -> Result<(), StartFailure> {
+        let mut found = Vec::new();
+        for area in self.areas() {
+            found.push(Pages::none_of(area.size())?);
+        }
+        let mut shared = self.captures.shared.lock();
+        while let Some((_, frame)) = shared.copied.pop_front() {
+            shared.free.push(frame);
+        }
+        // One by one: what they are needed for need not be of one piece.
+        while shared.free.len() < pool {
+            let frame = frames.lock().frame();
+            shared
+                .free
+                .push(frame.ok_or_else(|| StartFailure("no memory for copies of pages".into()))?);
+        }
+        shared.copied.try_reserve(pool)?;
+        shared.found = found;
+        shared.outcome = None;
+        shared.seal = Some(seal);
+        Ok(())
+    }
+
+    /// Asks the guest's lead for a capture. All of the last one must have been taken.
+    pub(crate) fn capture(&self, wanted: Wanted) {
+        self.captures.wanted.store(wanted as u8, Ordering::Release);
+        cpu::attend(self.vcpus[0].cpu);
+    }
+
+    /// Hands a page that was captured to `take`, which says whether it takes it: if not, the page comes again. Returns
+    /// whether there was one and it was taken; there is none while the guest's lead copies pages. `scratch` is for pages
+    /// that were not copied.
+    pub(crate) fn take_page(
+        &self,
+        scratch: &mut [u8; FRAME_SIZE],
+        take: impl FnOnce(PageId, &[u8; FRAME_SIZE]) -> bool,
+    ) -> bool {
+        let captures = &self.captures;
+        if captures.copies.load(Ordering::Relaxed) {
+            return false;
+        }
+        let copied = captures.shared.lock().copied.pop_front();
+        let Some((id, frame)) = copied else {
+            return self.take_found(scratch, take);
+        };
+        let taken = take(id, frame.bytes());
+        let mut shared = captures.shared.lock();
+        if taken {
+            shared.free.push(frame);
+            // Not for each frame: the lead goes on for a while.
+            let enough = shared.free.len() > shared.copied.len();
+            drop(shared);
+            if enough && captures.waits.load(Ordering::Relaxed) {
+                captures.keep_from_taking();
+                captures.waits.store(false, Ordering::Release);
+                cpu::attend(self.vcpus[0].cpu);
+            }
+        } else {
+            shared.copied.push_front((id, frame));
+        }
+        taken
+    }
+
+    /// A page that was only found is read as it is now.
+    fn take_found(
+        &self,
+        scratch: &mut [u8; FRAME_SIZE],
+        take: impl FnOnce(PageId, &[u8; FRAME_SIZE]) -> bool,
+    ) -> bool {
+        let mut areas = self.areas().zip(0..);
+        let next = {
+            let mut shared = self.captures.shared.lock();
+            let mut found = shared.found.iter_mut();
+            areas.find_map(|(memory, area)| {
+                let number = found.next()?.take()?;
+                Some((memory, PageId { area, number }))
+            })
+        };
+        let Some((memory, id)) = next else {
+            return false;
+        };
+        let at = id.range().start;
+        let read = memory.read(at, scratch).is_ok();
+        let taken = read && take(id, scratch);
+        if read && !taken {
+            let mut page = vcpu::PageSet::EMPTY;
+            page.insert(id.number as usize % 512);
+            if let Some(found) = self
+                .captures
+                .shared
+                .lock()
+                .found
+                .get_mut(usize::from(id.area))
+            {
+                found.add(at, page);
+            }
+        }
+        taken
+    }
+
+    /// What came of the capture, once its last page was taken.
+    pub(crate) fn take_capture(&self) -> Option<Result<Capture, Missed>> {
+        let mut shared = self.captures.shared.lock();
+        let all = shared.copied.is_empty() && shared.found.iter_mut().all(Pages::is_empty);
+        if all { shared.outcome.take() } else { None }
+    }
+}
