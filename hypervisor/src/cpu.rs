@@ -39,12 +39,15 @@ pub mod vector {
 /// interrupts off.
 const SLICE_MILLISECONDS: u64 = 10;
 /// TSC ticks that guests get at least between two turns of the network.
-const PROGRESS: u64 = 4_000;
+pub(crate) const PROGRESS: u64 = 4_000;
 /// The longest a vCPU runs where another of its guest waits for the same processor.
 const TURN_MILLISECONDS: u64 = 1;
 
-/// How long before an event an idle processor is woken for it: about as long as that takes.
-const WAKE_LEAD_MICROSECONDS: u64 = 10;
+/// How long before an event an idle processor is woken for it: about twice as long as it takes to have a vCPU ready.
+const WAKE_LEAD_MICROSECONDS: u64 = 20;
+
+/// More urgent than any vCPU.
+const BUSY: u16 = u16::MAX;
 
 /// What all processors share.
 pub(crate) struct Shared {
@@ -55,11 +58,18 @@ pub(crate) struct Shared {
     pub(crate) cpus: Vec<u32>,
     /// Set when a processor has mail; it clears the flag as it looks.
     attention: Vec<AtomicBool>,
-    /// What runs on each processor: a vCPU of this priority, plus one; 0 for none.
+    /// What runs on each processor: a vCPU of this priority, plus one; 0 for none; or [`BUSY`].
     running: Vec<AtomicU16>,
     /// What the first processor's TSC was moved by, where it tells.
     tsc_adjustment: Option<u64>,
     pub(crate) power: crate::power::Power,
+}
+
+impl Shared {
+    /// How many TSC ticks before an event an idle processor is woken for it.
+    fn wake_lead(&self) -> u64 {
+        self.facts.tsc_hz * WAKE_LEAD_MICROSECONDS / 1_000_000
+    }
 }
 
 static SHARED: Once<Shared> = Once::new();
@@ -115,6 +125,20 @@ pub(crate) fn attend_vcpu(cpu: usize, priority: u8) {
     fence(Ordering::SeqCst);
     if running.load(Ordering::Relaxed) <= u16::from(priority) + 1 {
         attend(cpu);
+    }
+}
+
+/// Runs what a processor does before it looks at its vCPUs: for those nobody needs to make it look meanwhile.
+pub(crate) fn before_look(cpu: usize, work: impl FnOnce()) {
+    let running = SHARED.get().and_then(|shared| shared.running.get(cpu));
+    if let Some(running) = running {
+        running.store(BUSY, Ordering::Relaxed);
+    }
+    work();
+    if let Some(running) = running {
+        running.store(0, Ordering::Relaxed);
+        // See `attend_vcpu`.
+        fence(Ordering::SeqCst);
     }
 }
 
@@ -322,7 +346,7 @@ pub(crate) fn take_interrupts() {
 /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier, so that
 /// the way out of the halt is not added to how late the event is seen.
 fn idle(number: usize, shared: &Shared, timer: &Timer, until: u64) {
-    let lead = shared.facts.tsc_hz * WAKE_LEAD_MICROSECONDS / 1_000_000;
+    let lead = shared.wake_lead();
     let now = tsc::read();
     if until.saturating_sub(now) <= lead {
         while tsc::read() < until {
@@ -422,13 +446,20 @@ impl<S: Shell> Cpu<S> {
             // However long that took, guests get on.
             until = until.max(now + PROGRESS);
             let mut wanted = None;
+            // The halted vCPU whose timer is the next event of all, and where its run must end.
+            let mut next = None;
             for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
                 let want = vcpu.poll(now, &mut self.shell, &self.shared.memory);
                 if want != Want::Nothing {
                     wanted = Some((index, want));
                     break;
                 }
-                until = until.min(vcpu.next_event().unwrap_or(u64::MAX));
+                if let Some(at) = vcpu.next_event()
+                    && at < until
+                {
+                    next = vcpu.waits_for_timer().then_some((index, until));
+                    until = at;
+                }
             }
             match wanted {
                 Some((index, Want::Run)) => self.run_vcpu(index, now, until),
@@ -446,8 +477,15 @@ impl<S: Shell> Cpu<S> {
                 None if tended.is_some_and(Network::hurries) => {}
                 None => {
                     self.shared.power.off_if_idle();
-                    idle(self.number, self.shared, self.timer, until);
-                    self.busy_since = tsc::read();
+                    let left = until.saturating_sub(tsc::read());
+                    match next.filter(|_| left <= self.shared.wake_lead()) {
+                        // All that need not wait for the timer is done before it is due.
+                        Some((index, until)) => self.run_vcpu(index, now, until),
+                        None => {
+                            idle(self.number, self.shared, self.timer, until);
+                            self.busy_since = tsc::read();
+                        }
+                    }
                 }
             }
         }

@@ -141,6 +141,13 @@ impl Interrupts {
         None
     }
 
+    /// Keeps the interrupts at an input from every processor, for good.
+    pub fn mask(&mut self, global: u32) {
+        if let Some(io_apic) = self.serving(global) {
+            io_apic.mask(global);
+        }
+    }
+
     /// Inputs where a pin may arrive, the likeliest first: those that are for nothing else.
     fn candidates(&self, line: Option<u8>) -> Vec<(u32, Trigger)> {
         const PIN: Trigger = Trigger {

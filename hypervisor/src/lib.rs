@@ -145,7 +145,7 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
         cards: host.nics,
         memory: &mut shared.memory.lock(),
         local_apic: host.local_apic,
-        interrupts: &mut host.interrupts,
+        interrupts: host.interrupts,
         tender,
         tsc_hz: host.tsc_hz,
     });

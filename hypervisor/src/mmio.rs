@@ -86,8 +86,9 @@ pub(crate) fn execute(
 }
 
 fn decode(bytes: &[u8], bitness: u32) -> Result<Instruction, Unsupported> {
-    let mut decoder = Decoder::try_new(bitness, bytes, DecoderOptions::NONE)
-        .map_err(|_| Unsupported::Undecodable)?;
+    // Used where it was made: it is large to move.
+    let mut decoder = Decoder::try_new(bitness, bytes, DecoderOptions::NONE);
+    let decoder = decoder.as_mut().map_err(|_| Unsupported::Undecodable)?;
     let instruction = decoder.decode();
     if instruction.is_invalid() {
         Err(Unsupported::Undecodable)

@@ -8,6 +8,7 @@ mod frame;
 mod guest_end;
 mod inbox;
 pub(crate) mod operator;
+mod pins;
 mod port;
 mod report;
 mod setup;
@@ -28,7 +29,9 @@ use devices::nic::Sent;
 use devices::virtio::Receiver;
 use devices::{Effects, Pc, Ticks};
 use drivers::tsc;
+use log::warn;
 use net::{Capture, PortId, Switch};
+use pins::Pins;
 use port::{End, Given};
 use spin::{Mutex, Once};
 use station::Station;
@@ -38,6 +41,8 @@ pub(crate) const TENDER: usize = 0;
 
 /// Microseconds for which received frames are taken in one go, before guests run again.
 const TURN_MICROSECONDS: u64 = 4;
+/// TSC ticks of such a go at least: as many as guests get before the next one.
+const TURN_TICKS: u64 = cpu::PROGRESS;
 /// Microseconds for which guests run between two such goes.
 const PAUSE_MICROSECONDS: u64 = 10;
 
@@ -69,6 +74,7 @@ pub(crate) struct Network {
     capture: Mutex<Capture>,
     station: Option<Station>,
     mirror: Option<Mirror>,
+    pins: Pins,
     /// There is something for the tender.
     waits: AtomicBool,
     /// The last turn left something.
@@ -123,7 +129,7 @@ impl Network {
     }
 
     /// Takes a frame from a port to wherever it is to go.
-    fn forward(&self, from: &Port, frame: &Frame<'_>) -> Given {
+    fn forward(&self, from: &Port, frame: &Frame<'_>) -> Sent {
         let now = tsc::read();
         let way = self
             .switch
@@ -143,7 +149,7 @@ impl Network {
                 Given::Taken => {}
                 Given::Busy if alone => {
                     self.switch.lock().take_back(from.id, &way, frame.length());
-                    return given;
+                    return Sent::Busy;
                 }
                 Given::Busy | Given::Refused => {
                     port.refused.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +159,9 @@ impl Network {
         if way.captured {
             self.capture(frame, now);
         }
-        Given::Taken
+        Sent::Done {
+            takers: way.ports.len() as u32,
+        }
     }
 
     #[cold]
@@ -188,22 +196,43 @@ impl Network {
 
     /// An interrupt of a card.
     pub(crate) fn interrupt(&self) {
+        let mut claimed = false;
         for port in &self.ports {
             if let End::Uplink(uplink) = &port.end {
-                uplink.interrupt();
+                claimed |= uplink.interrupt();
             }
         }
         if let Some(mirror) = &self.mirror {
-            mirror.interrupt();
+            claimed |= mirror.interrupt();
         }
         self.waits.store(true, Ordering::Release);
+        if self.pins.note(claimed) {
+            self.give_pins_up();
+        }
+    }
+
+    /// Something else holds an input that a card shares with it, and nobody here can quiet that: such cards are polled.
+    #[cold]
+    fn give_pins_up(&self) {
+        for port in &self.ports {
+            if let End::Uplink(uplink) = &port.end
+                && let Some(input) = uplink.pin()
+            {
+                self.pins.mask(input);
+                uplink.poll();
+                warn!(
+                    "uplink {}: interrupts at {input} that are no card's: masked, and the card is polled",
+                    port.name
+                );
+            }
+        }
     }
 
     /// For the tender: does what is to be done now, for some microseconds at most.
     #[inline]
     pub(crate) fn tend(&self, now: u64) {
         if self.waits.load(Ordering::Acquire) || now >= self.next_look() {
-            self.take_turn(now);
+            cpu::before_look(TENDER, || self.take_turn(now));
         }
     }
 
@@ -225,7 +254,8 @@ impl Network {
     #[cold]
     fn take_turn(&self, now: u64) {
         self.waits.store(false, Ordering::Release);
-        let until = now + TURN_MICROSECONDS * self.ticks_per_microsecond;
+        let turn = TURN_MICROSECONDS * self.ticks_per_microsecond;
+        let until = now + turn.max(TURN_TICKS);
         let mut next = u64::MAX;
         let mut more = false;
         for port in &self.ports {
@@ -296,7 +326,7 @@ impl GuestNetwork {
             .map(|outputs| outputs.put_frame(nic, frame))
         {
             None | Some(Put::Passes) => self.send(nic, frame),
-            Some(Put::Held) => Sent::Done,
+            Some(Put::Held) => Sent::Done { takers: 1 },
             Some(Put::Full) => Sent::Busy,
         }
     }
@@ -304,12 +334,9 @@ impl GuestNetwork {
     /// Sends a frame from a card.
     pub(crate) fn send(self, nic: u8, frame: &Frame<'_>) -> Sent {
         let (Some(network), Some(port)) = (network(), self.ports.get(usize::from(nic))) else {
-            return Sent::Done;
+            return Sent::DROPPED;
         };
-        match network.forward(port, frame) {
-            Given::Busy => Sent::Busy,
-            Given::Taken | Given::Refused => Sent::Done,
-        }
+        network.forward(port, frame)
     }
 
     /// A card lends its receive queues: frames come from here on.

@@ -39,11 +39,12 @@ dump GUEST      a guest's registers
 show GUEST      what is kept of a guest's output
 dirty GUEST     how many pages a guest wrote since the last time; the first time, begin
                 to track that. A third word: list (which pages), off (track no more),
-                protect (begin, by write protection though the processor has dirty bits)
+                protect (begin, by write protection though the processor keeps a log)
 stat [GUEST]    exits by reason, with their number, total and worst ticks
 trace GUEST     the last exits of a guest's vCPUs
 net             the ports of the virtual switch, and what went through them
 link PORT up    put the cable into a port, or pull it out (down)
+hold PORT MS    let what a card of the board receives wait in it for some milliseconds
 capture PORT    capture what goes through a port, for /capture.pcap of the hypervisor's own
                 station. A third word: off; or capture clear: forget what was captured
 mirror          what this board is in its pair; with a second word: switchover (hand the
@@ -126,6 +127,7 @@ fn execute(line: &str) {
             Some("down") => operator::set_link(port, false),
             _ => say!("link PORT up, or link PORT down\n"),
         },
+        ("hold", port) => operator::hold(port, words.next()),
         ("capture", Some("clear")) => operator::forget_captured(),
         ("capture", port) => operator::capture(port, words.next() != Some("off")),
         ("mirror", None) => crate::mirror::operator::show(),

@@ -208,8 +208,8 @@ pub(crate) enum Bench {
     /// Measure what a network frame costs, from a guest to the wire, from the wire to a guest, and from guest to guest.
     ///
     /// Told per frame are the ticks that the machine is busy with it, the VM exits, and the interrupts of guests
-    /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together. Takes some three minutes. The
-    /// figures are kept in target/understudy/bench/net.json.
+    /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together. Takes some two minutes, and
+    /// three more for the peer. The figures are kept in target/understudy/bench/net.json.
     Net(NetOptions),
 }
 
@@ -241,9 +241,9 @@ pub(crate) struct NetOptions {
     /// What every measurement knows.
     #[command(flatten)]
     pub(crate) bench: BenchOptions,
-    /// Whose network is measured.
+    /// Measure another hypervisor, too, in the same emulator with guests that do the same.
     #[arg(long, value_enum)]
-    pub(crate) peer: Peer,
+    pub(crate) peer: Option<Peer>,
 }
 
 /// Options of `bench rt`.

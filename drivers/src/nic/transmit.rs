@@ -85,7 +85,9 @@ impl Transmitter {
         let buffer = unsafe { self.buffers.slice_mut(start..start + self.buffer_bytes) };
         let padded = length.max(FRAME_MIN);
         fill(&mut buffer[..length]);
-        buffer[length..padded].fill(0);
+        if length < padded {
+            buffer[length..padded].fill(0);
+        }
 
         if let Some(checksum) = checksum {
             let context = self

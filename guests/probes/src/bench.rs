@@ -78,7 +78,8 @@ macro_rules! apic_rows {
 const IO_APIC_DATA: u32 = 0xfec0_0010;
 const APIC_BASE: u32 = 0x1b;
 const TSC_DEADLINE: u32 = 0x6e0;
-const X2APIC_EOI: u32 = 0x80b;
+/// The local APIC's end of interrupt.
+pub(crate) const X2APIC_EOI: u32 = 0x80b;
 const X2APIC_SPURIOUS: u32 = 0x80f;
 const X2APIC_COMMAND: u32 = 0x830;
 const X2APIC_TIMER: u32 = 0x832;
@@ -123,7 +124,8 @@ fn write_msr(msr: u32, value: u64) {
     }
 }
 
-fn set_gate(vector: u32, handler: *const u8) {
+/// Has a handler in machine language, which must keep all registers, take a vector.
+pub(crate) fn set_gate(vector: u32, handler: *const u8) {
     const INTERRUPT_GATE: u64 = 0x8e << 40;
     let address = u64::from(handler as u32);
     let gate =
@@ -133,7 +135,7 @@ fn set_gate(vector: u32, handler: *const u8) {
 }
 
 /// Puts the local APIC in x2APIC mode, with the timer in TSC-deadline mode and without the 8259A's interrupts.
-fn start_apic() {
+pub(crate) fn start_apic() {
     const BOOTSTRAP_X2APIC_ENABLED: u64 = 1 << 8 | 1 << 10 | 1 << 11;
     const ENABLED: u64 = 1 << 8;
     const SPURIOUS_VECTOR: u64 = 0xff;

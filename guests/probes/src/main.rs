@@ -34,6 +34,8 @@ mod modes;
 #[cfg(target_arch = "x86")]
 mod msrs;
 #[cfg(target_arch = "x86")]
+mod net;
+#[cfg(target_arch = "x86")]
 mod paging;
 #[cfg(target_arch = "x86")]
 mod ports;

@@ -4,7 +4,7 @@ use pc::{handover::Boot, idt, power, println};
 
 use crate::{
     apic, bench, console, control, cpuid, debug, endings, fpu, instructions, lengths, memory,
-    modes, msrs, ports, spaces, storm, strings, tables, tasks, time, vectors, writes, writing,
+    modes, msrs, net, ports, spaces, storm, strings, tables, tasks, time, vectors, writes, writing,
 };
 
 /// Why a probe failed, and the number that shows it.
@@ -86,6 +86,8 @@ const PROBES: &[(&str, Probe)] = &[
     ("fpu", fpu::state),
     ("console", console::echo),
     ("writes", writes::writes),
+    ("net-work", net::work),
+    ("net-observe", net::observe),
 ];
 
 /// Runs the probes that the command line names, one after the other.

@@ -50,7 +50,15 @@ pub struct Outgoing<'a> {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// It is on its way, or dropped.
-    Done,
+    Done {
+        /// How many were given it, each at its own cost.
+        takers: u32,
+    },
     /// There is no room for it now: the device tries again later.
     Busy,
+}
+
+impl Sent {
+    /// Nobody was given it.
+    pub const DROPPED: Self = Self::Done { takers: 0 };
 }

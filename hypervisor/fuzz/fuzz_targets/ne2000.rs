@@ -75,7 +75,7 @@ impl Effects for World {
         }
         assert!((14..=LONGEST).contains(&frame.head.len()) && frame.rest.is_empty());
         self.sent.push(frame.head.to_vec());
-        Ok(Sent::Done)
+        Ok(Sent::Done { takers: 1 })
     }
 
     fn room_for_frames(&mut self, _nic: u8) {

@@ -112,7 +112,11 @@ impl Effects for World {
         for part in frame.rest {
             self.at(part.address, part.length as usize)?;
         }
-        Ok(if self.busy { Sent::Busy } else { Sent::Done })
+        Ok(if self.busy {
+            Sent::Busy
+        } else {
+            Sent::Done { takers: 1 }
+        })
     }
 
     fn room_for_frames(&mut self, _nic: u8) {}

@@ -22,12 +22,13 @@ impl MacAddress {
     /// Whether it can be a station's own: not a group's, and not all zeroes.
     #[must_use]
     pub const fn is_station(self) -> bool {
-        !self.is_group() && u64::from_be_bytes(self.padded()) != 0
+        !self.is_group() && self.bits() != 0
     }
 
-    const fn padded(self) -> [u8; 8] {
+    /// As a number of 48 bits.
+    pub(crate) const fn bits(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        [0, 0, a, b, c, d, e, f]
+        (u32::from_be_bytes([a, b, c, d]) as u64) << 16 | u16::from_be_bytes([e, f]) as u64
     }
 }
 

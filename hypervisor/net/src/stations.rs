@@ -53,9 +53,7 @@ pub(crate) struct Stations {
 }
 
 const fn key(station: MacAddress, vlan: VlanId) -> u64 {
-    let [a, b, c, d, e, f] = station.0;
-    let [high, low] = vlan.number().to_be_bytes();
-    u64::from_be_bytes([high, low, a, b, c, d, e, f])
+    (vlan.number() as u64) << 48 | station.bits()
 }
 
 impl Stations {

@@ -18,6 +18,7 @@ use super::{Machine, StartFailure};
 use crate::cpu;
 use crate::guest::{GuestHandle, GuestState};
 use crate::memory::{GuestMemory, PhysicalMemory};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
@@ -57,7 +58,7 @@ pub(crate) struct Capture {
 
 /// The state of a guest beside its memory and its disks.
 #[derive(Debug)]
-pub(crate) struct CapturedState(MachineStateV1);
+pub(crate) struct CapturedState(Box<MachineStateV1>);
 
 impl CapturedState {
     /// The state as bytes, as [`Machine::resume`] takes them. That takes long: it is for a processor that has the time.
@@ -102,6 +103,8 @@ pub(crate) struct Captures {
     wanted: AtomicU8,
     /// What the guest writes is noted.
     on: AtomicBool,
+    /// The lead copies pages: who takes them waits, so that the pause is not longer by that.
+    copies: AtomicBool,
     /// The lead waits for frames.
     waits: AtomicBool,
     shared: Mutex<Shared>,
@@ -161,9 +164,30 @@ impl Captures {
         }));
     }
 
-    /// For the lead: nothing comes of what is wanted.
+    /// For the lead: whether there are frames, or it has not asked for any.
+    pub(super) fn has_frames(&self) -> bool {
+        !self.waits.load(Ordering::Acquire)
+    }
+
+    fn keep_from_taking(&self) {
+        self.copies.store(true, Ordering::Relaxed);
+    }
+
+    fn let_take(&self) {
+        self.copies.store(false, Ordering::Relaxed);
+    }
+
+    /// The lead waits for frames.
+    fn stall(&self) {
+        self.waits.store(true, Ordering::Release);
+        self.let_take();
+    }
+
+    /// For the lead: nothing comes of what is wanted, or is under way.
     pub(super) fn refuse(&self, missed: Missed) {
         self.wanted.store(0, Ordering::Relaxed);
+        self.waits.store(false, Ordering::Relaxed);
+        self.let_take();
         self.shared.lock().outcome = Some(Err(missed));
     }
 }
@@ -225,13 +249,17 @@ impl Machine {
     }
 
     /// Hands a page that was captured to `take`, which says whether it takes it: if not, the page comes again. Returns
-    /// whether there was one and it was taken. `scratch` is for pages that were not copied.
+    /// whether there was one and it was taken; there is none while the guest's lead copies pages. `scratch` is for pages
+    /// that were not copied.
     pub(crate) fn take_page(
         &self,
         scratch: &mut [u8; FRAME_SIZE],
         take: impl FnOnce(PageId, &[u8; FRAME_SIZE]) -> bool,
     ) -> bool {
         let captures = &self.captures;
+        if captures.copies.load(Ordering::Relaxed) {
+            return false;
+        }
         let copied = captures.shared.lock().copied.pop_front();
         let Some((id, frame)) = copied else {
             return self.take_found(scratch, take);
@@ -240,8 +268,12 @@ impl Machine {
         let mut shared = captures.shared.lock();
         if taken {
             shared.free.push(frame);
+            // Not for each frame: the lead goes on for a while.
+            let enough = shared.free.len() > shared.copied.len();
             drop(shared);
-            if captures.waits.swap(false, Ordering::AcqRel) {
+            if enough && captures.waits.load(Ordering::Relaxed) {
+                captures.keep_from_taking();
+                captures.waits.store(false, Ordering::Release);
                 cpu::attend(self.vcpus[0].cpu);
             }
         } else {

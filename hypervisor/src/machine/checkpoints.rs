@@ -210,6 +210,9 @@ impl Keeper {
     fn obey(&mut self, order: Order, now: u64) {
         match order {
             Order::Take { every } => {
+                if self.interval.is_some() {
+                    self.report();
+                }
                 self.interval = every.map(|every| every * (self.machine.board.tsc_hz / 1000));
                 self.figures = Figures::default();
                 self.take(now);
@@ -241,7 +244,7 @@ impl Keeper {
         let Self {
             understudy, phase, ..
         } = self;
-        let mut what = |page, bytes: &_| {
+        let what = |page, bytes: &_| {
             // The pages that are found are the guest's, as the room for them is.
             let _ = match phase {
                 Phase::Reverting => understudy.flip(page),
@@ -250,7 +253,7 @@ impl Keeper {
             true
         };
         for _ in 0..TURN {
-            if !self.machine.take_page(&mut self.scratch, &mut what) {
+            if !self.machine.take_page(&mut self.scratch, what) {
                 break;
             }
         }

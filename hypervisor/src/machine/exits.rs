@@ -1,24 +1,24 @@
 //! Running a guest: the loop around VM entry, and the one match over its exits.
 
+mod instructions;
+
+pub(super) use instructions::device_width;
+
 use super::crash::Crash;
 use super::platform::{Mapped, Platform};
-use super::requests::Requests;
 use super::statistics::{Kind, Statistics};
 use super::trace::{Event as TraceEvent, Trace};
 use super::virtual_cpu::Activity;
-use super::{Ending, Machine, VirtualCpu, Yield, memory_access, string_io, task_switch};
+use super::{Ending, Machine, VirtualCpu, Yield, memory_access, task_switch};
 use crate::cpu;
-use crate::cpuid::Live;
 use crate::memory::PhysicalMemory;
-use crate::msrs;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use devices::lapic::Fault;
 use drivers::tsc;
 use log::{debug, error, info};
 use vcpu::{
-    Active, ControlRegisterAccess, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault,
-    Method, RareExit, ShellError, Vcpu, WriteLog,
+    Active, ControlRegisters, Direction, Event, Exit, IoAccess, MemoryFault, Method, RareExit,
+    ShellError, Vcpu, WriteLog,
 };
 
 /// TSC ticks that a guest gets between two looks at its timers although one is due: timers that are faster
@@ -30,9 +30,6 @@ const PAUSE_WINDOW: u32 = 4096;
 
 /// How often in a second a vCPU's totals are published.
 const PUBLICATIONS: u64 = 10;
-
-/// The guest uses XSAVE.
-const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// How a run ended.
 pub(super) enum End {
@@ -62,7 +59,8 @@ struct Context<'a> {
 }
 
 impl<V: Vcpu> VirtualCpu<V> {
-    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`. What the processor has
+    /// Runs the guest until it halts or stops, at the latest until the board's TSC is `until`; one that is halted waits for its
+    /// next timer first. What the processor has
     /// done for the vCPU since the TSC was `since` goes on the vCPU's account.
     pub(crate) fn run(
         &mut self,
@@ -148,6 +146,15 @@ impl<V: Vcpu> VirtualCpu<V> {
             active.set_pause_window(PAUSE_WINDOW)?;
         }
         let until = until.min(tsc::read().saturating_add(u64::from(u32::MAX)));
+        context.limit = until.min(context.platform.look_at());
+        let since = match self.activity {
+            Activity::Halted(halted) => match context.wait(halted) {
+                Some(now) => now,
+                None => return Ok(End::Halted { wakeable: true }),
+            },
+            _ => since,
+        };
+        self.activity = Activity::Running;
         let ended = context.enter_and_exit(&mut active, since, until);
         active.take_log(&mut |page| self.machine.memory.mark(page))?;
         ended
@@ -155,6 +162,20 @@ impl<V: Vcpu> VirtualCpu<V> {
 }
 
 impl Context<'_> {
+    /// Waits for the timer that may end a halt, which began when the board's TSC was `since`. Returns when an event has come,
+    /// `None` if none has.
+    fn wait(&mut self, since: u64) -> Option<u64> {
+        let due = self.next_event();
+        let mut now = tsc::read();
+        while now < due {
+            core::hint::spin_loop();
+            now = tsc::read();
+        }
+        self.statistics.halted += now.saturating_sub(since);
+        self.platform.expire(now);
+        self.platform.event_pending().then_some(now)
+    }
+
     /// The loop around VM entry.
     fn enter_and_exit(
         &mut self,
@@ -164,7 +185,6 @@ impl Context<'_> {
     ) -> Result<End, Crash> {
         // The exit whose handling has lasted since then.
         let (mut kind, mut since) = (Kind::Schedule, since);
-        self.limit = until.min(self.platform.look_at());
         let mut event = self.next_event();
         self.lend_apic(active)?;
         let end = loop {
@@ -315,146 +335,6 @@ impl Context<'_> {
         Ok(())
     }
 
-    #[inline(always)]
-    fn io(&mut self, active: &mut impl Active, access: IoAccess) -> Result<Option<End>, Crash> {
-        let now = self.platform.lock_for_access();
-        let width = device_width(access.width());
-        let mut requests = Requests::new(self.machine);
-        match access.direction() {
-            Direction::In => {
-                let value = self
-                    .platform
-                    .pc()
-                    .read(access.port(), width, now, &mut requests);
-                let rax = &mut active.gprs_mut().rax;
-                *rax = match access.width() {
-                    vcpu::Width::Byte => *rax & !0xff | u64::from(value & 0xff),
-                    vcpu::Width::Word => *rax & !0xffff | u64::from(value & 0xffff),
-                    vcpu::Width::Dword => u64::from(value),
-                };
-            }
-            Direction::Out => {
-                let value = active.gprs().rax as u32;
-                self.platform
-                    .pc()
-                    .write(access.port(), width, value, now, &mut requests);
-            }
-        }
-        self.platform.settle();
-        active.skip_instruction()?;
-        if may_take_input(access.port()) {
-            self.platform.feed_console(self.machine.handle);
-        }
-        if requests.made_room() {
-            self.platform.room_made(self.machine.handle);
-            self.limit = self.limit.min(self.platform.look_at());
-        }
-        Ok(requests.end())
-    }
-
-    #[inline(always)]
-    fn cpuid(&mut self, active: &mut impl Active) -> Result<(), Crash> {
-        let (leaf, sub_leaf) = (active.gprs().rax as u32, active.gprs().rcx as u32);
-        let [eax, ebx, ecx, edx] = self
-            .machine
-            .cpuid
-            .get(leaf, sub_leaf, || live_state(active, self.index));
-        let gprs = active.gprs_mut();
-        gprs.rax = u64::from(eax);
-        gprs.rbx = u64::from(ebx);
-        gprs.rcx = u64::from(ecx);
-        gprs.rdx = u64::from(edx);
-        Ok(active.skip_instruction()?)
-    }
-
-    fn read_msr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
-        let value = match msrs::read(active.gprs().rcx as u32) {
-            msrs::Read::Value(value) => value,
-            msrs::Read::Tsc => self.platform.guest_tsc(tsc::read()),
-            msrs::Read::Efer => active.paging()?.efer,
-            msrs::Read::LocalApic => {
-                let msr = active.gprs().rcx as u32;
-                match self.platform.read_msr(msr, tsc::read()) {
-                    Ok(value) => value,
-                    Err(Fault) => return Ok(active.inject(Event::GENERAL_PROTECTION)?),
-                }
-            }
-            msrs::Read::Clock => {
-                let Some(value) = self.platform.read_clock_msr(active.gprs().rcx as u32) else {
-                    return Ok(active.inject(Event::GENERAL_PROTECTION)?);
-                };
-                value
-            }
-            msrs::Read::Fault => {
-                self.statistics.unknown_msrs += 1;
-                return Ok(active.inject(Event::GENERAL_PROTECTION)?);
-            }
-        };
-        let gprs = active.gprs_mut();
-        gprs.rax = value & 0xffff_ffff;
-        gprs.rdx = value >> 32;
-        Ok(active.skip_instruction()?)
-    }
-
-    fn write_msr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
-        let gprs = active.gprs();
-        let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
-        let accepted = match msrs::write(gprs.rcx as u32, value) {
-            msrs::Write::Ignore => true,
-            msrs::Write::Tsc => {
-                let offset = self.platform.set_guest_tsc(value, tsc::read());
-                active.set_tsc_offset(offset)?;
-                true
-            }
-            msrs::Write::Efer => active.write_efer(value)?,
-            msrs::Write::LocalApic => {
-                let msr = active.gprs().rcx as u32;
-                let mode = msrs::sets_apic_mode(msr);
-                if mode {
-                    self.take_apic(active)?;
-                }
-                let accepted = self.platform.write_msr(msr, value, tsc::read()).is_ok();
-                if mode {
-                    self.lend_apic(active)?;
-                }
-                accepted
-            }
-            msrs::Write::Clock => {
-                let msr = active.gprs().rcx as u32;
-                self.platform.write_clock_msr(msr, value, tsc::read())
-            }
-            msrs::Write::Fault => {
-                self.statistics.unknown_msrs += 1;
-                false
-            }
-        };
-        if accepted {
-            Ok(active.skip_instruction()?)
-        } else {
-            Ok(active.inject(Event::GENERAL_PROTECTION)?)
-        }
-    }
-
-    #[cold]
-    fn string_io(
-        &mut self,
-        active: &mut impl Active,
-        access: IoAccess,
-    ) -> Result<Option<End>, Crash> {
-        let now = self.platform.lock_for_access();
-        let mut requests = Requests::new(self.machine);
-        string_io::step(
-            active,
-            access,
-            &self.machine.memory,
-            self.platform.pc(),
-            now,
-            &mut requests,
-        )?;
-        self.platform.settle();
-        Ok(requests.end())
-    }
-
     #[cold]
     fn rare(&mut self, active: &mut impl Active, exit: RareExit) -> Result<Kind, Crash> {
         match exit {
@@ -492,20 +372,6 @@ impl Context<'_> {
         Ok(rare_kind(exit))
     }
 
-    /// XSETBV, which may exit before the processor has looked whether it is allowed at all.
-    fn set_xcr(&mut self, active: &mut impl Active) -> Result<(), Crash> {
-        let gprs = active.gprs();
-        let value = (gprs.rdx << 32) | (gprs.rax & 0xffff_ffff);
-        let register = gprs.rcx as u32;
-        if active.paging()?.cr4 & CR4_OSXSAVE == 0 {
-            return Ok(active.inject(Event::INVALID_OPCODE)?);
-        }
-        if active.privilege_level()? != 0 || register != 0 || !active.write_xcr0(value) {
-            return Ok(active.inject(Event::GENERAL_PROTECTION)?);
-        }
-        Ok(active.skip_instruction()?)
-    }
-
     /// An access to memory that is not the guest's: to a mapped device, perhaps.
     fn memory_fault(&mut self, active: &mut impl Active, fault: MemoryFault) -> Result<(), Crash> {
         let Some(device) = self.platform.mapped(fault.physical) else {
@@ -527,51 +393,6 @@ impl Context<'_> {
             fault,
         )
     }
-
-    fn control_register(
-        &mut self,
-        active: &mut impl Active,
-        access: ControlRegisterAccess,
-    ) -> Result<(), Crash> {
-        let unexpected = Crash::Unexpected(RareExit::ControlRegister(access));
-        let accepted = match access {
-            ControlRegisterAccess::Write { register: 8, gpr } => {
-                let value = active.gpr(gpr)?;
-                let valid = value <= 0xf;
-                if valid {
-                    self.platform.set_cr8(value as u8);
-                }
-                valid
-            }
-            ControlRegisterAccess::Read { register: 8, gpr } => {
-                active.set_gpr(gpr, self.platform.cr8())?;
-                true
-            }
-            ControlRegisterAccess::Read { register: 4, gpr } => {
-                active.set_gpr(gpr, active.paging()?.cr4)?;
-                true
-            }
-            ControlRegisterAccess::Write { register, gpr } => {
-                let written = active.write_control_register(register, active.gpr(gpr)?)?;
-                written.ok_or(unexpected)?
-            }
-            // CR3, CLTS and LMSW touch nothing that the guest does not own alone.
-            _ => return Err(unexpected),
-        };
-        if accepted {
-            Ok(active.skip_instruction()?)
-        } else {
-            Ok(active.inject(Event::GENERAL_PROTECTION)?)
-        }
-    }
-}
-
-pub(super) fn device_width(width: vcpu::Width) -> devices::Width {
-    match width {
-        vcpu::Width::Byte => devices::Width::Byte,
-        vcpu::Width::Word => devices::Width::Word,
-        vcpu::Width::Dword => devices::Width::Dword,
-    }
 }
 
 const fn io_kind(access: IoAccess) -> Kind {
@@ -590,22 +411,5 @@ const fn rare_kind(exit: RareExit) -> Kind {
         RareExit::TaskSwitch(_) => Kind::TaskSwitch,
         RareExit::EndOfInterrupt(_) => Kind::EndOfInterrupt,
         _ => Kind::Other,
-    }
-}
-
-/// Whether the guest may have room for what is typed after an access to this port: COM1's, or a device's on the PCI bus.
-const fn may_take_input(port: u16) -> bool {
-    port & !7 == 0x3f8 || port >= 0x1000
-}
-
-#[cold]
-fn live_state(active: &impl Active, index: u32) -> Live {
-    let osxsave = active
-        .paging()
-        .is_ok_and(|paging| paging.cr4 & CR4_OSXSAVE != 0);
-    Live {
-        osxsave,
-        xcr0: active.xcr0(),
-        apic_id: index,
     }
 }

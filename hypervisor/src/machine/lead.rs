@@ -1,11 +1,12 @@
 //! The life of a guest: start, end, and start again. One processor leads it, the owner of vCPU 0; the others let go of
 //! the guest when its run is over, and this one waits for that before it touches what they share.
 
-use super::capture::{Missed, Progress, Taking, Wanted};
+mod pauses;
+
+use super::capture::{Progress, Taking};
 use super::tracking::Pass;
 use super::{ACPI_TABLES, Ending, Machine, StartFailure, frozen};
-use crate::cpu;
-use crate::guest::{Command, GuestState, Tracking};
+use crate::guest::{Command, GuestState};
 use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
@@ -110,18 +111,12 @@ impl Lead {
         self.stage = Stage::Ending(Next::Stop);
     }
 
-    /// Nothing comes of a capture that is being taken: the guest is to do something else.
-    fn leave_capture(&self, machine: &Machine) {
-        if let Stage::Capturing(_) = self.stage {
-            machine
-                .captures
-                .refuse(Missed::NotRunning(machine.handle.state()));
-        }
-    }
-
     /// Keeps the guest's whole state aside.
     fn freeze(&mut self, machine: &Machine, frames: &spin::Mutex<PhysicalMemory>) {
         let name = &machine.handle.name;
+        if let Stage::Capturing(_) = self.stage {
+            return info!("{name}: is being captured");
+        }
         if !matches!(self.stage, Stage::Running) || machine.handle.state() != GuestState::Running {
             return info!("{name}: does not run");
         }
@@ -142,28 +137,6 @@ impl Lead {
         }
         self.stage = Stage::PuttingBack(0);
         machine.handle.set_state(GuestState::Running);
-    }
-
-    /// Goes through the guest's memory for the tracking of its writes.
-    fn track(&mut self, machine: &Machine, wanted: Tracking) {
-        match self.stage {
-            Stage::Running | Stage::Idle if machine.captures.are_on() => {
-                info!("{}: is tracked for its captures", machine.handle.name);
-            }
-            Stage::Running | Stage::Idle => {
-                if let Some(pass) = Pass::new(machine, wanted) {
-                    if matches!(self.stage, Stage::Running) {
-                        machine.pause_run(false);
-                    }
-                    self.stage = Stage::Tracking {
-                        pass,
-                        captures: None,
-                    };
-                }
-            }
-            Stage::Capturing(_) => info!("{}: is being captured", machine.handle.name),
-            _ => info!("{}: is being made ready", machine.handle.name),
-        }
     }
 
     /// Whether the next order must wait.
@@ -231,7 +204,10 @@ impl Lead {
         match &mut self.stage {
             Stage::Idle => {
                 self.capture(machine);
-                self.wake(machine)
+                match self.stage {
+                    Stage::Idle => self.wake(machine),
+                    _ => Step::More,
+                }
             }
             Stage::Running if machine.is_running() => {
                 self.capture(machine);
@@ -405,71 +381,6 @@ impl Lead {
         info!("{name}: resumed");
         machine.begin_run(self.runs, devices, awakening.base, true);
         Step::Begin(None)
-    }
-
-    /// A pass for the tracking of writes is done.
-    fn tracked(&mut self, machine: &'static Machine) {
-        if let Stage::Tracking { pass, captures } = core::mem::take(&mut self.stage) {
-            pass.report(machine);
-            match captures {
-                Some(on) if machine.tables.lock().tracking().is_some() == on => {
-                    machine.captures.turn(on, machine);
-                }
-                Some(_) => machine.captures.refuse(Missed::Untracked),
-                None => {}
-            }
-        }
-        self.go_on(machine);
-    }
-
-    /// The run, if there is one, goes on after an interruption, unless it has ended meanwhile.
-    fn go_on(&mut self, machine: &'static Machine) {
-        self.stage = Stage::Idle;
-        let ending = machine.run.ending.lock().take();
-        if let Some(ending) = ending {
-            machine.run.pauses.store(false, Ordering::Relaxed);
-            machine.leave_network(false);
-            self.ended(machine, ending);
-        } else if machine.run.pauses.load(Ordering::Relaxed) {
-            self.stage = Stage::Running;
-            machine.resume_run(self.runs);
-        }
-        // For the orders that have waited.
-        cpu::attend(machine.vcpus[0].cpu);
-    }
-
-    /// Begins a capture, if one is wanted.
-    fn capture(&mut self, machine: &'static Machine) {
-        let Some(wanted) = machine.captures.take_wanted() else {
-            return;
-        };
-        let runs = matches!(self.stage, Stage::Running);
-        let on = match wanted {
-            Wanted::Checkpoint if !runs => {
-                let missed = Missed::NotRunning(machine.handle.state());
-                return machine.captures.refuse(missed);
-            }
-            Wanted::Checkpoint | Wanted::Survey => {
-                if runs {
-                    machine.pause_run(wanted == Wanted::Checkpoint);
-                }
-                self.stage = Stage::Capturing(Taking::new(wanted));
-                return;
-            }
-            Wanted::Begin => true,
-            Wanted::End => false,
-        };
-        let tracked = machine.tables.lock().tracking().is_some();
-        if tracked == on {
-            return machine.captures.turn(on, machine);
-        }
-        if runs {
-            machine.pause_run(false);
-        }
-        self.stage = Stage::Tracking {
-            pass: Pass::for_captures(on),
-            captures: Some(on),
-        };
     }
 
     /// Fills a piece of a disk; whether there was something to fill.

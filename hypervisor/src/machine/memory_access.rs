@@ -52,8 +52,8 @@ pub(super) fn perform(
     fault: MemoryFault,
 ) -> Result<(), Crash> {
     let mut bytes = [0; INSTRUCTION_MAX];
-    let count = fetch(active, memory, &mut bytes)?;
     let bitness = active.code_bits()?;
+    let count = fetch(active, memory, bitness, &mut bytes)?;
     let mut registers = Cpu {
         active,
         failure: None,
@@ -77,16 +77,17 @@ pub(super) fn perform(
     }
 }
 
-/// Reads the instruction that exited; returns how many bytes could be read.
+/// Reads the instruction that exited, in code of so many bits; returns how many bytes could be read.
 fn fetch(
     active: &impl Active,
     memory: &GuestMemory,
+    bitness: u32,
     bytes: &mut [u8; INSTRUCTION_MAX],
 ) -> Result<usize, Crash> {
-    let rip = active.rip()?;
-    let mut linear = rip.wrapping_add(active.segment(SegmentRegister::Cs)?.base);
-    if !active.is_64_bit()? {
-        linear &= 0xffff_ffff;
+    let mut linear = active.rip()?;
+    // 64-bit code has no base.
+    if bitness != 64 {
+        linear = linear.wrapping_add(active.segment(SegmentRegister::Cs)?.base) & 0xffff_ffff;
     }
     let user = active.privilege_level()? == 3;
     match memory.code(&active.paging()?, user, linear, bytes) {

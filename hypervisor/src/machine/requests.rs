@@ -150,7 +150,8 @@ impl Effects for Requests {
     }
 
     fn has_time(&mut self) -> bool {
-        !self.machine.handle.is_about_due(tsc::read())
+        let guest = self.machine.handle;
+        !guest.urgent || !guest.is_about_due(tsc::read())
     }
 
     fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {

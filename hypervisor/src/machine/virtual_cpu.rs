@@ -166,6 +166,12 @@ impl<V: Vcpu> VirtualCpu<V> {
         }
     }
 
+    /// Whether it is halted, and [`VirtualCpu::next_event`] is what may end that: it can be run before, and waits then.
+    pub(crate) fn waits_for_timer(&self) -> bool {
+        let leads = self.lead.as_ref().and_then(Lead::next_event).is_some();
+        matches!(self.activity, Activity::Halted(_)) && !leads
+    }
+
     /// Brings the vCPU up to now; returns what it wants of the processor.
     pub(crate) fn poll(
         &mut self,

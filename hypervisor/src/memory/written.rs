@@ -108,7 +108,7 @@ impl Written {
                         _ => word.swap(0, Ordering::SeqCst),
                     },
                 ));
-                if pages != PageSet::EMPTY {
+                if !pages.is_empty() {
                     return Some((region as u64 * REGION_SIZE, pages));
                 }
             }

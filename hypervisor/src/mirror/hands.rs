@@ -87,7 +87,7 @@ impl Hands {
                 }
                 count += 1;
                 match output {
-                    Output::Frame(nic, frame) => cards.send(*nic, frame) == Sent::Done,
+                    Output::Frame(nic, frame) => cards.send(*nic, frame) != Sent::Busy,
                     Output::Console(text) => {
                         console::write_guest(kept.guest, text);
                         true

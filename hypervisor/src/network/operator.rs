@@ -6,7 +6,11 @@ use crate::console;
 use core::fmt;
 use core::sync::atomic::Ordering;
 use drivers::nic::Link;
+use drivers::tsc;
 use net::Reason;
+
+/// Most milliseconds that frames wait in a card for the operator.
+const HOLD_MAX: u64 = 1000;
 
 macro_rules! say {
     ($($arguments:tt)*) => { console::write(format_args!($($arguments)*)) };
@@ -84,6 +88,21 @@ pub(crate) fn set_link(name: Option<&str>, up: bool) {
     }
 }
 
+/// Lets what a card receives wait in it for some milliseconds, to see what a burst does.
+pub(crate) fn hold(name: Option<&str>, milliseconds: Option<&str>) {
+    let milliseconds = milliseconds.and_then(|text| text.parse().ok());
+    let Some(milliseconds) = milliseconds.filter(|wanted| *wanted <= HOLD_MAX) else {
+        return say!("hold PORT MILLISECONDS, {HOLD_MAX} at most\n");
+    };
+    let Some((_, port)) = find(name) else {
+        return;
+    };
+    match &port.end {
+        End::Uplink(uplink) => uplink.hold(tsc::read(), milliseconds),
+        End::Guest(_) | End::Station(_) => say!("only a card of the board has room for frames\n"),
+    }
+}
+
 /// Captures what goes through a port, or does so no longer.
 pub(crate) fn capture(name: Option<&str>, wanted: bool) {
     if let Some((network, port)) = find(name) {
@@ -108,9 +127,10 @@ impl fmt::Display for Behind<'_> {
                 let nic = uplink.nic();
                 write!(f, "{} at {}", nic.model(), nic.address())?;
                 match nic.link() {
-                    Link::Down => f.write_str(", no carrier"),
-                    link => write!(f, ", {link}"),
+                    Link::Down => f.write_str(", no carrier")?,
+                    link => write!(f, ", {link}")?,
                 }
+                write!(f, ", {} interrupts", uplink.interrupted())
             }
             End::Guest(guest) => write!(f, "guest {}", guest.guest.name),
             End::Station(_) => f.write_str("the hypervisor's own station"),

@@ -2,9 +2,10 @@
 
 use super::guest_end::GuestEnd;
 use super::inbox::Inbox;
+use super::pins::Pins;
 use super::port::{End, Port};
 use super::station::Station;
-use super::uplink::Uplink;
+use super::uplink::{Interrupting, Uplink};
 use super::{NETWORK, Network};
 use crate::cpu::{take_interrupts, vector};
 use crate::guest;
@@ -52,7 +53,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) cards: Vec<Found>,
     pub(crate) memory: &'a mut PhysicalMemory,
     pub(crate) local_apic: LocalApic,
-    pub(crate) interrupts: &'a mut Interrupts,
+    pub(crate) interrupts: Interrupts,
     /// APIC ID of the processor that tends the network.
     pub(crate) tender: u32,
     pub(crate) tsc_hz: u64,
@@ -94,8 +95,8 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         let name = format!("uplink {}", uplink.name);
         uplinks.push(None);
         match open(&name, uplink.card, uplink.mtu, &mut parts) {
-            Ok((nic, interrupts)) => {
-                let end = Uplink::new(uplink.name.clone(), nic, interrupts, parts.tsc_hz / 1000);
+            Ok((nic, delivery)) => {
+                let end = Uplink::new(uplink.name.clone(), nic, delivery, parts.tsc_hz / 1000);
                 let config = port_config(&uplink.vlans);
                 let place = uplinks.last_mut();
                 builder.add(uplink.name.clone(), false, config, |port| {
@@ -117,10 +118,10 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
     }
     let mirror = board.mirror.as_ref().map(|mirror| {
         let card = match open("mirror", mirror.card, mirror.mtu, &mut parts) {
-            Ok((nic, interrupts)) => Some(Uplink::new(
+            Ok((nic, delivery)) => Some(Uplink::new(
                 "of the mirror".into(),
                 nic,
-                interrupts,
+                delivery,
                 parts.tsc_hz / 1000,
             )),
             Err(reason) => {
@@ -162,6 +163,7 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         station,
         mirror,
         uplinks,
+        pins: Pins::new(parts.interrupts),
         waits: AtomicBool::new(true),
         left: AtomicBool::new(false),
         next_look: AtomicU64::new(0),
@@ -202,13 +204,13 @@ impl Builder {
     }
 }
 
-/// Finds a card, and lets it run. Returns it, and whether it interrupts.
+/// Finds a card, and lets it run. Returns it, and how its interrupts come.
 fn open(
     name: &str,
     card: Card,
     mtu: u16,
     parts: &mut Parts<'_>,
-) -> Result<(Box<dyn Nic>, bool), CardError> {
+) -> Result<(Box<dyn Nic>, Interrupting), CardError> {
     let wanted = |found: &Found| match card {
         Card::Slot {
             bus,
@@ -258,25 +260,7 @@ fn open(
         promiscuous: true,
         ..nic::Filter::default()
     });
-    Ok((nic, !matches!(interrupts, Interrupting::Never)))
-}
-
-/// How a card's interrupts come.
-enum Interrupting {
-    Message,
-    /// At this global interrupt number.
-    Pin(u32),
-    Never,
-}
-
-impl fmt::Display for Interrupting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Message => f.write_str("interrupts by messages"),
-            Self::Pin(input) => write!(f, "interrupts at {input}"),
-            Self::Never => f.write_str("its interrupts come nowhere: it is polled"),
-        }
-    }
+    Ok((nic, interrupts))
 }
 
 /// Finds out where a card's interrupt pin arrives, and routes it to this processor, the tender.

@@ -6,6 +6,7 @@ use super::port::Given;
 use super::software;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use drivers::nic::{Causes, Link, Nic, Received, TransmitError};
 use drivers::tsc;
@@ -19,6 +20,25 @@ const AT_ONCE: usize = 128;
 /// Milliseconds between two looks at a card's health.
 const WATCH_MILLISECONDS: u64 = 100;
 
+/// How a card's interrupts come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupting {
+    Message,
+    /// At this global interrupt number.
+    Pin(u32),
+    Never,
+}
+
+impl fmt::Display for Interrupting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message => f.write_str("interrupts by messages"),
+            Self::Pin(input) => write!(f, "interrupts at {input}"),
+            Self::Never => f.write_str("its interrupts come nowhere: it is polled"),
+        }
+    }
+}
+
 /// A card.
 pub(crate) struct Uplink {
     name: String,
@@ -27,16 +47,21 @@ pub(crate) struct Uplink {
     waits: AtomicBool,
     /// When, in the board's TSC, its health is looked after again.
     next_watch: AtomicU64,
+    /// When, in the board's TSC, frames are taken from it again: the operator lets them wait.
+    held_until: AtomicU64,
     ticks_per_millisecond: u64,
-    /// Whether its interrupts come; else it is polled.
-    interrupts: bool,
+    interrupting: Interrupting,
+    /// Its interrupts come no more, or never did.
+    polled: AtomicBool,
+    /// How many came.
+    interrupted: AtomicU64,
 }
 
 impl Uplink {
     pub(super) fn new(
         name: String,
         nic: Box<dyn Nic>,
-        interrupts: bool,
+        interrupting: Interrupting,
         ticks_per_millisecond: u64,
     ) -> Self {
         Self {
@@ -44,8 +69,11 @@ impl Uplink {
             nic,
             waits: AtomicBool::new(true),
             next_watch: AtomicU64::new(0),
+            held_until: AtomicU64::new(0),
             ticks_per_millisecond,
-            interrupts,
+            interrupting,
+            polled: AtomicBool::new(interrupting == Interrupting::Never),
+            interrupted: AtomicU64::new(0),
         }
     }
 
@@ -59,6 +87,17 @@ impl Uplink {
         self.transmit(&Frame::of_bytes(frame, Offload::default()), true) == Given::Taken
     }
 
+    /// Interrupts of the card so far.
+    pub(super) fn interrupted(&self) -> u64 {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Leaves what the card receives in the card for so many milliseconds from `now` on, as far as there is room.
+    pub(super) fn hold(&self, now: u64, milliseconds: u64) {
+        let until = now.saturating_add(milliseconds.saturating_mul(self.ticks_per_millisecond));
+        self.held_until.store(until, Ordering::Relaxed);
+    }
+
     /// An interrupt that may be the card's; whether it was.
     pub(crate) fn interrupt(&self) -> bool {
         let causes = self.nic.handle_interrupt();
@@ -68,7 +107,24 @@ impl Uplink {
         if causes.contains(Causes::RECEIVE) {
             self.waits.store(true, Ordering::Release);
         }
-        !causes.is_empty()
+        let own = !causes.is_empty();
+        if own {
+            self.interrupted.fetch_add(1, Ordering::Relaxed);
+        }
+        own
+    }
+
+    /// The input at which the card interrupts, if it does so by its pin.
+    pub(super) fn pin(&self) -> Option<u32> {
+        match self.interrupting {
+            Interrupting::Pin(input) => Some(input),
+            Interrupting::Message | Interrupting::Never => None,
+        }
+    }
+
+    /// The card's interrupts do not come from here on: it is polled.
+    pub(super) fn poll(&self) {
+        self.polled.store(true, Ordering::Relaxed);
     }
 
     /// Looks after the card, if it is time; returns whether the link is up, if that changed.
@@ -99,7 +155,14 @@ impl Uplink {
     /// Hands received frames to `take` until the board's TSC is `until`.
     pub(crate) fn turn(&self, now: u64, until: u64, mut take: impl FnMut(&Frame<'_>)) -> Turn {
         let mut next = self.next_watch.load(Ordering::Relaxed);
-        if !self.interrupts {
+        let held_until = self.held_until.load(Ordering::Relaxed);
+        if now < held_until {
+            // It may have interrupted before it was held, and then does not again.
+            self.waits.store(true, Ordering::Relaxed);
+            next = next.min(held_until);
+            return Turn { more: false, next };
+        }
+        if self.polled.load(Ordering::Relaxed) {
             next = next.min(now + self.ticks_per_millisecond);
         } else if !self.waits.swap(false, Ordering::AcqRel) {
             return Turn { more: false, next };

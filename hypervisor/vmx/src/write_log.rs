@@ -54,7 +54,7 @@ mod tests {
             .iter_mut()
             .enumerate()
         {
-            *entry = (slot as u64 * 0x1000 | 0x123).to_le_bytes();
+            *entry = ((slot as u64 * 0x1000) | 0x123).to_le_bytes();
         }
         let log = WriteLog::new(page);
         let pages = |index| log.pages(index).collect::<Vec<_>>();

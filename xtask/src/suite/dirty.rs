@@ -23,7 +23,7 @@ const IDLE_PAGES: usize = 200;
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
-            "dirty-bits",
+            "dirty-log",
             "every page that a guest, its processor or the hypervisor writes is found, and no other",
             240,
             |lab| probe(lab, &Processor::default()),
@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Case> {
         .on_both(),
         Case::new(
             "dirty-sandy-bridge",
-            "the same on a processor that has no dirty bits",
+            "the same on a processor that keeps no log of written pages",
             240,
             |lab| probe(lab, &SANDY_BRIDGE),
         )
@@ -64,7 +64,7 @@ pub(super) fn cases() -> Vec<Case> {
 struct Processor {
     /// Bochs's model.
     model: Option<&'static str>,
-    /// By write protection, which is asked for where the processor has dirty bits.
+    /// By write protection, which is asked for where the processor keeps a log.
     protect: bool,
     /// The emulator lets the processor mark entries of page tables in protected pages.
     marks_freely: bool,
@@ -131,10 +131,10 @@ fn probe(lab: &Lab, processor: &Processor) -> Result<()> {
     command(&mut session, "dirty probe off")?;
     session.expect("probe: is not tracked")?;
     let method = begin(&mut session, "probe", processor.protect)?;
-    let expected = if processor.protect || processor.model.is_some() {
+    let expected = if processor.protect || processor.model.is_some() || lab.has_svm() {
         "write protection"
     } else {
-        "dirty bits"
+        "the processor's log"
     };
     ensure!(method == expected, "pages are tracked by {method}");
     for way in ["stores", "tables", "input", "nothing", "stores"] {

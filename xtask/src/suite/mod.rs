@@ -1,6 +1,7 @@
 //! `cargo xtask test`: checks and tests on the host, then whole boards in an emulator.
 
 mod boards;
+mod checkpoint;
 mod dirty;
 mod exchange;
 mod gateway;
@@ -174,6 +175,7 @@ fn cases() -> Vec<Case> {
         natively::cases(),
         old_cards::cases(),
         dirty::cases(),
+        checkpoint::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

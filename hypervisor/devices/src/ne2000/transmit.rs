@@ -48,11 +48,11 @@ impl Ne2000 {
         let length = usize::from(self.transmit_count).saturating_sub(check);
         // A wire brings nobody what is no frame.
         if !(HEADER..=LONGEST).contains(&length) {
-            return Sent::Done;
+            return Sent::DROPPED;
         }
         let address = u16::from(self.transmit_page) << 8;
         let Some(head) = self.memory.frame(address, length) else {
-            return Sent::Done;
+            return Sent::DROPPED;
         };
         let frame = Outgoing {
             head,
@@ -60,6 +60,8 @@ impl Ne2000 {
             offload: Offload::default(),
         };
         // No part of it is in guest memory.
-        effects.send_frame(self.nic, &frame).unwrap_or(Sent::Done)
+        effects
+            .send_frame(self.nic, &frame)
+            .unwrap_or(Sent::DROPPED)
     }
 }

@@ -179,7 +179,7 @@ impl Function {
 
     /// Whether there is work that [`work`](Self::work) would go on with.
     pub(crate) fn working(&self) -> bool {
-        self.live() && self.transport.queues.iter().any(|queue| queue.notified)
+        self.transport.queues.iter().any(|queue| queue.notified) && self.live()
     }
 
     /// Works for as long as one budget lasts.
@@ -190,8 +190,10 @@ impl Function {
         let mut budget = Budget::new();
         let agreed = self.transport.agreement();
         let count = self.transport.queues.len();
-        for step in 0..count {
-            let index = (self.turn + step) % count;
+        let mut next = self.turn;
+        for _ in 0..count {
+            let index = next;
+            next = if index + 1 < count { index + 1 } else { 0 };
             let Some(queue) = self.transport.queues.get_mut(index) else {
                 return;
             };
@@ -209,7 +211,7 @@ impl Function {
                 Err(fault) => return self.stop(fault, effects),
             }
             if budget.left() == 0 {
-                self.turn = (index + 1) % count;
+                self.turn = next;
                 return;
             }
         }

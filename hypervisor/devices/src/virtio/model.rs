@@ -137,9 +137,6 @@ impl Model {
                 return Ok(());
             }
             let Some(chain) = queue.fetch(agreed, budget, effects)? else {
-                if queue.ring.rest(agreed, effects)? {
-                    continue;
-                }
                 break;
             };
             let progress = match self {

@@ -198,8 +198,9 @@ impl Net {
         let receiving = queues.iter().step_by(2).take(usable).enumerate();
         for (pair, queue) in receiving.filter(|(_, queue)| queue.enabled) {
             // Nobody waits for buffers, so nobody need be told of them.
-            queue.ring.silence(agreed, effects)?;
-            receiver.open(pair, queue.ring);
+            let mut ring = queue.ring;
+            ring.silence(agreed, effects)?;
+            receiver.open(pair, ring);
         }
         if let Some(receiver) = self.receiver.take() {
             effects.lend_receiver(self.nic, receiver);

@@ -109,7 +109,8 @@ impl Queue {
             && ring.used.is_multiple_of(4)
     }
 
-    /// The chain to work on, if there is one: that of last time, or the next that the driver made available.
+    /// The chain to work on, if there is one: that of last time, or the next that the driver made available. If there is none,
+    /// the driver is asked to notify of more.
     pub(super) fn fetch(
         &mut self,
         agreed: Agreement,
@@ -117,7 +118,7 @@ impl Queue {
         memory: &mut impl MemoryAccess,
     ) -> Result<Option<&mut Chain>, Fault> {
         if !self.busy {
-            let Some(head) = self.ring.head(0, memory)? else {
+            let Some(head) = self.ring.head_or_rest(agreed, memory)? else {
                 return Ok(None);
             };
             let chain = &mut self.chain;
@@ -176,6 +177,7 @@ impl Queue {
             seen: state.next_available,
             next_used: state.next_used,
             signalled: state.signalled,
+            asked: None,
         };
         self.busy = state.chain.is_some();
         if state.enabled && !self.well_laid_out() {

@@ -62,6 +62,8 @@ pub(super) struct Ring {
     pub(super) next_used: u16,
     /// Where `next_used` stood when an interrupt was last considered.
     pub(super) signalled: u16,
+    /// At which index the driver was last asked to notify, if that is known.
+    pub(super) asked: Option<u16>,
 }
 
 impl Ring {
@@ -181,29 +183,31 @@ impl Ring {
         Ok(memory.store_u16(at(self.used, INDEX)?, self.next_used)?)
     }
 
-    /// Nothing is left: asks to be notified of more. Returns whether more came meanwhile.
-    pub(super) fn rest(
+    /// The first descriptor of the next chain. If none is left, the driver is asked to notify of more.
+    #[inline]
+    pub(super) fn head_or_rest(
         &mut self,
         agreed: Agreement,
         memory: &mut impl MemoryAccess,
-    ) -> Result<bool, Fault> {
-        if !agreed.event_index {
-            return Ok(false);
+    ) -> Result<Option<u16>, Fault> {
+        if agreed.event_index && self.known() == 0 && self.asked != Some(self.next_available) {
+            memory.store_u16(self.available_event()?, self.next_available)?;
+            self.asked = Some(self.next_available);
+            // The driver writes its index, then reads ours.
+            fence(Ordering::SeqCst);
         }
-        memory.store_u16(self.available_event()?, self.next_available)?;
-        // The driver writes its index, then reads ours.
-        fence(Ordering::SeqCst);
-        Ok(self.waiting(memory)? != 0)
+        self.head(0, memory)
     }
 
     /// Asks not to be notified. By event index, the driver will all the same once in 65536 chains.
     pub(super) fn silence(
-        &self,
+        &mut self,
         agreed: Agreement,
         memory: &mut impl MemoryAccess,
     ) -> Result<(), Fault> {
         if agreed.event_index {
             let passed = self.next_available.wrapping_sub(1);
+            self.asked = Some(passed);
             return Ok(memory.store_u16(self.available_event()?, passed)?);
         }
         Ok(memory.store_u16(self.used, NO_NOTIFY)?)

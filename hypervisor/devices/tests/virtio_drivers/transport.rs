@@ -126,7 +126,7 @@ impl Effects for World {
             bytes.append(&mut more);
         }
         self.sent.push(bytes);
-        Ok(Sent::Done)
+        Ok(Sent::Done { takers: 1 })
     }
 
     fn room_for_frames(&mut self, _nic: u8) {}

@@ -81,7 +81,7 @@ impl Pages {
     /// Whether there are none.
     pub(super) fn is_empty(&mut self) -> bool {
         while let Some(pages) = self.regions.get(self.first) {
-            if *pages != PageSet::EMPTY {
+            if !pages.is_empty() {
                 return false;
             }
             self.first += 1;

@@ -1,11 +1,11 @@
 //! The lead's part of a capture: steps, in which nobody else gets its processor, while the guest's vCPUs stand still.
 
-use super::{Capture, CapturedState, Captures, Missed, PageId, Wanted};
+use super::{Capture, CapturedState, Missed, PageId, Wanted};
 use crate::machine::{Machine, frozen};
-use core::sync::atomic::Ordering;
+use alloc::boxed::Box;
 use devices::Ticks;
 use drivers::tsc;
-use vcpu::{Frame, PageSet, REGION_SIZE};
+use vcpu::{PageSet, REGION_SIZE};
 
 const PAGE: u64 = 4096;
 /// Pages that are copied in a step: some microseconds' worth.
@@ -75,9 +75,10 @@ impl Taking {
         self.guest_time = Ticks(tsc::read().saturating_sub(machine.base()));
         machine.forget_translations();
         if self.wanted == Wanted::Checkpoint {
+            machine.captures.keep_from_taking();
             machine.stand_still();
             let state = frozen::collect(machine).ok_or(Missed::Unreadable)?;
-            self.state = Some(CapturedState(state));
+            self.state = Some(CapturedState(Box::new(state)));
             if let Some(seal) = machine.captures.shared.lock().seal {
                 seal(machine.handle);
             }
@@ -85,8 +86,8 @@ impl Taking {
         Ok(())
     }
 
-    /// The next pages that were written, all in one region; they count as clean from here on.
-    fn next(&mut self, machine: &Machine) -> Option<(u64, PageSet)> {
+    /// The next pages that were written, all in the region that ends at `from`; they count as clean from here on.
+    fn next(&mut self, machine: &Machine) -> Option<PageSet> {
         loop {
             let memory = machine.area(self.area)?;
             if let Some((region, pages)) = memory.take_marked(self.from) {
@@ -94,7 +95,7 @@ impl Taking {
                     machine.tables.lock().clean(region, pages);
                 }
                 self.from = region + REGION_SIZE;
-                return Some((region, pages));
+                return Some(pages);
             }
             (self.area, self.from) = (self.area.checked_add(1)?, 0);
         }
@@ -103,13 +104,13 @@ impl Taking {
     /// Finds pages, without copying any.
     fn look(&mut self, machine: &'static Machine) -> Progress {
         for _ in 0..REGIONS {
-            let Some((region, pages)) = self.next(machine) else {
+            let Some(pages) = self.next(machine) else {
                 return self.finish(machine);
             };
             self.pages += pages.count();
             let mut shared = machine.captures.shared.lock();
             if let Some(found) = shared.found.get_mut(usize::from(self.area)) {
-                found.add(region, pages);
+                found.add(self.from - REGION_SIZE, pages);
             }
         }
         Progress::More
@@ -117,55 +118,35 @@ impl Taking {
 
     /// Copies pages, as far as there are frames.
     fn copy(&mut self, machine: &'static Machine) -> Progress {
-        let captures = &machine.captures;
-        let mut frames = [const { None::<Frame> }; COPIES];
-        {
-            let mut shared = captures.shared.lock();
-            for frame in &mut frames {
-                *frame = shared.free.pop();
-            }
-        }
-        let mut copies = [const { None::<(PageId, Frame)> }; COPIES];
-        let mut all = false;
-        for (frame, copy) in frames.iter_mut().zip(&mut copies) {
-            let Some(id) = (if frame.is_some() {
-                self.next_page(machine)
-            } else {
-                None
-            }) else {
-                all = frame.is_some();
-                break;
+        let shared = &machine.captures.shared;
+        for _ in 0..COPIES {
+            let Some(id) = self.next_page(machine) else {
+                return self.finish(machine);
             };
-            if let (Some(mut frame), Some(memory)) = (frame.take(), machine.area(id.area)) {
+            let Some(mut frame) = shared.lock().free.pop() else {
+                self.left.insert(id.number as usize);
+                machine.captures.stall();
+                return Progress::Stalled;
+            };
+            if let Some(memory) = machine.area(id.area) {
                 // A marked page is inside.
                 let _ = memory.read(id.range().start, frame.bytes_mut());
-                *copy = Some((id, frame));
-                self.pages += 1;
             }
+            shared.lock().copied.push_back((id, frame));
+            self.pages += 1;
         }
-        let mut shared = captures.shared.lock();
-        shared.copied.extend(copies.into_iter().flatten());
-        let unused = frames.into_iter().flatten();
-        let full = !all && shared.free.is_empty();
-        shared.free.extend(unused);
-        if full && shared.free.is_empty() {
-            captures.waits.store(true, Ordering::Release);
-            return Progress::Stalled;
-        }
-        drop(shared);
-        if all {
-            self.finish(machine)
-        } else {
-            Progress::More
-        }
+        Progress::More
     }
 
     /// The next page to be copied.
     fn next_page(&mut self, machine: &Machine) -> Option<PageId> {
-        if self.left == PageSet::EMPTY {
-            self.left = self.next(machine)?.1;
-        }
-        let page = self.left.take_first()?;
+        let page = match self.left.take_first() {
+            Some(page) => page,
+            None => {
+                self.left = self.next(machine)?;
+                self.left.take_first()?
+            }
+        };
         Some(PageId {
             area: self.area,
             number: (self.from - REGION_SIZE) / PAGE + page,
@@ -186,18 +167,12 @@ impl Taking {
     fn end(&self, machine: &'static Machine, capture: Option<Capture>) -> Progress {
         if self.wanted == Wanted::Checkpoint {
             machine.go_on();
+            machine.captures.let_take();
         }
         if let Some(mut capture) = capture {
             capture.pause = tsc::read() - self.since;
             machine.captures.shared.lock().outcome = Some(Ok(capture));
         }
         Progress::Done
-    }
-}
-
-impl Captures {
-    /// For the lead: whether there are frames again, or it never waited.
-    pub(in crate::machine) fn has_frames(&self) -> bool {
-        !self.waits.load(Ordering::Acquire)
     }
 }

@@ -38,6 +38,12 @@ impl PageSet {
         Self(core::array::from_fn(|index| word(index as u64)))
     }
 
+    /// Whether it has no page.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     /// Takes the page with the lowest number in the region out.
     pub fn take_first(&mut self) -> Option<u64> {
         let words = self.0.iter_mut().enumerate();

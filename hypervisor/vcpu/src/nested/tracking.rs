@@ -106,8 +106,8 @@ impl NestedTables {
         if link.entry & LARGE != 0 {
             return;
         }
-        let encoding = self.encoding();
-        for page in pages.iter() {
+        let (encoding, mut left) = (self.encoding(), pages);
+        while let Some(page) = left.take_first() {
             let leaf = self.slot(link.entry & ADDRESS_MASK, page as usize);
             let entry = leaf.load(Ordering::Relaxed);
             if method.clean(encoding, entry) != entry {

@@ -28,8 +28,10 @@ impl Events for VmxActive<'_> {
     }
 
     fn inject(&mut self, mut event: Event) -> Result<(), ShellError> {
-        if self.vmcs.read_natural(FieldNatural::GuestCr0)? & Cr0Flags::PROTECTED_MODE_ENABLE.bits()
-            == 0
+        if event.error_code.is_some()
+            && self.vmcs.read_natural(FieldNatural::GuestCr0)?
+                & Cr0Flags::PROTECTED_MODE_ENABLE.bits()
+                == 0
         {
             // In real mode no exception pushes an error code, and entry refuses one.
             event.error_code = None;

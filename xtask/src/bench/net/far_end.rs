@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The last byte of the card's address. The guest that receives must have the same address: Bochs brings a card only frames for
 /// its own address and for all.
-const CARD: u8 = 1;
+pub(super) const CARD: u8 = 1;
 /// This end's address.
 const OWN: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0xfe];
 /// The one that IEEE 802 keeps for experiments.
@@ -29,6 +29,11 @@ impl Wanted {
             frames: frames.parse().ok()?,
             length: length.parse().ok()?,
         })
+    }
+
+    /// Whether they are to wait until all of them are there.
+    pub(super) const fn is_many(self) -> bool {
+        self.frames > 1
     }
 
     fn frame(self, to: [u8; 6]) -> Vec<u8> {

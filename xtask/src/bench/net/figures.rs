@@ -22,13 +22,15 @@ pub(super) struct Frames {
     pub card_interrupts: i64,
 }
 
-/// All figures of a measurement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All figures of a measurement, in its order.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figures {
-    /// Whose they are.
-    pub of: &'static str,
-    /// In the order of the measurement.
+    /// Of our network.
     pub frames: Vec<Frames>,
+    /// Ticks in a thousand that our machine is busy with nothing.
+    pub quiet: f64,
+    /// Of the peer's, if it was measured.
+    pub peer: Option<Vec<Frames>>,
 }
 
 impl Frames {
@@ -72,27 +74,37 @@ impl Frames {
 impl Figures {
     /// As JSON.
     pub(super) fn json(&self) -> Value {
-        let frames: Vec<_> = self.frames.iter().map(Frames::json).collect();
+        let rows = |frames: &[Frames]| frames.iter().map(Frames::json).collect::<Vec<_>>();
         json!({
             "unit": "ticks of the time-stamp counter in Bochs that are not idle: instructions of the one processor",
-            "of": self.of,
-            "frames": frames,
+            "frames": rows(&self.frames),
+            "quiet_ticks_in_1000": self.quiet,
+            "kvm": self.peer.as_deref().map(rows),
         })
     }
 
     /// As a table for people.
     pub(super) fn table(&self) -> String {
         let mut text = format!(
-            "{}, per frame\n\n{:<18}{:>6}{:>9}{:>8}{:>12}{:>18}\n",
-            self.of, "way", "bytes", "ticks", "exits", "interrupts", "of the card"
+            "{:<18}{:>6}{:>9}{:>8}{:>12}{:>13}{:>9}{:>7}\n",
+            "per frame", "bytes", "ticks", "exits", "interrupts", "of the card", "KVM", "ratio"
         );
         for frames in &self.frames {
+            let ticks = frames.per_frame(frames.ticks);
+            let peer = self.peer.iter().flatten();
+            let peer = peer
+                .filter(|peer| (&peer.way, peer.length) == (&frames.way, frames.length))
+                .map(|peer| peer.per_frame(peer.ticks))
+                .next();
+            let (kvm, ratio) = match peer {
+                Some(peer) => (format!("{peer:.0}"), format!("{:.2}", ticks / peer)),
+                None => ("-".to_owned(), "-".to_owned()),
+            };
             let _ = writeln!(
                 text,
-                "{:<18}{:>6}{:>9.0}{:>8.2}{:>12.2}{:>18.2}",
+                "{:<18}{:>6}{ticks:>9.0}{:>8.2}{:>12.2}{:>13.2}{kvm:>9}{ratio:>7}",
                 frames.way,
                 frames.length,
-                frames.per_frame(frames.ticks),
                 frames.per_frame(frames.exits),
                 frames.per_frame(frames.interrupts),
                 frames.per_frame(frames.card_interrupts),
@@ -124,18 +136,27 @@ mod tests {
 
     #[test]
     fn the_table_and_the_json_tell_what_one_frame_costs() {
+        let peer = LINE.replace("1024000", "4096000");
         let figures = Figures {
-            of: "somebody",
             frames: vec![Frames::read(LINE).unwrap()],
+            quiet: 1.5,
+            peer: Some(vec![Frames::read(&peer).unwrap()]),
         };
-        let table = figures.table();
-        let row: Vec<_> = table.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!(
-            row,
-            ["to-wire", "each", "64", "2000", "1.00", "0.02", "-0.01"]
-        );
+        let row = |figures: &Figures| {
+            let table = figures.table();
+            let row = table.lines().last().unwrap().split_whitespace();
+            row.map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        let own = "to-wire each 64 2000 1.00 0.02 -0.01";
+        assert_eq!(row(&figures), format!("{own} 8000 0.25"));
         let json = figures.json();
         assert_eq!(json["frames"][0]["ticks_per_frame"], 2000.0);
         assert_eq!(json["frames"][0]["interrupts_per_frame"], 0.02);
+        assert_eq!(json["kvm"][0]["ticks_per_frame"], 8000.0);
+        let alone = Figures {
+            peer: None,
+            ..figures
+        };
+        assert_eq!(row(&alone), format!("{own} - -"));
     }
 }

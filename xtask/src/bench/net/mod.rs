@@ -3,7 +3,8 @@
 //! Everybody is measured alike, on a machine with one processor in Bochs. What a frame costs is every tick that the machine is
 //! not idle for it, whoever spends it: the guest's driver, the hypervisor, the card's driver. A window is opened, frames go their
 //! way, their last consequences are waited for, and the window is closed; what the same window costs without frames is
-//! taken off. `guests/linux/kvm-net/main.c` says how the peer tells busy ticks from idle ones.
+//! taken off. Idle is what somebody gets who runs only while nobody else wants to: a guest with the lowest priority
+//! (`guests/probes/src/net`), and a thread of the class for idle time with the peer (`guests/linux/kvm-net/main.c`).
 //!
 //! The ways are
 //!
@@ -20,10 +21,10 @@
 mod far_end;
 mod figures;
 mod kvm;
+mod own;
 
-use super::publish;
+use super::Workshop;
 use crate::cli::{NetOptions, Peer};
-use crate::paths;
 use crate::progress;
 use anyhow::Result;
 use figures::Figures;
@@ -35,18 +36,22 @@ use std::process::ExitCode;
 ///
 /// Where the machine does not run through.
 pub(crate) fn net(options: &NetOptions) -> Result<ExitCode> {
-    let claim = paths::claim("bench")?;
-    let may_install = !options.bench.no_install;
-    let figures = match options.peer {
-        Peer::Kvm => progress::step("Measure the network of KVM", || {
-            let frames = kvm::measure(&claim.folder.join("kvm-net"), may_install)?;
-            Ok(Figures {
-                of: "KVM, vhost-net and Linux's bridge",
-                frames,
-            })
-        })?,
+    let workshop = Workshop::open(&options.bench)?;
+    let (frames, quiet) = progress::step("Measure our network", || own::measure(&workshop))?;
+    progress::note(&format!(
+        "without frames, {quiet:.1} ticks of 1000 are busy"
+    ));
+    let mut figures = Figures {
+        frames,
+        quiet,
+        peer: None,
     };
-    let (json, table) = (figures.json(), figures.table());
-    publish(&claim.folder, "net", options.bench.json, &json, &table)?;
+    if let Some(Peer::Kvm) = options.peer {
+        let peer = progress::step("Measure the network of KVM", || {
+            kvm::measure(&workshop.folder("kvm-net"), !options.bench.no_install)
+        })?;
+        figures.peer = Some(peer);
+    }
+    workshop.publish("net", &figures.json(), &figures.table())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! station, the legacy system's exchange and Linux's gateway.
 
 mod alone;
+mod checkpoints;
 mod faults;
 mod load;
 
@@ -60,6 +61,13 @@ pub(super) fn cases() -> Vec<Case> {
             "a bad wire makes the exchange do nothing twice; card resets, an RTOS's restart and a pulled cable harm nobody else",
             400,
             faults::run,
+        )
+        .on_qemu(),
+        Case::new(
+            "lan-checkpoint",
+            "RTOS and Linux are reached while checkpoints are taken of them, and after they were reverted",
+            400,
+            checkpoints::run,
         )
         .on_qemu(),
         Case::new(

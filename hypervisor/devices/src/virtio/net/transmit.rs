@@ -21,8 +21,16 @@ const TAGGED: u32 = ETHERNET as u32 + 4;
 /// Bytes of the longest frame that is to be cut: the header of IPv6 does not count in its length.
 const CUT_MAX: u32 = TAGGED + 40 + 0xFFFF;
 
-/// What a frame costs, in units of a budget, beside its bytes and descriptors.
+/// What a frame, or a piece of one that is cut, costs each of its takers, in units of a budget, beside its bytes and descriptors.
 const FRAME_COST: u32 = 256;
+
+/// What giving a frame to one taker costs.
+fn cost(length: u32, offload: &Offload) -> u32 {
+    let pieces = offload.segmentation.map_or(1, |segmentation| {
+        length.div_ceil(u32::from(segmentation.size).max(1))
+    });
+    FRAME_COST.saturating_mul(pieces).saturating_add(length)
+}
 
 impl Net {
     /// Sends a frame.
@@ -44,14 +52,19 @@ impl Net {
             self.malformed = self.malformed.saturating_add(1);
             return Ok(Progress::Done);
         };
-        budget.spend(FRAME_COST.saturating_add(length));
+        let cost = cost(length, &offload);
+        budget.spend(cost);
         let frame = Outgoing {
             head,
             rest: chain.unread(),
             offload,
         };
         match effects.send_frame(self.nic, &frame)? {
-            Sent::Done => Ok(Progress::Done),
+            Sent::Done { takers } => {
+                // The first is paid for.
+                budget.spend(cost.saturating_mul(takers.saturating_sub(1)));
+                Ok(Progress::Done)
+            }
             Sent::Busy => Ok(Progress::Later),
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) sent: Vec<Frame>,
     /// Whether there is no room for a frame.
     pub(crate) busy: bool,
+    /// How many are given a frame.
+    pub(crate) takers: u32,
     /// Network cards that have room again.
     pub(crate) rooms: Vec<u8>,
     pub(crate) lent: Lent,
@@ -75,6 +77,7 @@ impl Default for World {
             moved: 0,
             sent: Vec::new(),
             busy: false,
+            takers: 1,
             rooms: Vec::new(),
             lent: Lent::default(),
         }
@@ -187,7 +190,9 @@ impl Effects for World {
             bytes,
             offload: frame.offload,
         });
-        Ok(Sent::Done)
+        Ok(Sent::Done {
+            takers: self.takers,
+        })
     }
 
     fn room_for_frames(&mut self, nic: u8) {

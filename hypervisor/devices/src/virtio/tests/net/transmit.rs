@@ -73,6 +73,34 @@ fn a_frame_waits_for_room() {
     assert_eq!(bench.available_event(TRANSMIT), 1);
 }
 
+/// How many frames of `length` bytes behind this header are sent in one go.
+fn sent_at_once(header: &[u8; HEADER as usize], length: u32, takers: u32) -> u32 {
+    let mut bench = Bench::driven(CARD, CSUM | HOST_TSO4);
+    bench.world.takers = takers;
+    bench.store(BUFFERS, header);
+    bench.store(BUFFERS + u64::from(HEADER), &tcp4());
+    bench.chain(TRANSMIT, 0, &[(BUFFERS, HEADER + length, 0)]);
+    for _ in 0..SIZE {
+        bench.offer(TRANSMIT, 0);
+    }
+    bench.ring(TRANSMIT);
+    bench.world.sent.len() as u32
+}
+
+#[test]
+fn a_frame_costs_by_its_takers_and_pieces() {
+    const DESCRIPTOR: u32 = 64;
+    let sent = |header, takers| sent_at_once(header, 1514, takers);
+    assert_eq!(sent(&NO_OFFLOAD, 0), sent(&NO_OFFLOAD, 1));
+    let to_all = DESCRIPTOR + 3 * (256 + 1514);
+    assert_eq!(sent(&NO_OFFLOAD, 3), Budget::FULL.div_ceil(to_all));
+    // TCP in IPv4, cut into pieces of 500 bytes: four, with the headers.
+    let mut cut = [0; HEADER as usize];
+    cut[..10].copy_from_slice(&[1, 1, 0, 0, 0xF4, 1, 34, 0, 16, 0]);
+    let in_pieces = DESCRIPTOR + 2 * (4 * 256 + 1514);
+    assert_eq!(sent(&cut, 2), Budget::FULL.div_ceil(in_pieces));
+}
+
 #[test]
 fn sending_has_an_end() {
     let mut bench = Bench::driven(CARD, 0);
