@@ -7,7 +7,7 @@ use simulator::{ARBITERS, Fault, Figures, Scenario, run};
 use std::time::{Duration, Instant};
 
 /// Wild runs of each arbiter, where nobody says otherwise.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 
 const fn at(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
