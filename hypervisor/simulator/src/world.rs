@@ -54,6 +54,39 @@ pub struct Figures {
     pub starts: u64,
 }
 
+impl Figures {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.time += other.time;
+        self.replies += other.replies;
+        self.takeovers += other.takeovers;
+        self.protections += other.protections;
+        self.first_protection = self.first_protection.or(other.first_protection);
+        self.proofs += other.proofs;
+        self.decisions += other.decisions;
+        self.starts += other.starts;
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} steps in {:.0} s of boards' time, {} replies, {} takeovers, protected {} times, {} times killed then, \
+             {} decisions of the operator, {} starts from nothing",
+            self.steps,
+            self.time.as_secs_f64(),
+            self.replies,
+            self.takeovers,
+            self.protections,
+            self.proofs,
+            self.decisions,
+            self.starts
+        )
+    }
+}
+
 /// Why the judge ended a run.
 #[derive(Clone, Debug)]
 pub struct Failure {

@@ -7,7 +7,7 @@ use simulator::{ARBITERS, Fault, Figures, Scenario, run};
 use std::time::{Duration, Instant};
 
 /// Wild runs of each arbiter, where nobody says otherwise.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 
 const fn at(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -68,16 +68,10 @@ fn wild(arbiter: Arbiter) {
     let mut all = Figures::default();
     for seed in first..first + seeds {
         let figures = passes(&Scenario::wild(seed, arbiter, at(20_000)));
-        all.steps += figures.steps;
-        all.replies += figures.replies;
-        all.takeovers += figures.takeovers;
-        all.protections += figures.protections;
-        all.proofs += figures.proofs;
-        all.decisions += figures.decisions;
-        all.starts += figures.starts;
+        all.add(&figures);
     }
     let rate = all.steps as f64 / begin.elapsed().as_secs_f64();
-    println!("{arbiter:?}: {all:?}, {rate:.0} steps a second");
+    println!("{arbiter:?}: {all}; {rate:.0} steps a second");
     assert!(
         all.takeovers > seeds && all.proofs >= seeds / 4,
         "nothing happened: {all:?}"
