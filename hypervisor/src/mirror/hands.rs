@@ -216,6 +216,11 @@ impl Board for Hands {
     }
 
     fn go_on(&mut self) {
+        for kept in self.kept.iter().filter(|kept| !kept.is_tracked()) {
+            if let Some(outputs) = &kept.guest.outputs {
+                outputs.let_go();
+            }
+        }
         // One that was stopped has no state to go on from but its image.
         self.all()
             .filter(|guest| guest.state() != GuestState::Running)
@@ -223,7 +228,12 @@ impl Board for Hands {
     }
 
     fn suspend(&mut self) {
-        // The gate is closed: they come as far as there is room for what they put out.
+        // They come as far as there is room for what they put out.
+        for kept in &self.kept {
+            if let Some(outputs) = &kept.guest.outputs {
+                outputs.hold();
+            }
+        }
     }
 
     fn stop(&mut self) {

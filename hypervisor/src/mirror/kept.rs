@@ -144,6 +144,11 @@ impl Kept {
         }
     }
 
+    /// Whether its epochs say what may leave it.
+    pub(super) const fn is_tracked(&self) -> bool {
+        self.tracked
+    }
+
     /// Whether something is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.task.is_some() || !self.tasks.is_empty()

@@ -128,6 +128,12 @@ impl Outputs {
         if room { Put::Held } else { Put::Full }
     }
 
+    /// Nothing may leave the guest, whatever the backup has: from now on all is held.
+    pub(crate) fn hold(&self) {
+        self.queue.lock().mirrored = true;
+        self.holds.store(true, Ordering::Release);
+    }
+
     /// The guest is frozen: what left it up to now belongs to the epoch that this returns, and what leaves it from now on to the
     /// next one, and is held.
     pub(crate) fn seal(&self) -> Epoch {
@@ -270,6 +276,17 @@ mod tests {
         assert!(outputs.waits() && !outputs.release(|_| false));
         assert_eq!(released(&outputs), [b"one".to_vec()]);
         assert!(!outputs.waits());
+    }
+
+    #[test]
+    fn what_is_held_without_an_epoch_leaves_when_it_is_let_go() {
+        let outputs = Outputs::new();
+        outputs.hold();
+        assert_eq!(outputs.put_console(b"one"), Put::Held);
+        assert!(released(&outputs).is_empty());
+        outputs.let_go();
+        assert_eq!(released(&outputs), [b"one".to_vec()]);
+        assert_eq!(outputs.put_console(b"two"), Put::Passes);
     }
 
     #[test]
