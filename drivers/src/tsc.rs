@@ -74,12 +74,26 @@ pub unsafe fn calibrate(pm_timer: Option<u16>) -> Option<Calibration> {
         best = Some(best.map_or(ticks, |best: u64| best.min(ticks)));
     }
     let pit_hz = best.map(|ticks| ticks * pit::FREQUENCY / u64::from(COUNT));
-    // SAFETY: passed on to the caller.
-    let pm_timer_hz = pm_timer.and_then(|port| unsafe { measure_by_pm_timer(port) });
+    let by_pm_timer = |port| {
+        // SAFETY: passed on to the caller.
+        let trials = (0..TRIALS).map_while(|_| unsafe { measure_by_pm_timer(port) });
+        trials.min()
+    };
+    let pm_timer_hz = pm_timer.and_then(by_pm_timer);
     Some(Calibration {
-        hz: pit_hz.or(pm_timer_hz)?,
+        hz: truest(pit_hz, pm_timer_hz)?,
         pm_timer_hz,
     })
+}
+
+/// The truer of two measurements: the 8254's, which is the finer one, unless pauses have lengthened it.
+fn truest(pit: Option<u64>, pm_timer: Option<u64>) -> Option<u64> {
+    /// This part of a frequency is more than both timers' steps make out.
+    const PART: u64 = 4096;
+    match (pit, pm_timer) {
+        (Some(pit), Some(pm_timer)) if pm_timer < pit - pit / PART => Some(pm_timer),
+        (pit, pm_timer) => pit.or(pm_timer),
+    }
 }
 
 /// # Safety
@@ -101,6 +115,27 @@ unsafe fn measure_by_pm_timer(timer: u16) -> Option<u64> {
         }
         if tsc > PATIENCE {
             return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::truest;
+
+    #[test]
+    fn a_measurement_that_pauses_lengthened_does_not_count() {
+        const HZ: u64 = 2_000_000_000;
+        for (pit, pm_timer, wanted) in [
+            (Some(HZ), Some(HZ + 90_000), Some(HZ)),
+            (Some(HZ), Some(HZ - 90_000), Some(HZ)),
+            (Some(HZ + 20_000_000), Some(HZ), Some(HZ)),
+            (Some(HZ), Some(HZ + 20_000_000), Some(HZ)),
+            (None, Some(HZ), Some(HZ)),
+            (Some(HZ), None, Some(HZ)),
+            (None, None, None),
+        ] {
+            assert_eq!(truest(pit, pm_timer), wanted, "{pit:?} {pm_timer:?}");
         }
     }
 }

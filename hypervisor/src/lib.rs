@@ -107,6 +107,11 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
         board.cpus,
         host.cpus.len()
     );
+    if board.mirror.is_some() {
+        warn!(
+            "the board is one of a pair, but it keeps no understudy yet: its guests are unprotected"
+        );
+    }
     guest::register(&board.guests);
     mmio::warm_up();
     if !board.guests.is_empty() {

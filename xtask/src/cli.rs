@@ -55,6 +55,12 @@ pub(crate) enum Command {
     /// Measure what the hypervisor costs.
     #[command(subcommand)]
     Bench(Bench),
+    /// Run the mirror in a simulator where boards and wires fail, until something goes wrong.
+    ///
+    /// Two boards, a witness and clients are simulated, with faults that a seed decides, and a judge checks what clients saw, who
+    /// transmitted and what was resumed. The same seed always takes the same steps. Where the judge finds something, what happened
+    /// before is shown, and the exit code is 1.
+    Simulate(SimulateOptions),
     /// Name the functions and lines of a panic's backtrace in a console log.
     ///
     /// Uses the symbols of the hypervisor that was built last. `run` does this by itself.
@@ -62,6 +68,39 @@ pub(crate) enum Command {
         /// The log; the one of the last run if none is named.
         log: Option<PathBuf>,
     },
+}
+
+/// Options of `simulate`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SimulateOptions {
+    /// The seed of the first run.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Runs, each with the next seed.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub runs: u64,
+    /// How long faults go on in each, in seconds of the simulation.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub length: u64,
+    /// Who decides which board serves; all of them, one after the other, if not given.
+    #[arg(long, value_enum)]
+    pub arbiter: Option<Arbiter>,
+    /// Leave out of a run that fails what may be left out, and show which faults remain.
+    #[arg(long)]
+    pub shrink: bool,
+}
+
+/// Who decides which board serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arbiter {
+    /// A witness.
+    Witness,
+    /// The backup may go on, a primary waits.
+    Backup,
+    /// Both wait for an operator.
+    Hold,
+    /// Whoever is left goes on.
+    AssumeDead,
 }
 
 /// Options of everything that builds.

@@ -49,7 +49,7 @@ impl LoadedBoard {
         folder: &Path,
         programs: &Programs,
     ) -> Result<Self> {
-        let (board, sources) = parse(text, name, side)?;
+        let (mut board, sources) = parse(text, name, side)?;
         for (linux, kernel, initramfs) in [
             (Linux::Cloud, BuiltImage::Linux, BuiltImage::Initramfs),
             (
@@ -63,7 +63,7 @@ impl LoadedBoard {
                 linux.prepare(programs.may_fetch)?;
             }
         }
-        let mut modules = Vec::new();
+        let mut modules: Vec<Vec<u8>> = Vec::new();
         let mut errors = Vec::new();
         for source in &sources {
             let path = source_path(source, folder, programs);
@@ -89,6 +89,9 @@ impl LoadedBoard {
         if !errors.is_empty() {
             bail!("{}", errors.join("\n"));
         }
+        if let Some(mirror) = &mut board.mirror {
+            mirror.images = digest(&modules);
+        }
         Ok(Self { board, modules })
     }
 
@@ -97,7 +100,9 @@ impl LoadedBoard {
     pub(crate) fn megabytes(&self) -> u32 {
         let guests = self.board.guests.iter().map(|guest| {
             let disks: u64 = guest.disks.iter().map(|disk| disk.size).sum();
-            guest.memory + disks
+            // A guest that is mirrored is there twice.
+            let copies = if guest.mirror.is_some() { 2 } else { 1 };
+            copies * (guest.memory + disks)
         });
         let files = self.modules.iter().map(|bytes| bytes.len() as u64);
         let bytes = guests.chain(files).sum::<u64>() + MEMORY_OVERHEAD;
@@ -145,6 +150,16 @@ impl LoadedBoard {
         fs::remove_dir_all(&tree).context("cannot remove the image's working folder")?;
         Ok(iso)
     }
+}
+
+/// A digest of the files of a board: FNV-1a over their lengths and bytes.
+fn digest(files: &[Vec<u8>]) -> u64 {
+    files.iter().fold(0xCBF2_9CE4_8422_2325, |hash, file| {
+        let length = (file.len() as u64).to_le_bytes();
+        length.iter().chain(file).fold(hash, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+        })
+    })
 }
 
 /// The images that do not fit their disks.
@@ -282,9 +297,16 @@ mod tests {
         for file in files {
             let text = fs::read_to_string(file.path()).unwrap();
             let name = file.file_name().to_string_lossy().into_owned();
-            let (board, _) = parse(&text, &name, None).unwrap();
             let stem = name.trim_end_matches(".toml");
-            assert_eq!(board.name, stem, "the board is not called as its file");
+            // A pair's file is that of two boards.
+            let sides = match text.contains("[mirror]") {
+                true => &[Some(Side::A), Some(Side::B)][..],
+                false => &[None],
+            };
+            for side in sides {
+                let (board, _) = parse(&text, &name, *side).unwrap();
+                assert_eq!(board.name, stem, "the board is not called as its file");
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod paths;
 mod progress;
 mod run;
 mod simd;
+mod simulate;
 mod suite;
 mod symbolize;
 mod terminal;
@@ -56,6 +57,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(cli::Bench::Rt(options)) => bench::rt(options),
         Command::Bench(cli::Bench::Net(options)) => bench::net(options),
         Command::Test(options) => suite::test(options),
+        Command::Simulate(options) => Ok(simulate::simulate(options)),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");
             let log = log.as_ref().unwrap_or(&last);

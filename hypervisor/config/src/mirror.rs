@@ -1,6 +1,6 @@
 //! A board's part in a pair: the way to its peer, and who decides when that is silent.
 
-use crate::board::{Board, Guest};
+use crate::board::Board;
 use crate::network::{Card, GuestNic, Uplink};
 use crate::validate::{GuestKey, MirrorKey, Place, Problem};
 use alloc::format;
@@ -19,6 +19,8 @@ pub struct Mirror {
     /// The longest packet on the link in bytes, without the Ethernet header: [`GuestNic::MTU_DEFAULT`] to
     /// [`Uplink::MTU_MAX`].
     pub mtu: u16,
+    /// A digest of the files that the board file names, which both boards must have.
+    pub images: u64,
     /// The secret of the pair.
     pub key: [u8; 16],
     /// The uplink, by index, that is the second way to the peer.
@@ -77,8 +79,6 @@ pub struct GuestMirror {
     pub mode: MirrorMode,
     /// Microseconds from one checkpoint to the next: [`GuestMirror::EPOCH_MIN`] to [`GuestMirror::EPOCH_MAX`].
     pub epoch: u32,
-    /// Guests of one group have their checkpoints in common; each is a group of its own where this is absent.
-    pub group: Option<u8>,
 }
 
 impl GuestMirror {
@@ -88,8 +88,6 @@ impl GuestMirror {
     pub const EPOCH_MAX: u32 = 1_000_000;
     /// What it is where the file names none.
     pub const EPOCH_DEFAULT: u32 = 20_000;
-    /// The highest number of a group.
-    pub const GROUP_MAX: u8 = Board::GUESTS_MAX as u8 - 1;
 }
 
 /// What the peer keeps of a guest.
@@ -119,8 +117,13 @@ impl Board {
             problems.push(Problem::new(Place::Mirror(key), reason));
         });
         for (index, guest) in self.guests.iter().take(Self::GUESTS_MAX).enumerate() {
-            if let Some((key, reason)) = guest.mirror_problem(&self.guests[..index]) {
-                problems.push(Problem::new(Place::Guest(index, key), reason));
+            let epoch = guest.mirror.map_or(GuestMirror::EPOCH_MIN, |it| it.epoch);
+            if !(GuestMirror::EPOCH_MIN..=GuestMirror::EPOCH_MAX).contains(&epoch) {
+                let reason = "a checkpoint is taken every 500 us to 1 s";
+                problems.push(Problem::new(
+                    Place::Guest(index, GuestKey::Epoch),
+                    reason.into(),
+                ));
             }
         }
     }
@@ -171,34 +174,5 @@ impl Mirror {
             );
             add(MirrorKey::DeadAfter, reason);
         }
-    }
-}
-
-impl Guest {
-    fn mirror_problem(&self, earlier: &[Self]) -> Option<(GuestKey, String)> {
-        let mirror = self.mirror?;
-        if !(GuestMirror::EPOCH_MIN..=GuestMirror::EPOCH_MAX).contains(&mirror.epoch) {
-            let reason = "a checkpoint is taken every 500 us to 1 s";
-            return Some((GuestKey::Epoch, reason.into()));
-        }
-        let group = mirror.group?;
-        if group > GuestMirror::GROUP_MAX {
-            let reason = format!(
-                "mirror_group = {group} is outside 0 to {}",
-                GuestMirror::GROUP_MAX
-            );
-            return Some((GuestKey::MirrorGroup, reason));
-        }
-        let same = |other: &&Self| other.mirror.is_some_and(|it| it.group == Some(group));
-        let other = earlier.iter().find(same)?;
-        (other.mirror.map(|it| (it.mode, it.epoch)) != Some((mirror.mode, mirror.epoch))).then(
-            || {
-                let reason = format!(
-                    "guest \"{}\" of the same group has another mode or epoch",
-                    other.name
-                );
-                (GuestKey::MirrorGroup, reason)
-            },
-        )
     }
 }

@@ -47,8 +47,7 @@
 //! dead_after = "100 ms"           # ten heartbeats are the default
 //! ```
 //!
-//! In a pair, a guest may have `mirror = "cold"` or `"warm"` (default: `"off"`), and then `epoch = "20 ms"` and
-//! `mirror_group = 0`. Both boards have one file. A text that differs between them is written
+//! In a pair, a guest may have `mirror = "cold"` or `"warm"` (default: `"off"`), and then `epoch = "20 ms"`. Both boards have one file. A text that differs between them is written
 //! `address = { a = "192.0.2.2/24", b = "192.0.2.3/24" }`; which board is meant is said when the file is read.
 //!
 //! A key that is not known is an error, not a comment. All errors are reported at once, each with
@@ -100,7 +99,6 @@ const GUEST_KEYS: &[&str] = &[
     "on_crash",
     "mirror",
     "epoch",
-    "mirror_group",
 ];
 const MODULE_KEYS: &[&str] = &["image", "command_line"];
 const DISK_KEYS: &[&str] = &["image", "size", "read_only"];
@@ -592,7 +590,6 @@ impl File<'_, '_> {
                 GuestKey::Nic(at) => table.element_position("nics", at),
                 GuestKey::Mirror => table.position("mirror"),
                 GuestKey::Epoch => table.position("epoch"),
-                GuestKey::MirrorGroup => table.position("mirror_group"),
             }),
             Place::Uplink(index, key) => tables.uplinks.get(index).map(|table| match key {
                 UplinkKey::Name => table.position("name"),

@@ -52,8 +52,6 @@ pub enum GuestKey {
     Mirror,
     /// Its epoch.
     Epoch,
-    /// Its group.
-    MirrorGroup,
 }
 
 /// One key of an uplink's table.

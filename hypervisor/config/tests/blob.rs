@@ -35,7 +35,6 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
         mirror: Some(GuestMirror {
             mode: MirrorMode::Warm,
             epoch: 5_000,
-            group: Some(3),
         }),
     }
 }
@@ -82,6 +81,7 @@ fn mirror() -> Mirror {
             function: 0,
         },
         mtu: 9000,
+        images: 5,
         key: [7; 16],
         lan: 0,
         arbiter: Arbiter::Witness {

@@ -15,7 +15,6 @@ memory = "16M"
 cpu = 1
 mirror = "warm"
 epoch = "5 ms"
-mirror_group = 1
 nics = [{ model = "virtio" }]
 
 [[uplink]]
@@ -56,6 +55,7 @@ fn one_file_is_two_boards() {
             function: 0,
         },
         mtu: 9000,
+        images: 0,
         key: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
         lan: 0,
         arbiter: Arbiter::Witness {
@@ -76,7 +76,6 @@ fn one_file_is_two_boards() {
     let guest = GuestMirror {
         mode: MirrorMode::Warm,
         epoch: 5_000,
-        group: Some(1),
     };
     assert_eq!(a.guests[0].mirror, Some(guest));
     // What the guests have is the same on both, and what is the board's own is not.
@@ -109,13 +108,10 @@ fn rules_for_silence() {
 fn the_side_must_be_said_and_only_of_a_pair() {
     let errors = parse(BOARD, "b.toml", None).expect_err("no side");
     let lines: Vec<_> = errors.errors.iter().map(|error| error.line).collect();
-    assert_eq!(lines, [17, 20, 22], "{errors}");
+    assert_eq!(lines, [16, 19, 21], "{errors}");
     assert!(errors.to_string().contains("--side a or --side b"));
     let (alone, _) = BOARD.split_once("[mirror]").expect("a mirror");
-    let alone = alone.replace(
-        "mirror = \"warm\"\nepoch = \"5 ms\"\nmirror_group = 1\n",
-        "",
-    );
+    let alone = alone.replace("mirror = \"warm\"\nepoch = \"5 ms\"\n", "");
     let errors = read(&alone, Side::B).expect_err("no pair");
     assert!(
         errors.to_string().contains("only the boards of a pair"),
@@ -129,58 +125,58 @@ fn mistakes_are_named() {
         (
             "card = \"00:04.0\"",
             "card = \"52:54:00:00:00:01\"",
-            "23: the link needs a card of its own",
+            "22: the link needs a card of its own",
         ),
         (
             "card = \"00:04.0\"",
             "",
-            "22: [mirror] needs the key \"card\"",
+            "21: [mirror] needs the key \"card\"",
         ),
         (
             "mtu = 9000",
             "mtu = 1000",
-            "24: mtu = 1000 is outside 1500 to 9000",
+            "23: mtu = 1000 is outside 1500 to 9000",
         ),
-        ("0e0f", "0e", "25: key cannot be"),
+        ("0e0f", "0e", "24: key cannot be"),
         (
             "000102030405060708090a0b0c0d0e0f",
             "00000000000000000000000000000000",
-            "25: a key of zeroes",
+            "24: a key of zeroes",
         ),
         (
             "heartbeat = \"20 ms\"",
             "lan = \"wan\"",
-            "27: there is no [[uplink]] named \"wan\"",
+            "26: there is no [[uplink]] named \"wan\"",
         ),
         (
             "witness = \"192.0.2.9:7400\"\n",
             "",
-            "22: [mirror] needs witness",
+            "21: [mirror] needs witness",
         ),
         (
             "192.0.2.9:7400",
             "192.0.2.9",
-            "26: witness cannot be \"192.0.2.9\"",
+            "25: witness cannot be \"192.0.2.9\"",
         ),
         (
             "192.0.2.9:7400",
             "127.0.0.1:7400",
-            "26: no witness can be there",
+            "25: no witness can be there",
         ),
         (
             "heartbeat = \"20 ms\"",
             "on_silence = \"hold\"",
-            "27: with a witness",
+            "26: with a witness",
         ),
         (
             "heartbeat = \"20 ms\"",
             "heartbeat = \"2 s\"",
-            "27: heartbeats come every",
+            "26: heartbeats come every",
         ),
         (
             "heartbeat = \"20 ms\"",
             "dead_after = \"30 ms\"",
-            "27: the peer is taken for dead after 4",
+            "26: the peer is taken for dead after 4",
         ),
         (
             "mirror = \"warm\"",
@@ -196,11 +192,6 @@ fn mistakes_are_named() {
             "epoch = \"5 ms\"",
             "epoch = \"5 us\"",
             "11: a checkpoint is taken every",
-        ),
-        (
-            "mirror_group = 1",
-            "mirror_group = 8",
-            "12: mirror_group = 8 is outside 0 to 7",
         ),
     ] {
         let reason = refused(from, to);
@@ -223,20 +214,4 @@ fn a_mirrored_guest_needs_a_peer() {
     let errors = parse(&alone, "b.toml", None).expect_err("no pair");
     assert_eq!(errors.errors[0].line, 10, "{errors}");
     assert!(errors.to_string().contains("no [mirror]"), "{errors}");
-}
-
-#[test]
-fn guests_of_a_group_agree() {
-    let other = "\n[[guest]]\nname = \"other\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 0\nmirror = \"warm\"\nmirror_group = 1\n";
-    let text = BOARD.replacen("\n[[uplink]]", &format!("{other}\n[[uplink]]"), 1);
-    let errors = read(&text, Side::A).expect_err("two epochs");
-    assert!(
-        errors.to_string().contains("another mode or epoch"),
-        "{errors}"
-    );
-    let text = text.replace(
-        "mirror_group = 1\n\n",
-        "mirror_group = 1\nepoch = \"5 ms\"\n\n",
-    );
-    assert!(read(&text, Side::A).is_ok());
 }

@@ -3,6 +3,7 @@
 
 use crate::page::{Encoder, PIECE_MIN, Page};
 use crate::record::{COMMIT_LEN, RECORD_HEADER, Record};
+use crate::role::Bond;
 use crate::time::Epoch;
 use crate::understudy::Place;
 use alloc::collections::VecDeque;
@@ -41,6 +42,7 @@ struct End {
 #[derive(Clone, Debug)]
 pub struct Teller {
     group: u8,
+    bond: Bond,
     stage: Stage,
     /// The page that is told in part.
     encoder: Option<Encoder>,
@@ -50,11 +52,12 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// One that begins anew.
+    /// One that begins anew, for this bond.
     #[must_use]
-    pub const fn new(group: u8) -> Self {
+    pub const fn new(group: u8, bond: Bond) -> Self {
         Self {
             group,
+            bond,
             stage: Stage::Begin,
             encoder: None,
             end: None,
@@ -75,6 +78,12 @@ impl Teller {
         self.end.is_some()
     }
 
+    /// Whether there is something to tell now.
+    #[must_use]
+    pub fn is_ready(&self, checkpoint: &impl Checkpoint) -> bool {
+        self.stage == Stage::Begin || self.end.is_some() || checkpoint.front().is_some()
+    }
+
     /// Fills a segment with what comes next; returns its length, which is 0 if there is nothing to tell now. `out` has room for a
     /// commit at least.
     pub fn fill(&mut self, checkpoint: &mut impl Checkpoint, out: &mut [u8]) -> usize {
@@ -89,7 +98,8 @@ impl Teller {
     fn next_record(&mut self, checkpoint: &mut impl Checkpoint, out: &mut [u8]) -> Option<usize> {
         match self.stage {
             Stage::Begin => {
-                let length = Record::Begin { group: self.group }.write(out)?;
+                let (bond, group) = (self.bond, self.group);
+                let length = Record::Begin { bond, group }.write(out)?;
                 (self.stage, self.encoder) = (Stage::Pages, None);
                 (self.pages, self.states) = (0, 0);
                 Some(length)
@@ -222,6 +232,12 @@ impl OutputGate {
     /// Everything may leave, as long as nothing is put: nobody else keeps these guests.
     pub fn release(&mut self) {
         self.free += self.held.drain(..).map(|(_, count)| count).sum::<usize>();
+    }
+
+    /// The outputs are gone, unseen. Epochs are counted on.
+    pub fn forget(&mut self) {
+        self.held.clear();
+        self.free = 0;
     }
 
     /// Whether the first output may leave, which it then does.

@@ -6,13 +6,15 @@
 //!      1     1  guest (page, state), or group
 //!      2     1  area of a guest's pages: 0 its memory, 1 and up its disks
 //!      3     1  flags of a page: bit 0 its first piece, bit 1 its last, bit 2 laid over the version that the backup has
-//!      4     4  number of the page; offset of a state's bytes; pages of the epoch (commit)
+//!      4     4  number of the page; offset of a state's bytes; pages of the epoch (commit); number of the bond (acknowledgement,
+//!               begin)
 //!      8     2  bytes that follow
 //!     10     -  page: runs of words; state: bytes of it; commit: epoch u64, time u64,
 //!               bytes of the states u32; acknowledgement: epoch u64; begin: nothing
 //! ```
 
 use crate::page::Base;
+use crate::role::Bond;
 use crate::time::Epoch;
 use core::fmt;
 
@@ -79,6 +81,8 @@ pub enum Record<'a> {
     },
     /// The backup has an epoch of a group for good.
     Acknowledged {
+        /// By which bond.
+        bond: Bond,
         /// Which group.
         group: u8,
         /// Which epoch.
@@ -86,6 +90,8 @@ pub enum Record<'a> {
     },
     /// A group's image is told anew: nothing of what was staged counts.
     Begin {
+        /// By which bond.
+        bond: Bond,
         /// Which group.
         group: u8,
     },
@@ -176,8 +182,8 @@ impl Record<'_> {
             }
             Self::State { guest, offset, .. } => (STATE, guest, 0, 0, offset),
             Self::Commit { group, pages, .. } => (COMMIT, group, 0, 0, pages),
-            Self::Acknowledged { group, .. } => (ACKNOWLEDGED, group, 0, 0, 0),
-            Self::Begin { group } => (BEGIN, group, 0, 0, 0),
+            Self::Acknowledged { bond, group, .. } => (ACKNOWLEDGED, group, 0, 0, bond.0),
+            Self::Begin { bond, group } => (BEGIN, group, 0, 0, bond.0),
         };
         let length = u16::try_from(length).ok()?;
         head[..4].copy_from_slice(&[kind, of, area, flags]);
@@ -247,13 +253,17 @@ impl<'a> Records<'a> {
             ACKNOWLEDGED => {
                 exactly(ACKNOWLEDGED_LEN - RECORD_HEADER)?;
                 Record::Acknowledged {
+                    bond: Bond(number),
                     group: of,
                     epoch: Epoch(word(0)?),
                 }
             }
             BEGIN => {
                 exactly(0)?;
-                Record::Begin { group: of }
+                Record::Begin {
+                    bond: Bond(number),
+                    group: of,
+                }
             }
             _ => return Err(BadRecord::Kind(kind)),
         })
@@ -285,7 +295,10 @@ mod tests {
     #[test]
     fn records_come_back_one_behind_the_other() {
         let records = [
-            Record::Begin { group: 3 },
+            Record::Begin {
+                bond: Bond(77),
+                group: 3,
+            },
             Record::Page {
                 guest: 1,
                 area: Area(2),
@@ -315,6 +328,7 @@ mod tests {
                 states: 0x8765_4321,
             },
             Record::Acknowledged {
+                bond: Bond(77),
                 group: 3,
                 epoch: Epoch(5),
             },

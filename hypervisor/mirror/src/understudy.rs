@@ -105,6 +105,8 @@ pub enum Violation {
         /// The same of the states' bytes.
         states: (u32, u32),
     },
+    /// A record of a group or a guest that is in none.
+    NoGroup,
     /// A record that is the backup's to send.
     Direction,
 }
@@ -131,6 +133,7 @@ impl fmt::Display for Violation {
                 "an epoch of {} pages and {} bytes of state, of which {} and {} arrived",
                 pages.0, states.0, pages.1, states.1
             ),
+            Self::NoGroup => f.write_str("a record of nobody who is mirrored"),
             Self::Direction => f.write_str("an acknowledgement of something that was never sent"),
         }
     }
@@ -211,6 +214,17 @@ struct Guest {
     staged_state: Vec<u8>,
 }
 
+/// Which records count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reception {
+    /// None up to the next beginning: something of the epoch to come is missing, so those behind it would not be whole.
+    Closed,
+    /// The image is being told anew: the next commit may be of any epoch.
+    Anew,
+    /// Those of the next epoch.
+    Following,
+}
+
 /// The last commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -225,8 +239,7 @@ pub struct Committed {
 pub struct Understudy {
     guests: Vec<Guest>,
     committed: Option<Committed>,
-    /// The image is being told anew: the next commit may be of any epoch.
-    anew: bool,
+    reception: Reception,
     /// The page of which pieces are still to come.
     open: Option<Place>,
     /// What arrived since the last commit.
@@ -253,12 +266,23 @@ impl Understudy {
         Self {
             guests: guests.collect(),
             committed: None,
-            anew: true,
+            reception: Reception::Closed,
             open: None,
             pages: 0,
             states: 0,
             cursor: None,
         }
+    }
+
+    /// The guests' numbers.
+    pub fn guests(&self) -> impl Iterator<Item = u8> + '_ {
+        self.guests.iter().map(|guest| guest.number)
+    }
+
+    /// Whether a guest is of the group.
+    #[must_use]
+    pub fn has(&self, guest: u8) -> bool {
+        self.guests().any(|number| number == guest)
     }
 
     /// The epoch that a takeover would resume, if there is one.
@@ -275,7 +299,7 @@ impl Understudy {
         Some(&guest.state)
     }
 
-    /// Forgets what was staged since the last commit, whose image stays: the primary is gone, or begins anew.
+    /// Forgets what was staged since the last commit, whose image stays. Nothing more is taken until the primary begins anew.
     pub fn forget_staged(&mut self) {
         for guest in &mut self.guests {
             guest.staged_state.clear();
@@ -284,7 +308,7 @@ impl Understudy {
             }
         }
         (self.open, self.pages, self.states) = (None, 0, 0);
-        self.anew = true;
+        self.reception = Reception::Closed;
     }
 
     /// Forgets everything: there is no image.
@@ -299,7 +323,7 @@ impl Understudy {
         (self.committed, self.cursor) = (None, None);
     }
 
-    /// Takes a record of the primary's.
+    /// Takes a record of the primary's. Before it begins, and behind a violation, records are passed over.
     ///
     /// # Errors
     ///
@@ -309,6 +333,10 @@ impl Understudy {
         record: &Record<'_>,
         memory: &mut impl Memory,
     ) -> Result<Progress, Violation> {
+        let begins = matches!(record, Record::Begin { .. });
+        if self.reception == Reception::Closed && !begins {
+            return Ok(Progress::Taken);
+        }
         let result = self.take(record, memory);
         if result.is_err() {
             self.forget_staged();
@@ -324,6 +352,7 @@ impl Understudy {
         match *record {
             Record::Begin { .. } => {
                 self.forget_staged();
+                self.reception = Reception::Anew;
                 Ok(Progress::Taken)
             }
             Record::Page {
@@ -434,7 +463,7 @@ impl Understudy {
             return Ok(Progress::Busy);
         }
         let last = self.committed.map_or(Epoch::default(), |it| it.epoch);
-        if !self.anew && commit.epoch != last.next() {
+        if self.reception == Reception::Following && commit.epoch != last.next() {
             return Err(Violation::Epoch {
                 last,
                 found: commit.epoch,
@@ -456,7 +485,8 @@ impl Understudy {
                 core::mem::swap(&mut area.staged, &mut area.flipping);
             }
         }
-        (self.pages, self.states, self.anew) = (0, 0, false);
+        (self.pages, self.states) = (0, 0);
+        self.reception = Reception::Following;
         self.cursor = Some((0, 0, 0));
         self.committed = Some(commit);
         Ok(Progress::Committed(commit.epoch))

@@ -63,6 +63,8 @@ impl File<'_, '_> {
                 function: u8::MAX,
             }),
             mtu: mtu.unwrap_or(GuestNic::MTU_DEFAULT),
+            // Who reads the files knows.
+            images: 0,
             key: key.unwrap_or([1; 16]),
             lan: lan.unwrap_or_default(),
             arbiter: arbiter.unwrap_or(Arbiter::OnSilence(OnSilence::Hold)),
@@ -133,23 +135,14 @@ impl File<'_, '_> {
             Some(_) => self.text(table, "epoch", parse_duration),
             None => Some(GuestMirror::EPOCH_DEFAULT),
         };
-        let group = table
-            .get("mirror_group")
-            .map(|_| table.required_integer("mirror_group", u8::MAX, self.notes));
-        if mode.is_none() {
-            for key in ["epoch", "mirror_group"] {
-                if table.get(key).is_some() {
-                    let reason =
-                        format!("only a guest with mirror = \"warm\" has the key \"{key}\"");
-                    self.notes.error(table.position(key), reason);
-                }
-            }
+        if mode.is_none() && table.get("epoch").is_some() {
+            let reason = "only a guest with mirror = \"warm\" has the key \"epoch\"";
+            self.notes.error(table.position("epoch"), reason);
         }
         self.mark(epoch.is_none(), Place::Guest(index, GuestKey::Epoch));
         Some(GuestMirror {
             mode: mode?,
             epoch: epoch.unwrap_or(GuestMirror::EPOCH_DEFAULT),
-            group: group.flatten(),
         })
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::page::PAGE_SIZE;
 use crate::record::{Area, Records};
+use crate::role::Bond;
 use crate::understudy::{Committed, Extent, Memory, Progress, Understudy, Violation};
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -111,6 +112,11 @@ impl Memory for Stage {
     }
 }
 
+const BEGIN: Record<'_> = Record::Begin {
+    bond: Bond(1),
+    group: GROUP,
+};
+
 fn understudy() -> Understudy {
     Understudy::new(&GUESTS.map(|guest| Extent {
         guest,
@@ -164,7 +170,7 @@ proptest! {
         anew_at in prop::option::of(1..6_usize),
     ) {
         let places = places();
-        let (mut guests, mut primary, mut teller) = (zeroes(), Primary::default(), Teller::new(GROUP));
+        let (mut guests, mut primary, mut teller) = (zeroes(), Primary::default(), Teller::new(GROUP, Bond(1)));
         let (mut backup, mut stage) = (understudy(), Stage::new());
         let mut last: Option<(Committed, Image)> = None;
         // The first epoch has every page.
@@ -172,7 +178,7 @@ proptest! {
         for (index, writes) in epochs.iter().enumerate() {
             if anew_at == Some(index) {
                 // A new session: the primary does not know what arrived.
-                (primary, teller) = (Primary::default(), Teller::new(GROUP));
+                (primary, teller) = (Primary::default(), Teller::new(GROUP, Bond(1)));
                 dirty.clone_from(&places);
             }
             dirty.extend(writes.iter().map(|it| write(&mut guests, &places, *it)));
@@ -220,7 +226,7 @@ proptest! {
         segments in prop::collection::vec(prop::collection::vec((1..6_u8, any::<u8>(), 0..3_u8, 0..8_u8, 0..80_u32, 0..30_usize), 1..6), 1..20),
     ) {
         let (mut backup, mut stage) = (understudy(), Stage::new());
-        let (mut primary, mut teller) = (Primary::default(), Teller::new(GROUP));
+        let (mut primary, mut teller) = (Primary::default(), Teller::new(GROUP, Bond(1)));
         primary.pages.extend(zeroes().into_keys().map(|place| (place, [place.number as u8 | 1; PAGE_SIZE])));
         primary.states.extend(GUESTS.map(|guest| (guest, vec![1; 10])));
         teller.end_with(Epoch(1), 0);
@@ -257,7 +263,12 @@ proptest! {
 fn violations_are_named() {
     let refuse = |record: Record<'_>| {
         let (mut backup, mut stage) = (understudy(), Stage::new());
-        backup.receive(&record, &mut stage).unwrap_err()
+        let begun = backup.receive(&BEGIN, &mut stage);
+        assert_eq!(begun, Ok(Progress::Taken));
+        let violation = backup.receive(&record, &mut stage).unwrap_err();
+        // What follows has no meaning.
+        assert_eq!(backup.receive(&record, &mut stage), Ok(Progress::Taken));
+        violation
     };
     let page = |guest, area, number, first, runs| Record::Page {
         guest,
@@ -317,6 +328,7 @@ fn violations_are_named() {
         ),
         (
             Record::Acknowledged {
+                bond: Bond(1),
                 group: GROUP,
                 epoch: Epoch(9),
             },
@@ -330,6 +342,7 @@ fn violations_are_named() {
 #[test]
 fn an_epoch_may_not_be_left_out() {
     let (mut backup, mut stage) = (understudy(), Stage::new());
+    backup.receive(&BEGIN, &mut stage).unwrap();
     let mut commit = |epoch| {
         let record = Record::Commit {
             group: GROUP,
@@ -349,6 +362,8 @@ fn an_epoch_may_not_be_left_out() {
         found: Epoch(10),
     };
     assert_eq!(commit(10), Err(violation));
+    // Not even the right one, since what was lost may belong to it.
+    assert_eq!(commit(9), Ok(Progress::Taken));
 }
 
 #[test]

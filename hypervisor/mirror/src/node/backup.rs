@@ -1,0 +1,254 @@
+//! The backup's part: keeping the understudy, and going on from it.
+
+use super::{ALL, Board, Events, GroupConfig, Report};
+use crate::link::{Lane, Link};
+use crate::record::{Record, Records};
+use crate::role::{Bond, Event};
+use crate::time::{Epoch, Instant};
+use crate::understudy::{Committed, Memory, Progress, Understudy, Violation};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Pages that are copied into the live image in one turn.
+const FLIPS: usize = 8;
+
+/// A group.
+#[derive(Debug)]
+struct Group {
+    number: u8,
+    understudy: Understudy,
+    /// By which bond it is told, and whether it has an epoch by that.
+    bond: Option<Bond>,
+    complete: bool,
+    /// Records of the segment at hand that are taken already.
+    taken: usize,
+    /// The last commit is to be acknowledged.
+    answer: Option<Epoch>,
+    /// When it came.
+    committed_at: Instant,
+}
+
+/// What a backup does for its primary.
+#[derive(Debug)]
+pub(super) struct Following {
+    groups: Vec<Group>,
+    /// The bond that was announced, and begun.
+    announced: Option<Bond>,
+    bond: Option<Bond>,
+    /// All is complete, and is to be acknowledged.
+    answer: Option<Bond>,
+    complete: bool,
+}
+
+impl Following {
+    pub(super) fn new(groups: &[GroupConfig]) -> Self {
+        let groups = groups.iter().map(|config| Group {
+            number: config.number,
+            understudy: Understudy::new(&config.extents),
+            bond: None,
+            complete: false,
+            taken: 0,
+            answer: None,
+            committed_at: Instant::default(),
+        });
+        Self {
+            groups: groups.collect(),
+            announced: None,
+            bond: None,
+            answer: None,
+            complete: false,
+        }
+    }
+
+    /// What each group's understudy is as of.
+    pub(super) fn committed(&self) -> impl Iterator<Item = (u8, Option<Committed>)> + '_ {
+        let groups = self.groups.iter();
+        groups.map(|group| (group.number, group.understudy.committed()))
+    }
+
+    /// There is a new session: the segments to come do not follow those that came, and bonds may be counted from the first again.
+    pub(super) fn session(&mut self) {
+        for group in &mut self.groups {
+            group.understudy.forget_staged();
+            (group.bond, group.taken, group.answer) = (None, 0, None);
+        }
+        (self.announced, self.bond) = (None, None);
+        (self.complete, self.answer) = (false, None);
+    }
+
+    /// A segment of the control lane.
+    pub(super) fn control(&mut self, segment: &[u8], events: &mut Events) {
+        for record in Records::new(segment).flatten() {
+            if let Record::Begin { bond, group: ALL } = record {
+                self.announced = Some(bond);
+                self.begin(bond, events);
+                self.check(events);
+            }
+        }
+    }
+
+    /// An understudy begins by this bond: what was there before is being overwritten.
+    fn begin(&mut self, bond: Bond, events: &mut Events) {
+        if self.bond != Some(bond) {
+            self.bond = Some(bond);
+            (self.complete, self.answer) = (false, None);
+            for group in &mut self.groups {
+                group.complete = false;
+            }
+            events.0.push(Event::ResyncBegun(bond));
+        }
+    }
+
+    /// Whether all is there by now.
+    fn check(&mut self, events: &mut Events) {
+        let Some(bond) = self.bond.filter(|_| self.announced == self.bond) else {
+            return;
+        };
+        let there = |group: &Group| group.complete && group.bond == Some(bond);
+        if !self.complete && self.groups.iter().all(there) {
+            self.complete = true;
+            self.answer = Some(bond);
+            events.0.push(Event::Complete(bond));
+        }
+    }
+
+    /// A segment of pages. Whether it is taken in whole; else it is to come again.
+    pub(super) fn take(
+        &mut self,
+        segment: &[u8],
+        now: Instant,
+        board: &mut impl Board,
+        events: &mut Events,
+    ) -> bool {
+        // All records of a segment are of one group.
+        let mut of = None;
+        for (at, record) in Records::new(segment).enumerate() {
+            let result = match record {
+                Ok(record) => self.record(at, &record, &mut of, now, board, events),
+                Err(error) => Err(Violation::Record(error)),
+            };
+            match result {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(violation) => {
+                    board.tell(Report::Nonsense(violation));
+                    events.0.push(Event::ImageLost);
+                    // What follows it has no meaning.
+                    break;
+                }
+            }
+        }
+        if let Some(group) = of.and_then(|of: usize| self.groups.get_mut(of)) {
+            group.taken = 0;
+        }
+        true
+    }
+
+    /// A record of a group's, at this place of its segment. Whether it is taken.
+    fn record(
+        &mut self,
+        at: usize,
+        record: &Record<'_>,
+        of: &mut Option<usize>,
+        now: Instant,
+        memory: &mut impl Memory,
+        events: &mut Events,
+    ) -> Result<bool, Violation> {
+        let is_its = |group: &Group| match *record {
+            Record::Page { guest, .. } | Record::State { guest, .. } => group.understudy.has(guest),
+            Record::Commit { group: number, .. } | Record::Begin { group: number, .. } => {
+                group.number == number
+            }
+            Record::Acknowledged { .. } => false,
+        };
+        let found = self.groups.iter().position(is_its);
+        let index = found.filter(|index| of.is_none_or(|of| of == *index));
+        *of = index;
+        let group = index.and_then(|index| self.groups.get_mut(index));
+        let group = group.ok_or(Violation::NoGroup)?;
+        if at < group.taken {
+            return Ok(true);
+        }
+        let progress = group.understudy.receive(record, memory)?;
+        match (progress, record) {
+            (Progress::Busy, _) => {
+                group.taken = at;
+                return Ok(false);
+            }
+            (Progress::Committed(epoch), _) => {
+                (group.answer, group.complete) = (Some(epoch), true);
+                group.committed_at = now;
+                self.check(events);
+            }
+            (Progress::Taken, Record::Begin { bond, .. }) => {
+                // What came up to here was by the bond before, although this one may have been announced.
+                (group.bond, group.answer) = (Some(*bond), None);
+                group.complete = false;
+                self.begin(*bond, events);
+            }
+            (Progress::Taken, _) => {}
+        }
+        Ok(true)
+    }
+
+    /// Copies committed pages into the live images, some of them. Whether there are more.
+    pub(super) fn flip(&mut self, memory: &mut impl Memory) -> bool {
+        let mut more = false;
+        for group in &mut self.groups {
+            more |= group.understudy.flip(memory, FLIPS);
+        }
+        more
+    }
+
+    /// Acknowledges what is there.
+    pub(super) fn answer(&mut self, link: &mut Link) {
+        for group in &mut self.groups {
+            if let (Some(epoch), Some(bond)) = (group.answer, group.bond) {
+                let record = Record::Acknowledged {
+                    bond,
+                    group: group.number,
+                    epoch,
+                };
+                let fill = |out: &mut [u8]| record.write(out).unwrap_or(0);
+                if link.send(Lane::Control, fill).is_ok() {
+                    group.answer = None;
+                }
+            }
+        }
+        // Behind those of the groups.
+        let rest = self.groups.iter().any(|group| group.answer.is_some());
+        if let Some(bond) = self.answer.filter(|_| !rest) {
+            let record = Record::Acknowledged {
+                bond,
+                group: ALL,
+                epoch: Epoch::default(),
+            };
+            let fill = |out: &mut [u8]| record.write(out).unwrap_or(0);
+            if link.send(Lane::Control, fill).is_ok() {
+                self.answer = None;
+            }
+        }
+    }
+
+    /// Lets the guests go on from what the last commits hold.
+    pub(super) fn take_over(&mut self, now: Instant, board: &mut impl Board) {
+        for group in &mut self.groups {
+            let understudy = &mut group.understudy;
+            understudy.forget_staged();
+            while understudy.flip(board, FLIPS) {}
+            let passed = now.since(group.committed_at);
+            let Some(commit) = understudy.committed() else {
+                continue;
+            };
+            let time = (Duration::from_nanos(commit.time) + passed).as_nanos();
+            let time = u64::try_from(time).unwrap_or(u64::MAX);
+            for guest in understudy.guests() {
+                board.resume(guest, understudy.state(guest).unwrap_or(&[]), time);
+            }
+        }
+        board.start_cold();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use super::*;
+use crate::understudy::{Extent, Place};
+use alloc::vec;
+
+/// Guests without memory need none.
+struct Nothing;
+
+impl Memory for Nothing {
+    fn clear(&mut self, place: Place) {
+        panic!("there is no {place}");
+    }
+
+    fn bring(&mut self, place: Place) {
+        panic!("there is no {place}");
+    }
+
+    fn write(&mut self, place: Place, _: usize, _: &[u8]) {
+        panic!("there is no {place}");
+    }
+
+    fn flip(&mut self, place: Place) {
+        panic!("there is no {place}");
+    }
+}
+
+/// Two groups of one guest each, whose numbers are the groups'.
+fn following() -> Following {
+    Following::new(&[1, 2].map(|number| GroupConfig {
+        number,
+        extents: vec![Extent {
+            guest: number,
+            areas: vec![],
+        }],
+        epoch: Duration::ZERO,
+        urgent: false,
+    }))
+}
+
+/// What comes of a record.
+fn hear(following: &mut Following, record: Record<'_>) -> Vec<Event> {
+    let mut events = Events::default();
+    if matches!(record, Record::Begin { group: ALL, .. }) {
+        let mut segment = [0; 20];
+        let length = record.write(&mut segment).unwrap();
+        following.control(&segment[..length], &mut events);
+    } else {
+        while following.flip(&mut Nothing) {}
+        let (now, memory) = (Instant::default(), &mut Nothing);
+        let taken = following.record(0, &record, &mut None, now, memory, &mut events);
+        assert_eq!(taken, Ok(true));
+    }
+    events.0
+}
+
+const fn begin(bond: u32, group: u8) -> Record<'static> {
+    let bond = Bond(bond);
+    Record::Begin { bond, group }
+}
+
+const fn commit(group: u8, epoch: u64) -> Record<'static> {
+    Record::Commit {
+        group,
+        epoch: Epoch(epoch),
+        pages: 0,
+        time: 0,
+        states: 0,
+    }
+}
+
+/// Tells both groups' understudies by a bond, up to the last commit.
+fn nearly_all(following: &mut Following, bond: u32) {
+    let begun = hear(following, begin(bond, ALL));
+    assert_eq!(begun, [Event::ResyncBegun(Bond(bond))]);
+    for record in [begin(bond, 1), begin(bond, 2), commit(1, 7)] {
+        assert_eq!(hear(following, record), []);
+    }
+}
+
+#[test]
+fn an_epoch_of_the_bond_before_completes_nothing() {
+    let mut following = following();
+    nearly_all(&mut following, 1);
+    assert_eq!(
+        hear(&mut following, commit(2, 7)),
+        [Event::Complete(Bond(1))]
+    );
+    // The next bond's announcement overtakes what is on the lanes of the last one's.
+    let begun = hear(&mut following, begin(2, ALL));
+    assert_eq!(begun, [Event::ResyncBegun(Bond(2))]);
+    for record in [commit(2, 8), begin(2, 1), begin(2, 2), commit(1, 9)] {
+        assert_eq!(hear(&mut following, record), []);
+    }
+    assert_eq!(
+        hear(&mut following, commit(2, 9)),
+        [Event::Complete(Bond(2))]
+    );
+}
+
+#[test]
+fn a_new_session_counts_bonds_anew() {
+    let mut following = following();
+    for _ in 0..2 {
+        nearly_all(&mut following, 1);
+        assert_eq!(
+            hear(&mut following, commit(2, 7)),
+            [Event::Complete(Bond(1))]
+        );
+        following.session();
+    }
+}
