@@ -60,15 +60,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// Usual times for a T_dead: ten heartbeats in it, and a lease of three quarters.
+    /// The other times that go with heartbeats and a T_dead: the lease is three quarters of that.
     #[must_use]
-    pub fn usual(side: Side, boot: Boot, pair: Pair, arbiter: Arbiter, dead: Duration) -> Self {
+    pub fn usual(
+        side: Side,
+        boot: Boot,
+        pair: Pair,
+        arbiter: Arbiter,
+        heartbeat: Duration,
+        dead: Duration,
+    ) -> Self {
         Self {
             side,
             boot,
             pair,
             arbiter,
-            heartbeat: dead / 10,
+            heartbeat,
             dead,
             lease: dead.saturating_mul(3) / 4,
             transmit: dead / 50,
@@ -195,6 +202,7 @@ mod tests {
             Boot(1),
             Pair(1),
             Arbiter::Rule(OnSilence::Hold),
+            dead / 10,
             dead,
         );
         assert_eq!(usual.check(), Ok(()));

@@ -169,11 +169,9 @@ impl FromStr for Ledger {
         let last = if term == 0 {
             None
         } else {
-            let side = match field("side")? {
-                "a" => Side::A,
-                "b" => Side::B,
-                _ => return Err(LedgerError::Wrong("side")),
-            };
+            let side: Side = field("side")?
+                .parse()
+                .map_err(|_| LedgerError::Wrong("side"))?;
             let boot = hex(field("boot")?, 32).ok_or(LedgerError::Wrong("boot"))?;
             let how = match field("kind of grant")? {
                 "granted" => How::Granted,
