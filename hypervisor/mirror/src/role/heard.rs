@@ -86,15 +86,7 @@ impl RoleMachine {
             }
             Role::Solo => self.cut_bond(),
             Role::Backup if self.bond.is_some() => self.claim(Cause::Restarted, now),
-            Role::Backup => {
-                self.image = None;
-                let role = if self.state.is_some() {
-                    Role::Outdated
-                } else {
-                    Role::Waiting
-                };
-                self.become_role(role, now);
-            }
+            Role::Backup => self.forsaken(now),
             Role::Waiting | Role::Outdated => {}
         }
     }
@@ -129,12 +121,25 @@ impl RoleMachine {
             self.hears_owner(&heard, now);
         } else if self.role == Role::Waiting {
             self.waiting_hears(&heard, now);
-        } else if self.role == Role::Backup
-            && self.bond.is_some()
-            && matches!(heard.role, Role::Waiting | Role::Outdated)
+        } else if self.role == Role::Backup && matches!(heard.role, Role::Waiting | Role::Outdated)
         {
-            self.claim(Cause::Stopped, now);
+            if self.bond.is_some() {
+                self.claim(Cause::Stopped, now);
+            } else {
+                self.forsaken(now);
+            }
         }
+    }
+
+    /// A backup without an understudy that it could go on from, and a primary that is none any more.
+    fn forsaken(&mut self, now: Instant) {
+        self.image = None;
+        let role = if self.state.is_some() {
+            Role::Outdated
+        } else {
+            Role::Waiting
+        };
+        self.become_role(role, now);
     }
 
     /// Nobody serves.
@@ -196,8 +201,8 @@ impl RoleMachine {
 
     /// The peer has renounced all terms that it asked for up to this one: the pair goes on in it.
     fn adopt(&mut self, asked: Term, now: Instant) {
-        // As long as the peer brings nothing, an earlier partner is remembered.
-        if self.partner != self.peer.boot && asked <= self.term {
+        // An earlier partner is remembered as long as it is not known what that did, or as the peer brings nothing.
+        if self.partner != self.peer.boot && (!self.role.serves() || asked <= self.term) {
             return;
         }
         self.join();
