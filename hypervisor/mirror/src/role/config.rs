@@ -60,22 +60,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The other times that go with heartbeats and a T_dead: the lease is three quarters of that.
+    /// Usual times for a T_dead: ten heartbeats in it, and a lease of three quarters.
     #[must_use]
-    pub fn usual(
-        side: Side,
-        boot: Boot,
-        pair: Pair,
-        arbiter: Arbiter,
-        heartbeat: Duration,
-        dead: Duration,
-    ) -> Self {
+    pub fn usual(side: Side, boot: Boot, pair: Pair, arbiter: Arbiter, dead: Duration) -> Self {
         Self {
             side,
             boot,
             pair,
             arbiter,
-            heartbeat,
+            heartbeat: dead / 10,
             dead,
             lease: dead.saturating_mul(3) / 4,
             transmit: dead / 50,
@@ -202,7 +195,6 @@ mod tests {
             Boot(1),
             Pair(1),
             Arbiter::Rule(OnSilence::Hold),
-            dead / 10,
             dead,
         );
         assert_eq!(usual.check(), Ok(()));

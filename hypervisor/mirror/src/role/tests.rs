@@ -11,7 +11,7 @@ const BEAT: u64 = DEAD / 10;
 
 fn machine(side: Side, arbiter: Arbiter) -> RoleMachine {
     let dead = Duration::from_nanos(DEAD);
-    let config = Config::usual(side, Boot(1), Pair(1), arbiter, dead / 10, dead);
+    let config = Config::usual(side, Boot(1), Pair(1), arbiter, dead);
     config.check().expect("usual times go together");
     RoleMachine::new(config, Instant(0))
 }
