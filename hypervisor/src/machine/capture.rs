@@ -340,6 +340,9 @@ impl Machine {
 
     /// What came of the capture, once its last page was taken.
     pub(crate) fn take_capture(&self) -> Option<Result<Capture, Missed>> {
+        if self.captures.copies.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut shared = self.captures.shared.lock();
         let all = shared.copied.is_empty() && shared.found.iter_mut().all(Pages::is_empty);
         if all { shared.outcome.take() } else { None }
