@@ -9,7 +9,7 @@ use vcpu::{PageSet, REGION_SIZE};
 
 const PAGE: u64 = 4096;
 /// Pages that are copied in a step: some microseconds' worth.
-const COPIES: usize = 32;
+const COPIES: usize = 16;
 /// Regions that are looked at in a step where nothing is copied.
 const REGIONS: usize = 16;
 
