@@ -439,7 +439,11 @@ impl<S: Shell> Cpu<S> {
                 until = network.next_look();
             }
             if self.number == network::TENDER {
-                checkpoints::tend(tsc::read(), &self.shared.memory);
+                if checkpoints::tend(tsc::read(), &self.shared.memory) {
+                    // As behind what is moved for a guest that is being made ready.
+                    self.park_all();
+                    self.busy_since = tsc::read();
+                }
                 until = until.min(checkpoints::next_look());
             }
             let now = tsc::read();

@@ -64,6 +64,8 @@ pub struct RoleMachine {
     bond: Option<Bond>,
     /// The peer's life that the bond is with, or was, or whose term this board went on in.
     partner: Option<Boot>,
+    /// The latest term that it asked the witness for, and renounced.
+    renounced: Term,
     /// The first heartbeat that said so.
     bound_from: Instant,
     /// Backup: what it has, or is getting.
@@ -128,6 +130,7 @@ impl RoleMachine {
             state: None,
             bond: None,
             partner: None,
+            renounced: Term::default(),
             bound_from: now,
             image: None,
             bonds: 0,

@@ -1,12 +1,13 @@
 //! The witness of a pair: what breaks the tie when neither board hears the other.
 //!
 //! It keeps one entry per pair on disk, the last term that it granted, with the life of the board that it was granted to, and changes it by compare and
-//! swap. A board that asks says which state it could go on from (its *basis*): the newest of a term, and by whom. If somebody else was granted
-//! a term since, the board is refused. So no term has two holders, and a board whose state is old gets none.
+//! swap. A board that asks says what its state takes into account (its *basis*): all that a certain life of the peer did up to a
+//! certain term. If anybody else was granted a term since, the board is refused. So no term has two holders, and a board whose state is old gets
+//! none.
 //!
-//! Terms also grow by agreement of the pair, without the witness (see [`crate::RoleMachine`]). So the number of a term alone
-//! tells nothing of who is in it: a basis may be later than the last term granted, and still nothing is known of a life that was granted that
-//! one. A board that serves has its term recorded, as soon as the witness can be reached, by the same question.
+//! Terms also grow by agreement of the pair, without the witness (see [`crate::RoleMachine`]). So a basis may be later than the last
+//! term granted; and the number of a term alone tells nothing of who is in it, so a basis names the life. A board that serves has its term
+//! recorded, as soon as the witness can be reached, by the same question.
 //!
 //! What the boards and the witness say to each other is here, little-endian. An ask:
 //!
@@ -89,9 +90,9 @@ pub struct Ask {
     pub want: Want,
     /// In which term.
     pub term: Term,
-    /// The term that its state is the newest of; 0 if it has none.
+    /// The latest term of which the asker knows what `of` did if it had it: nothing of that is missing in the asker's state.
     pub basis: Term,
-    /// Who had that state before, or shared it, beside the asker.
+    /// The life of the peer that the asker shares its state with, or had it from; or one that left no state.
     pub of: Option<Boot>,
 }
 

@@ -29,6 +29,9 @@ use pages::Pages;
 use spin::Mutex;
 use vcpu::{FRAME_SIZE, Frame, FrameSource};
 
+/// Frames that are added to a pool in a step.
+const FRAMES_STEP: usize = 16;
+
 /// What may be asked of a guest's lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -76,6 +79,8 @@ impl CapturedState {
 pub(crate) enum Missed {
     /// The guest does not run; this is its state.
     NotRunning(GuestState),
+    /// The guest has ended its run just now.
+    Ended,
     /// The state of a virtual processor cannot be read.
     Unreadable,
     /// There is no memory to track what the guest writes.
@@ -86,6 +91,7 @@ impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRunning(state) => write!(f, "the guest is {state}"),
+            Self::Ended => f.write_str("the guest has ended its run"),
             Self::Unreadable => f.write_str("a virtual processor's state cannot be read"),
             Self::Untracked => f.write_str("there is no memory to track what the guest writes"),
         }
@@ -208,33 +214,46 @@ impl Machine {
 
 /// For who captures the guest, one processor at a time.
 impl Machine {
-    /// Makes captures possible, by a pool of so many frames; [`Wanted::Begin`] must be the first. What was not taken of an
+    /// Adds frames to the pool, until it has so many, in steps of some microseconds; whether it has. That is for before
+    /// [`Self::prepare_captures`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartFailure`] where there is no memory for it.
+    pub(crate) fn fill_pool(
+        &self,
+        pool: usize,
+        frames: &Mutex<PhysicalMemory>,
+    ) -> Result<bool, StartFailure> {
+        let mut shared = self.captures.shared.lock();
+        while let Some((_, frame)) = shared.copied.pop_front() {
+            shared.free.push(frame);
+        }
+        let missing = pool.saturating_sub(shared.free.len());
+        shared.free.try_reserve(missing)?;
+        for _ in 0..missing.min(FRAMES_STEP) {
+            // One by one: they need not be in one piece.
+            let frame = frames.lock().frame();
+            let frame =
+                frame.ok_or_else(|| StartFailure("no memory for copies of pages".into()))?;
+            shared.free.push(frame);
+        }
+        Ok(missing <= FRAMES_STEP)
+    }
+
+    /// Makes captures possible, by the pool that there is; [`Wanted::Begin`] must be the first. What was not taken of an
     /// earlier capture is forgotten.
     ///
     /// # Errors
     ///
     /// [`StartFailure`] where there is no memory for it.
-    pub(crate) fn prepare_captures(
-        &self,
-        pool: usize,
-        seal: Seal,
-        frames: &Mutex<PhysicalMemory>,
-    ) -> Result<(), StartFailure> {
+    pub(crate) fn prepare_captures(&self, seal: Seal) -> Result<(), StartFailure> {
         let mut found = Vec::new();
         for area in self.areas() {
             found.push(Pages::none_of(area.size())?);
         }
         let mut shared = self.captures.shared.lock();
-        while let Some((_, frame)) = shared.copied.pop_front() {
-            shared.free.push(frame);
-        }
-        // One by one: what they are needed for need not be of one piece.
-        while shared.free.len() < pool {
-            let frame = frames.lock().frame();
-            shared
-                .free
-                .push(frame.ok_or_else(|| StartFailure("no memory for copies of pages".into()))?);
-        }
+        let pool = shared.free.len();
         shared.copied.try_reserve(pool)?;
         shared.found = found;
         shared.outcome = None;
@@ -321,6 +340,9 @@ impl Machine {
 
     /// What came of the capture, once its last page was taken.
     pub(crate) fn take_capture(&self) -> Option<Result<Capture, Missed>> {
+        if self.captures.copies.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut shared = self.captures.shared.lock();
         let all = shared.copied.is_empty() && shared.found.iter_mut().all(Pages::is_empty);
         if all { shared.outcome.take() } else { None }

@@ -17,7 +17,7 @@ use spin::Mutex;
 use vcpu::FRAME_SIZE;
 
 /// Pages that can be copied in one pause; more wait for those to be taken.
-const POOL: usize = 256;
+const POOL: usize = 1024;
 /// Pages that are put aside or back in a turn.
 const TURN: usize = 16;
 /// Pages that are compared in a turn, which takes longer.
@@ -55,6 +55,8 @@ enum Phase {
     },
     /// The tracking of the guest's writes ends.
     Ending,
+    /// Nothing is kept; there is room for it.
+    Off,
 }
 
 /// The last checkpoint of a guest.
@@ -101,12 +103,14 @@ pub(crate) fn next_look() -> u64 {
     NEXT.load(Ordering::Relaxed)
 }
 
-/// For the tender: does what is to be done now, for some microseconds at most; more at the first order for a guest.
+/// For the tender: does what is to be done now, for some microseconds at most. Returns whether pages of guests were moved perhaps.
 #[inline]
-pub(crate) fn tend(now: u64, frames: &Mutex<PhysicalMemory>) {
-    if now >= next_look() || ORDERED.load(Ordering::Acquire) {
+pub(crate) fn tend(now: u64, frames: &Mutex<PhysicalMemory>) -> bool {
+    let due = now >= next_look() || ORDERED.load(Ordering::Acquire);
+    if due {
         take_turn(now, frames);
     }
+    due
 }
 
 #[cold]
@@ -118,13 +122,9 @@ fn take_turn(now: u64, frames: &Mutex<PhysicalMemory>) {
         }
     }
     let mut next = u64::MAX;
-    keepers.retain_mut(|keeper| match keeper.turn(now) {
-        Some(at) => {
-            next = next.min(at);
-            true
-        }
-        None => false,
-    });
+    for keeper in keepers.iter_mut() {
+        next = next.min(keeper.turn(now, frames));
+    }
     NEXT.store(next, Ordering::Relaxed);
 }
 
@@ -155,14 +155,11 @@ impl Keeper {
     ) -> Result<Self, StartFailure> {
         let machine = guest.machine.get().copied().flatten();
         let machine = machine.ok_or_else(|| StartFailure("it could not be set up".into()))?;
-        machine.prepare_captures(POOL, |_| {}, frames)?;
-        let understudy = Understudy::new(machine, frames)?;
-        machine.capture(Wanted::Begin);
         Ok(Self {
             guest,
             machine,
-            understudy,
-            phase: Phase::Beginning,
+            understudy: Understudy::new(machine, frames)?,
+            phase: Phase::Off,
             kept: None,
             order: Some(order),
             interval: None,
@@ -173,9 +170,17 @@ impl Keeper {
         })
     }
 
-    /// Does what is to be done now; returns when to look again, `None` once there is nothing left to keep.
-    fn turn(&mut self, now: u64) -> Option<u64> {
+    /// Does what is to be done now; returns when to look again.
+    fn turn(&mut self, now: u64, frames: &Mutex<PhysicalMemory>) -> u64 {
         match self.phase {
+            Phase::Off => match self.order {
+                Some(Order::Take { .. }) => self.begin(frames),
+                Some(_) => {
+                    self.order = None;
+                    info!("{}: has no checkpoint", self.guest.name);
+                }
+                None => {}
+            },
             Phase::Resting => {
                 if let Some(order) = self.order.take() {
                     self.obey(order, now);
@@ -187,7 +192,7 @@ impl Keeper {
             Phase::Beginning | Phase::Taking | Phase::Reverting | Phase::Ending => {
                 self.take_pages();
                 if let Some(came) = self.machine.take_capture() {
-                    return self.came(came, now);
+                    self.came(came);
                 }
             }
             Phase::Stopping if self.machine.is_at_rest() => {
@@ -197,13 +202,35 @@ impl Keeper {
             Phase::Stopping => {}
             Phase::Auditing { next, differ } => self.compare(next, differ),
         }
-        Some(self.next(now))
+        self.next(now)
     }
 
     fn next(&self, now: u64) -> u64 {
         match self.phase {
+            Phase::Off if self.order.is_none() => u64::MAX,
             Phase::Resting if self.order.is_none() => self.due,
             _ => now + PAUSE_MICROSECONDS * self.machine.board.tsc_hz / 1_000_000,
+        }
+    }
+
+    /// Begins to note what the guest writes, and to copy all of it, once there are frames for that.
+    fn begin(&mut self, frames: &Mutex<PhysicalMemory>) {
+        let ready = self.machine.fill_pool(POOL, frames).and_then(|full| {
+            if full {
+                self.machine.prepare_captures(|_| {})?;
+            }
+            Ok(full)
+        });
+        match ready {
+            Ok(true) => {
+                self.machine.capture(Wanted::Begin);
+                self.phase = Phase::Beginning;
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                error!("{}: no checkpoints: {failure}", self.guest.name);
+                self.order = None;
+            }
         }
     }
 
@@ -260,13 +287,14 @@ impl Keeper {
     }
 
     /// What was asked for is done.
-    fn came(&mut self, came: Result<Capture, Missed>, now: u64) -> Option<u64> {
+    fn came(&mut self, came: Result<Capture, Missed>) {
         let name = &self.guest.name;
         let phase = core::mem::replace(&mut self.phase, Phase::Resting);
         match (phase, came) {
             (Phase::Ending, _) => {
                 info!("{name}: has no checkpoint any more");
-                return None;
+                (self.phase, self.kept) = (Phase::Off, None);
+                (self.interval, self.due) = (None, u64::MAX);
             }
             (Phase::Reverting, Ok(capture)) => {
                 info!("{name}: {} pages put back", capture.pages);
@@ -289,11 +317,13 @@ impl Keeper {
             }
             (Phase::Beginning, Err(missed)) => {
                 error!("{name}: no checkpoints: {missed}");
-                return None;
+                (self.phase, self.order) = (Phase::Off, None);
             }
-            (_, Err(missed)) => info!("{name}: no checkpoint: {missed}"),
+            (_, Err(missed)) => {
+                info!("{name}: no checkpoint: {missed}");
+                (self.interval, self.due) = (None, u64::MAX);
+            }
         }
-        Some(self.next(now))
     }
 
     fn keep(&mut self, capture: &Capture, state: Vec<u8>) {

@@ -12,7 +12,7 @@ use mirror::{Area, Checkpoint, Extent, Order, PAGE_SIZE, Page, Place};
 use spin::Mutex;
 
 /// Pages that can be copied in one pause; more wait for those to be told.
-const POOL: usize = 512;
+const POOL: usize = 1024;
 
 /// What is to be done by the guest's lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +159,12 @@ impl Kept {
         let Some((task, wanted)) = self.task else {
             let task = self.tasks.pop_front()?;
             return match self.begin(task, frames) {
-                Ok(()) => {
+                Ok(true) => {
                     self.task = Some((task, true));
+                    None
+                }
+                Ok(false) => {
+                    self.tasks.push_front(task);
                     None
                 }
                 Err(failure) => {
@@ -193,9 +197,13 @@ impl Kept {
         wanted.then_some(came)
     }
 
-    fn begin(&mut self, task: Task, frames: &Mutex<PhysicalMemory>) -> Result<(), StartFailure> {
+    /// Has the guest's lead begin with a task; `false` as long as there are not enough frames for that.
+    fn begin(&mut self, task: Task, frames: &Mutex<PhysicalMemory>) -> Result<bool, StartFailure> {
         let wanted = match task {
             Task::Begin => {
+                if !self.machine.fill_pool(POOL, frames)? {
+                    return Ok(false);
+                }
                 for words in &mut self.pages.known {
                     words.fill(0);
                 }
@@ -204,7 +212,7 @@ impl Kept {
                         outputs.seal();
                     }
                 };
-                self.machine.prepare_captures(POOL, seal, frames)?;
+                self.machine.prepare_captures(seal)?;
                 Wanted::Begin
             }
             Task::Pass => Wanted::Survey,
@@ -212,7 +220,7 @@ impl Kept {
             Task::End => Wanted::End,
         };
         self.machine.capture(wanted);
-        Ok(())
+        Ok(true)
     }
 
     fn frozen(&mut self, capture: &Capture) -> Came {

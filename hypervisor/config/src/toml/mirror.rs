@@ -135,11 +135,9 @@ impl File<'_, '_> {
             Some(_) => self.text(table, "epoch", parse_duration),
             None => Some(GuestMirror::EPOCH_DEFAULT),
         };
-        if mode.is_none() {
-            if table.get("epoch").is_some() {
-                let reason = "only a guest with mirror = \"warm\" has the key \"epoch\"";
-                self.notes.error(table.position("epoch"), reason);
-            }
+        if mode.is_none() && table.get("epoch").is_some() {
+            let reason = "only a guest with mirror = \"warm\" has the key \"epoch\"";
+            self.notes.error(table.position("epoch"), reason);
         }
         self.mark(epoch.is_none(), Place::Guest(index, GuestKey::Epoch));
         Some(GuestMirror {

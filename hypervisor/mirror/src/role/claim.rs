@@ -55,17 +55,23 @@ impl RoleMachine {
         }
         match self.config.arbiter {
             Arbiter::Witness => {
-                let basis = if self.role == Role::Waiting {
-                    (Term::default(), None)
-                } else {
-                    (self.term, self.partner)
-                };
-                self.ask_for(self.later(), basis, Want::Claim, cause, now);
+                self.ask_for(self.later(), self.basis(), Want::Claim, cause, now);
             }
             // A silent peer may be alive; one that told of its end is not.
             Arbiter::Rule(OnSilence::Hold) if cause == Cause::Silence => self.need_operator(cause),
             Arbiter::Rule(_) => self.win(self.later(), cause, now),
         }
+    }
+
+    /// What this board's state takes into account. A backup has all that the primary did in the term that it follows; a primary
+    /// knows of the backup that it did nothing in the terms that it renounced.
+    fn basis(&self) -> (Term, Option<Boot>) {
+        let term = if self.role.owns() {
+            self.renounced
+        } else {
+            self.term
+        };
+        (term, self.partner)
     }
 
     pub(super) fn ask_for(
@@ -127,7 +133,8 @@ impl RoleMachine {
             } else {
                 Want::Serving
             };
-            self.send(want, self.term, self.term, self.partner);
+            let (basis, of) = self.basis();
+            self.send(want, self.term, basis, of);
         }
     }
 
@@ -276,8 +283,8 @@ impl RoleMachine {
         self.claim = None;
         match self.config.arbiter {
             Arbiter::Witness => {
-                let basis = (self.term, self.partner);
-                self.ask_for(self.later(), basis, Want::Force, Cause::Operator, now);
+                let term = self.later();
+                self.ask_for(term, self.basis(), Want::Force, Cause::Operator, now);
             }
             Arbiter::Rule(_) => self.win(self.later(), Cause::Operator, now),
         }

@@ -86,15 +86,7 @@ impl RoleMachine {
             }
             Role::Solo => self.cut_bond(),
             Role::Backup if self.bond.is_some() => self.claim(Cause::Restarted, now),
-            Role::Backup => {
-                self.image = None;
-                let role = if self.state.is_some() {
-                    Role::Outdated
-                } else {
-                    Role::Waiting
-                };
-                self.become_role(role, now);
-            }
+            Role::Backup => self.forsaken(now),
             Role::Waiting | Role::Outdated => {}
         }
     }
@@ -129,12 +121,25 @@ impl RoleMachine {
             self.hears_owner(&heard, now);
         } else if self.role == Role::Waiting {
             self.waiting_hears(&heard, now);
-        } else if self.role == Role::Backup
-            && self.bond.is_some()
-            && matches!(heard.role, Role::Waiting | Role::Outdated)
+        } else if self.role == Role::Backup && matches!(heard.role, Role::Waiting | Role::Outdated)
         {
-            self.claim(Cause::Stopped, now);
+            if self.bond.is_some() {
+                self.claim(Cause::Stopped, now);
+            } else {
+                self.forsaken(now);
+            }
         }
+    }
+
+    /// A backup without an understudy that it could go on from, and a primary that is none any more.
+    fn forsaken(&mut self, now: Instant) {
+        self.image = None;
+        let role = if self.state.is_some() {
+            Role::Outdated
+        } else {
+            Role::Waiting
+        };
+        self.become_role(role, now);
     }
 
     /// Nobody serves.
@@ -171,9 +176,8 @@ impl RoleMachine {
             }
             return;
         }
-        if heard.asked > self.term && !heard.claiming {
-            self.partner = self.peer.boot;
-            self.raise(heard.asked, now);
+        if !heard.claiming {
+            self.adopt(heard.asked, now);
         }
         let Some(bond) = self.bond else { return };
         let gave_up = heard.bond != Some(bond);
@@ -192,6 +196,19 @@ impl RoleMachine {
         self.lease.renew(heard.echo, now);
         if self.role == Role::Held && self.lease.holds(now) {
             self.go_on(now);
+        }
+    }
+
+    /// The peer has renounced all terms that it asked for up to this one: the pair goes on in it.
+    fn adopt(&mut self, asked: Term, now: Instant) {
+        // An earlier partner is remembered as long as it is not known what that did, or as the peer brings nothing.
+        if self.partner != self.peer.boot && (!self.role.serves() || asked <= self.term) {
+            return;
+        }
+        self.join();
+        self.renounced = self.renounced.max(asked);
+        if asked > self.term {
+            self.raise(asked, now);
         }
     }
 
@@ -221,6 +238,13 @@ impl RoleMachine {
 
     /// Both boards think that the guests are theirs.
     fn clash(&mut self, term: Term, now: Instant) {
+        if term == self.term && self.role == Role::Held {
+            if !self.conflict {
+                // It was granted what this board only asked for.
+                self.superseded(term, now);
+            }
+            return;
+        }
         if self.clash.replace(term) != Some(term) {
             self.tell(Tell::Conflict {
                 own: self.term,
@@ -270,6 +294,14 @@ impl RoleMachine {
         }
     }
 
+    /// This life of the peer is the partner from now on. Of another one's terms nothing is known for it.
+    pub(super) fn join(&mut self) {
+        if self.partner != self.peer.boot {
+            self.partner = self.peer.boot;
+            self.renounced = Term::default();
+        }
+    }
+
     /// From now on the understudy may serve, if the primary is bound by it.
     fn arm(&mut self, bond: Bond) {
         if self.image
@@ -279,7 +311,7 @@ impl RoleMachine {
             })
         {
             self.bond = Some(bond);
-            self.partner = self.peer.boot;
+            self.join();
         }
     }
 
@@ -305,9 +337,7 @@ impl RoleMachine {
                 self.superseded(last.term, now);
                 return;
             }
-            if last.asked > self.term {
-                self.raise(last.asked, now);
-            }
+            self.adopt(last.asked, now);
             if self.bond.is_some() {
                 self.unbind(Cause::Dying, now);
             }

@@ -250,7 +250,7 @@ impl RoleMachine {
         if self.lease.holds(now) {
             self.resync = None;
             self.bond = Some(bond);
-            self.partner = self.peer.boot;
+            self.join();
             self.bound_from = self.next_made(now);
             self.uplink_tried = false;
             self.tell(Tell::Serves(Cause::Bonded));

@@ -30,9 +30,8 @@ impl Ledger {
     /// Decides: the answer, and what must be on disk before it is sent. None if the ask is another pair's.
     ///
     /// * What was granted is granted again to the same life of the same board: the answer may have been lost.
-    /// * A later term is granted if nobody else was granted one since the basis: the last one was the asker's, or that of whom the state is, and then
-    ///   not after the basis. That the board serves already changes nothing.
-    /// * A board that serves takes its term from a peer that never served in it: the two agreed on that.
+    /// * A later term is granted if the last one was the asker's, or is in its basis. That the board serves already changes nothing.
+    /// * A board that serves takes its term from a peer that never served in it, if that is in its basis: the two agreed on that.
     /// * An operator's wish is granted if the term is later than the last one.
     #[must_use]
     pub fn decide(&self, ask: &Ask) -> Option<(Answer, Self)> {
@@ -41,13 +40,13 @@ impl Ledger {
         }
         let free = self.last.is_none_or(|Last { term, holder }| {
             let own = (holder.side, holder.boot) == (ask.side, ask.boot);
-            let partner = ask.of == Some(holder.boot);
+            let known = ask.of == Some(holder.boot) && term <= ask.basis;
             match ask.term.cmp(&term) {
                 Ordering::Less => false,
                 Ordering::Equal => {
-                    own || partner && ask.want == Want::Serving && holder.how == How::Granted
+                    own || known && ask.want == Want::Serving && holder.how == How::Granted
                 }
-                Ordering::Greater => own || partner && term <= ask.basis || ask.want == Want::Force,
+                Ordering::Greater => own || known || ask.want == Want::Force,
             }
         });
         // Term 0 is before the first.
@@ -169,11 +168,9 @@ impl FromStr for Ledger {
         let last = if term == 0 {
             None
         } else {
-            let side = match field("side")? {
-                "a" => Side::A,
-                "b" => Side::B,
-                _ => return Err(LedgerError::Wrong("side")),
-            };
+            let side: Side = field("side")?
+                .parse()
+                .map_err(|_| LedgerError::Wrong("side"))?;
             let boot = hex(field("boot")?, 32).ok_or(LedgerError::Wrong("boot"))?;
             let how = match field("kind of grant")? {
                 "granted" => How::Granted,

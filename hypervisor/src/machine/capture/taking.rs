@@ -77,6 +77,9 @@ impl Taking {
         if self.wanted == Wanted::Checkpoint {
             machine.captures.keep_from_taking();
             machine.stand_still();
+            if machine.run.ending.lock().is_some() {
+                return Err(Missed::Ended);
+            }
             let state = frozen::collect(machine).ok_or(Missed::Unreadable)?;
             self.state = Some(CapturedState(Box::new(state)));
             if let Some(seal) = machine.captures.shared.lock().seal {

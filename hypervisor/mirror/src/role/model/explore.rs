@@ -213,15 +213,15 @@ fn arbiters() -> impl Strategy<Value = Arbiter> {
     prop_oneof![3 => Just(WITNESS), 1 => Just(HOLD), 1 => Just(BACKUP), 1 => Just(ASSUME_DEAD)]
 }
 
-fn long_runs() -> impl Strategy<Value = Vec<(u64, usize)>> {
-    proptest::collection::vec((0..9_u64, any::<usize>()), 0..20)
+fn long_runs(moves: usize) -> impl Strategy<Value = Vec<(u64, usize)>> {
+    proptest::collection::vec((0..9_u64, any::<usize>()), 0..moves)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn safe_in_long_runs(arbiter in arbiters(), moves in long_runs()) {
+    fn safe_in_long_runs(arbiter in arbiters(), moves in long_runs(20)) {
         if let Err(found) = long_run(arbiter, &moves) {
             prop_assert!(false, "{:?}", found);
         }
@@ -233,7 +233,7 @@ proptest! {
 
     #[test]
     #[ignore = "takes minutes in a release build"]
-    fn safe_in_very_many_long_runs(arbiter in arbiters(), moves in long_runs()) {
+    fn safe_in_very_many_long_runs(arbiter in arbiters(), moves in long_runs(40)) {
         if let Err(found) = long_run(arbiter, &moves) {
             prop_assert!(false, "{:?}", found);
         }

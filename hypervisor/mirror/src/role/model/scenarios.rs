@@ -450,3 +450,27 @@ fn a_basis_is_somebodys() {
     assert_eq!(run(Mutant::None), Ok(()));
     assert_eq!(run(Mutant::AnyLife), Err(Violation::TwoServe));
 }
+
+#[test]
+fn a_term_that_a_board_raised_itself_to_is_not_the_peers() {
+    let mut run = Run::new(WITNESS, Mutant::None);
+    let moves = [
+        (4, Move::Lan(A, Lan::Loses)),
+        (0, Move::Freeze(B)),
+        (2, Move::Way(Some(B), Way::Loses)),
+        (2, Move::Way(Some(B), Way::Carries)),
+        (1, Move::Thaw(B)),
+        (3, Move::Way(None, Way::Loses)),
+        (2, Move::Link(Way::Loses)),
+        (4, Move::Lan(A, Lan::Carries)),
+    ];
+    for (ticks, step) in moves {
+        run.ticks(ticks);
+        run.make(step);
+    }
+    // Both are in a term of the same number: the one that was granted it, and the one that wanted it.
+    run.ticks(20);
+    assert_eq!(run.role(B), Some(Role::Solo));
+    run = run.with(&[Move::Way(None, Way::Carries), Move::Link(Way::Carries)]);
+    run.until(|run| run.protected(B));
+}
