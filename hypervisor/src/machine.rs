@@ -123,6 +123,8 @@ struct Run {
     ending: Mutex<Option<Ending>>,
     /// The board's TSC at guest time zero: guest time = TSC - base.
     base: AtomicU64,
+    /// Frequency in Hz that the guest's clocks take its TSC to have: that of the board where it was started.
+    clock_hz: AtomicU64,
 }
 
 /// A vCPU as others see it.
@@ -180,9 +182,22 @@ pub(crate) struct Machine {
 struct Awakening {
     /// The rest of its state.
     state: Vec<u8>,
-    /// The board's TSC at guest time zero.
-    base: u64,
+    /// The guest's time in nanoseconds ...
+    time: u64,
+    /// ... when the board's TSC was this.
+    tsc: u64,
 }
+
+impl Awakening {
+    /// The board's TSC at guest time zero, for a guest whose clocks take it to have this frequency.
+    fn base(&self, clock_hz: u64) -> u64 {
+        let ticks = u128::from(self.time) * u128::from(clock_hz) / NANOSECONDS;
+        self.tsc.wrapping_sub(ticks as u64)
+    }
+}
+
+/// Nanoseconds in a second.
+const NANOSECONDS: u128 = 1_000_000_000;
 
 impl Machine {
     /// Takes memory for a guest and makes its machine, not yet started.
@@ -264,6 +279,12 @@ impl Machine {
     /// The totals of each vCPU, as of up to a tenth of a second ago.
     pub(crate) fn totals(&self) -> impl Iterator<Item = Totals> + '_ {
         self.vcpus.iter().map(|vcpu| vcpu.published.get())
+    }
+
+    /// The guest's time in nanoseconds when its TSC, counted from its start, is `ticks`.
+    pub(crate) fn nanoseconds(&self, ticks: Ticks) -> u64 {
+        let time = u128::from(ticks.0) * NANOSECONDS / u128::from(self.clock_hz().max(1));
+        u64::try_from(time).unwrap_or(u64::MAX)
     }
 
     /// Adds what the guest sees of its processors to a digest.
@@ -362,6 +383,11 @@ impl Machine {
         self.run.base.load(Ordering::Relaxed)
     }
 
+    /// The frequency in Hz that the guest's clocks take its TSC to have.
+    fn clock_hz(&self) -> u64 {
+        self.run.clock_hz.load(Ordering::Relaxed)
+    }
+
     /// Memory as large as the guest's, for a copy of it.
     fn memory_like_its(&self, frames: &Mutex<PhysicalMemory>) -> Result<GuestMemory, StartFailure> {
         guest_memory(self.memory.size(), &mut frames.lock()).map(|(memory, _)| memory)
@@ -389,6 +415,7 @@ impl Machine {
     /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`. A guest that `moved` here asks
     /// its drivers to tell the network so.
     fn begin_run(&'static self, number: u64, devices: Pc, base: u64, moved: bool) {
+        let clock_hz = devices.clock_hz();
         let mut shared = self.devices.lock();
         *shared = devices;
         self.network.open();
@@ -422,6 +449,7 @@ impl Machine {
         self.run.pauses.store(false, Ordering::Relaxed);
         self.run.leaves_state.store(false, Ordering::Relaxed);
         self.run.base.store(base, Ordering::Relaxed);
+        self.run.clock_hz.store(clock_hz, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
         for vcpu in &self.vcpus[1..] {
             cpu::attend(vcpu.cpu);

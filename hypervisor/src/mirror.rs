@@ -34,8 +34,6 @@ use spin::Mutex;
 const ETHERNET_HEADER: usize = 14;
 /// Segments of the link that may be under way.
 const WINDOW: usize = 128;
-/// How far the boards' counters may be apart, in millionths.
-const CLOCK_TOLERANCE: u32 = 500;
 /// Nanoseconds after which the tender looks again while guests' leads are at work for the mirror.
 const SOON: u64 = 20_000;
 /// Rounds of work in one turn.
@@ -256,7 +254,7 @@ impl Mirror {
                 cold.push(handle);
                 continue;
             }
-            let one = Kept::new(handle, machine, &shared.memory, self.tsc_hz)?;
+            let one = Kept::new(handle, machine, &shared.memory)?;
             groups.push(GroupConfig {
                 number: one.number(),
                 extents: alloc::vec![one.extent()],
@@ -278,7 +276,7 @@ impl Mirror {
         };
         Ok(Some(State {
             node: Node::new(config, nonce, instant),
-            hands: Hands::new(kept, cold, &shared.memory, self.tsc_hz),
+            hands: Hands::new(kept, cold, &shared.memory),
             uplink: true,
         }))
     }
@@ -312,7 +310,7 @@ impl Mirror {
                 side: own.side,
                 facts: facts::facts(board, own.images, machines, self.tsc_hz),
                 key,
-                clock_tolerance: CLOCK_TOLERANCE,
+                clock_tolerance: devices::CLOCK_TOLERANCE,
                 hello_interval: dead / 2,
                 silence: dead,
             },

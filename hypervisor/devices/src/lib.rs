@@ -29,8 +29,8 @@ pub mod virtio;
 pub use ioapic::{IoApic, IoApicStateV1};
 pub use lapic::{LocalApic, LocalApicConfig, LocalApicStateV1};
 pub use pc::{
-    DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, PcStateV1, ResetCause,
-    StateError, Width,
+    CLOCK_TOLERANCE, DiskError, Effects, MemoryAccess, OutsideMemory, Pc, PcConfig, PcStateV1,
+    ResetCause, StateError, Width,
 };
 pub use time::{Rate, Ticks};
 pub use virtio::VirtioConfig;

@@ -37,7 +37,7 @@ use crate::virtio::VirtioConfig;
 use adapters::Adapter;
 pub use effects::{DiskError, Effects, MemoryAccess, OutsideMemory};
 use lines::Lines;
-pub use state::{PcStateV1, StateError};
+pub use state::{CLOCK_TOLERANCE, PcStateV1, StateError};
 use unclaimed::Unclaimed;
 
 /// Interrupt request lines.
@@ -174,6 +174,12 @@ impl Pc {
         };
         pc.start_lines();
         pc
+    }
+
+    /// The frequency in Hz that the board's clocks take the TSC to have.
+    #[must_use]
+    pub const fn clock_hz(&self) -> u64 {
+        self.config.tsc_hz
     }
 
     /// A hardware reset at `now`. The real-time clock keeps its time and memory; counts of unclaimed accesses go on.

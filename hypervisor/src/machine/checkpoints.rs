@@ -11,6 +11,8 @@ use crate::memory::PhysicalMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use devices::Ticks;
+use drivers::tsc;
 use figures::Figures;
 use log::{error, info};
 use spin::Mutex;
@@ -367,7 +369,10 @@ impl Keeper {
     /// The guest goes on; its clock has gone on meanwhile.
     fn resume(&mut self) {
         if let Some(kept) = &self.kept {
-            self.machine.resume(kept.state.clone(), self.machine.base());
+            let now = tsc::read();
+            let ticks = Ticks(now.saturating_sub(self.machine.base()));
+            let time = self.machine.nanoseconds(ticks);
+            self.machine.resume(kept.state.clone(), time, now);
         }
     }
 }

@@ -373,13 +373,14 @@ impl Lead {
                 return Step::Nothing;
             }
         };
+        let base = awakening.base(devices.clock_hz());
         // Its disks hold what they held there.
         self.filled = (machine.disks.len(), 0);
         self.runs += 1;
         self.stage = Stage::Running;
         machine.handle.set_state(GuestState::Running);
         info!("{name}: resumed");
-        machine.begin_run(self.runs, devices, awakening.base, true);
+        machine.begin_run(self.runs, devices, base, true);
         Step::Begin(None)
     }
 

@@ -355,7 +355,7 @@ impl<'a> Platform<'a> {
         pvclock::write_system_time(
             &machine.memory,
             self.local.system_time(),
-            machine.board.tsc_hz,
+            machine.clock_hz(),
             self.guest_tsc(tsc),
             self.time(tsc),
         )

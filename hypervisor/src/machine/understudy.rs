@@ -147,10 +147,10 @@ impl Machine {
     }
 
     /// Lets the guest, which is at rest, go on from a state ([`CapturedState::encode`](super::capture::CapturedState::encode)) that belongs to what its
-    /// memory and its disks hold now. `base` is the board's TSC at which its time was zero, and so says what its time is
-    /// now. Its cards' drivers are asked to announce themselves. What is wrong with the state is told in the log.
-    pub(crate) fn resume(&self, state: Vec<u8>, base: u64) {
-        *self.awakening.lock() = Some(Awakening { state, base });
+    /// memory and its disks hold now. Its time, in nanoseconds, was `time` when the board's TSC was `tsc`, and has gone on
+    /// since. Its cards' drivers are asked to announce themselves. What is wrong with the state is told in the log.
+    pub(crate) fn resume(&self, state: Vec<u8>, time: u64, tsc: u64) {
+        *self.awakening.lock() = Some(Awakening { state, time, tsc });
         cpu::attend(self.vcpus[0].cpu);
     }
 

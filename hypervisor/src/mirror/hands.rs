@@ -29,7 +29,6 @@ pub(super) struct Hands {
     pub(super) question: Vec<u8>,
     frame: Vec<u8>,
     frames: &'static Mutex<PhysicalMemory>,
-    tsc_hz: u64,
     /// The board's TSC now.
     pub(super) now: u64,
 }
@@ -39,7 +38,6 @@ impl Hands {
         kept: Vec<Kept>,
         cold: Vec<&'static GuestHandle>,
         frames: &'static Mutex<PhysicalMemory>,
-        tsc_hz: u64,
     ) -> Self {
         Self {
             kept,
@@ -48,7 +46,6 @@ impl Hands {
             question: Vec::new(),
             frame: Vec::new(),
             frames,
-            tsc_hz,
             now: 0,
         }
     }
@@ -204,10 +201,9 @@ impl Board for Hands {
     }
 
     fn resume(&mut self, guest: u8, state: &[u8], time: u64) {
-        let ticks = u128::from(time) * u128::from(self.tsc_hz) / 1_000_000_000;
-        let base = self.now.wrapping_sub(ticks as u64);
+        let now = self.now;
         if let Some(kept) = self.kept(guest) {
-            kept.machine.resume(state.to_vec(), base);
+            kept.machine.resume(state.to_vec(), time, now);
         }
     }
 

@@ -52,7 +52,6 @@ pub(super) struct Kept {
     pages: Pages,
     state: Vec<u8>,
     state_told: usize,
-    ticks_per_second: u64,
 }
 
 /// The page that is being told, and what is known of the others.
@@ -72,7 +71,6 @@ impl Kept {
         guest: &'static GuestHandle,
         machine: &'static Machine,
         frames: &Mutex<PhysicalMemory>,
-        ticks_per_second: u64,
     ) -> Result<Self, StartFailure> {
         let page = || Box::new([0; PAGE_SIZE]);
         let known = machine.areas().map(|area| {
@@ -96,7 +94,6 @@ impl Kept {
             },
             state: Vec::new(),
             state_told: 0,
-            ticks_per_second,
         })
     }
 
@@ -233,9 +230,7 @@ impl Kept {
             }
             None => return Came::Failed,
         }
-        let ticks = u128::from(capture.guest_time.0) * 1_000_000_000;
-        let time = ticks / u128::from(self.ticks_per_second.max(1));
-        Came::Frozen(u64::try_from(time).unwrap_or(u64::MAX))
+        Came::Frozen(self.machine.nanoseconds(capture.guest_time))
     }
 
     /// Gets the next page to the front, if there is one.

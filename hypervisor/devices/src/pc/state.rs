@@ -19,10 +19,14 @@ use crate::system::{System, SystemStateV1};
 use crate::time::Ticks;
 use crate::uart::{Uart, UartStateV1};
 
+/// How far the frequencies of two boards' TSCs may be apart, in millionths of the one, for a guest to go on from the one to the
+/// other: more than two boards' crystals differ, less than what an operating system's clock can be disciplined by.
+pub const CLOCK_TOLERANCE: u32 = 500;
+
 /// Why a saved state was refused.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum StateError {
-    /// The state was taken on a board with another TSC frequency.
+    /// The state was taken on a board whose TSC's frequency is further away than [`CLOCK_TOLERANCE`].
     Frequency,
     /// The state has a device that the configuration lacks, or lacks one that it has.
     Devices,
@@ -96,16 +100,19 @@ impl Pc {
     }
 
     /// A board in a saved state; [`resume`](Self::resume) lends what the world works on. `config.memory_bytes` and `config.wall_clock` have no effect: the clock goes on from
-    /// the saved time.
+    /// the saved time. Nor has `config.tsc_hz`, but that it must be near the state's: the guest's clocks keep their rates to each
+    /// other, and with them its time.
     ///
     /// # Errors
     ///
     /// A state that does not fit the configuration, or that no board can be in, is refused.
     pub fn restore(config: PcConfig, state: PcStateV1) -> Result<Self, StateError> {
-        let tsc_hz = config.tsc_hz;
-        if state.tsc_hz != tsc_hz {
+        let tsc_hz = state.tsc_hz;
+        let apart = u128::from(tsc_hz.abs_diff(config.tsc_hz)) * 1_000_000;
+        if apart > u128::from(config.tsc_hz) * u128::from(CLOCK_TOLERANCE) {
             return Err(StateError::Frequency);
         }
+        let config = PcConfig { tsc_hz, ..config };
         let fits = state.rtc.is_some() == config.rtc
             && state.uart.is_some() == config.com1
             && state.pci.is_some() == config.pci
