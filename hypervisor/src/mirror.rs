@@ -3,6 +3,7 @@
 //! The tender of the network drives it ([`Network`]): frames of the link's card and of the LAN go to the node, and what the node wants
 //! done is done by [`hands`].
 
+mod arrivals;
 mod facts;
 mod hands;
 mod kept;
@@ -130,10 +131,12 @@ impl Mirror {
             return false;
         };
         if let Stage::Running(state) = &mut *self.stage.lock() {
+            let instant = self.instant(now);
+            state.hands.be_called(now, instant);
             // What is dropped is counted.
             let _ = state
                 .node
-                .receive(Path::Lan, bytes, self.instant(now), &mut state.hands);
+                .receive(Path::Lan, bytes, instant, &mut state.hands);
         }
         true
     }
@@ -141,9 +144,9 @@ impl Mirror {
     /// An answer of the witness's came.
     pub(crate) fn answer(&self, bytes: &[u8], now: u64) {
         if let Stage::Running(state) = &mut *self.stage.lock() {
-            let _ = state
-                .node
-                .answer(bytes, self.instant(now), &mut state.hands);
+            let instant = self.instant(now);
+            state.hands.be_called(now, instant);
+            let _ = state.node.answer(bytes, instant, &mut state.hands);
         }
     }
 
@@ -181,7 +184,7 @@ impl Mirror {
             hands,
             uplink,
         } = state;
-        hands.now = now;
+        hands.be_called(now, instant);
         let mut turn = Turn::default();
         if let Some(card) = &self.card {
             if let Some(up) = card.watch(now) {
@@ -214,6 +217,9 @@ impl Mirror {
             }
         }
         turn.more |= next <= instant;
+        if let Some(due) = hands.arrivals.turn(hands.gate, instant) {
+            next = next.min(due);
+        }
         if hands.is_busy() {
             next = next.min(Instant(instant.0 + SOON));
         }

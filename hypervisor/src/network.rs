@@ -339,6 +339,16 @@ impl GuestNetwork {
         network.forward(port, frame)
     }
 
+    /// Lets everybody know that the guest's cards are here now.
+    pub(crate) fn announce(self) {
+        for (nic, port) in (0..).zip(self.ports) {
+            if let End::Guest(end) = &port.end {
+                let bytes = net::announcement(end.mac);
+                self.send(nic, &Frame::of_bytes(&bytes, net::Offload::default()));
+            }
+        }
+    }
+
     /// A card lends its receive queues: frames come from here on.
     pub(crate) fn lend(self, nic: u8, receiver: Receiver) {
         if let Some(end) = self.end(nic) {

@@ -11,16 +11,16 @@ const OLD_SERVICE_TAG_TYPE: u16 = 0x9100;
 const ARP_TYPE: u16 = 0x0806;
 const ARP_SENDER: usize = 8;
 /// Type of RARP (RFC 903), which has the same layout.
-const RARP_TYPE: u16 = 0x8035;
+pub(crate) const RARP_TYPE: u16 = 0x8035;
 /// Bytes of both addresses, and of a tag.
-const ADDRESSES: usize = 12;
+pub(crate) const ADDRESSES: usize = 12;
 const TAG: usize = 4;
 /// Bits of a tag: priority, and the VLAN's number.
 const PRIORITY_SHIFT: u16 = 13;
 const VLAN_MASK: u16 = 0xFFF;
 
 /// Bytes of a header without a tag.
-const HEADER: usize = 14;
+pub(crate) const HEADER: usize = 14;
 /// Bytes of a header that is rewritten, at most.
 pub const REWRITTEN_MAX: usize = ADDRESSES + TAG;
 

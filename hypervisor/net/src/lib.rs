@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod address;
+mod announcement;
 mod bucket;
 mod capture;
 mod checksum;
@@ -23,6 +24,7 @@ mod switch;
 mod vlan;
 
 pub use address::{MacAddress, ParseMacError};
+pub use announcement::{ANNOUNCEMENT_BYTES, announcement};
 pub use bucket::Rate;
 pub use capture::Capture;
 pub use checksum::complete_checksum;

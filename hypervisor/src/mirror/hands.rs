@@ -1,5 +1,6 @@
 //! What a node of the mirror has done by the board.
 
+use super::arrivals::Arrivals;
 use super::kept::{Came, Kept};
 use super::{ETHERNET_HEADER, broadcast_header};
 use crate::console;
@@ -25,12 +26,13 @@ pub(super) struct Hands {
     pub(super) kept: Vec<Kept>,
     pub(super) cold: Vec<&'static GuestHandle>,
     pub(super) gate: Gate,
+    pub(super) arrivals: Arrivals,
     /// Something for the witness.
     pub(super) question: Vec<u8>,
     frame: Vec<u8>,
     frames: &'static Mutex<PhysicalMemory>,
-    /// The board's TSC now.
-    pub(super) now: u64,
+    /// The board's TSC when the node was called, and what the node was told it is.
+    now: (u64, Instant),
 }
 
 impl Hands {
@@ -43,11 +45,17 @@ impl Hands {
             kept,
             cold,
             gate: Gate::Closed,
+            arrivals: Arrivals::new(),
             question: Vec::new(),
             frame: Vec::new(),
             frames,
-            now: 0,
+            now: (0, Instant(0)),
         }
+    }
+
+    /// The node is about to be called, at this time.
+    pub(super) const fn be_called(&mut self, tsc: u64, instant: Instant) {
+        self.now = (tsc, instant);
     }
 
     fn kept(&mut self, number: u8) -> Option<&mut Kept> {
@@ -201,14 +209,20 @@ impl Board for Hands {
     }
 
     fn resume(&mut self, guest: u8, state: &[u8], time: u64) {
-        let now = self.now;
+        let (tsc, now) = self.now;
         if let Some(kept) = self.kept(guest) {
-            kept.machine.resume(state.to_vec(), time, now);
+            kept.machine.resume(state.to_vec(), time, tsc);
+            let guest = kept.guest;
+            self.arrivals.add(guest, now);
         }
     }
 
     fn start_cold(&mut self) {
-        self.cold.iter().for_each(|guest| start(guest));
+        let (_, now) = self.now;
+        for guest in &self.cold {
+            start(guest);
+            self.arrivals.add(guest, now);
+        }
     }
 
     fn go_on(&mut self) {
@@ -234,12 +248,14 @@ impl Board for Hands {
 
     fn stop(&mut self) {
         for kept in &self.kept {
+            self.arrivals.leave(kept.guest);
             kept.machine.fence();
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.drop_all();
             }
         }
         for guest in &self.cold {
+            self.arrivals.leave(guest);
             guest.command(Command::Stop);
         }
         cpu::attend(crate::network::TENDER);

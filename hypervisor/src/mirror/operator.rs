@@ -78,9 +78,13 @@ pub(crate) fn command(name: &str) {
     let Some(mirror) = mirror() else {
         return say!("the board file names no mirror\n");
     };
-    let now = mirror.instant(tsc::read());
     match &mut *mirror.stage.lock() {
-        Stage::Running(state) => state.node.command(command, now, &mut state.hands),
+        Stage::Running(state) => {
+            let tsc = tsc::read();
+            let now = mirror.instant(tsc);
+            state.hands.be_called(tsc, now);
+            state.node.command(command, now, &mut state.hands);
+        }
         _ => say!("the mirror does not run\n"),
     }
 }

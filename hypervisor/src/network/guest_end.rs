@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use devices::virtio::{Fault, Receiver, Refusal, Takes};
 use devices::{Effects, Pc, Ticks};
-use net::{FrameQueue, Offload, flow_hash};
+use net::{FrameQueue, MacAddress, Offload, flow_hash};
 use spin::Mutex;
 
 /// Among the bits of queues: one of them is broken.
@@ -24,6 +24,7 @@ const BATCH: usize = 4;
 /// A guest's network card.
 pub(super) struct GuestEnd {
     pub(super) guest: &'static GuestHandle,
+    pub(super) mac: MacAddress,
     priority: u8,
     /// Which of its cards.
     nic: u8,
@@ -62,9 +63,9 @@ impl GuestEnd {
         guest: &'static GuestHandle,
         priority: u8,
         nic: u8,
-        model: config::NicModel,
+        config: &config::GuestNic,
     ) -> Self {
-        let card = match model {
+        let card = match config.model {
             config::NicModel::Virtio => Card::Lending(Box::new(Lent::new())),
             config::NicModel::Rtl8029 | config::NicModel::Ne2000 { .. } => {
                 Card::Buffered(Inbox::new())
@@ -72,6 +73,7 @@ impl GuestEnd {
         };
         Self {
             guest,
+            mac: config.mac,
             priority,
             nic,
             link: AtomicBool::new(true),

@@ -112,7 +112,7 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
     for (config, handle) in board.guests.iter().zip(guest::all()) {
         for (at, nic) in (0..).zip(&config.nics) {
             let name = format!("{}.{at}", config.name);
-            let end = GuestEnd::new(handle, config.priority, at, nic.model);
+            let end = GuestEnd::new(handle, config.priority, at, nic);
             builder.add(name, nic.urgent, nic_port(nic), |_| End::Guest(end));
         }
     }
