@@ -14,6 +14,7 @@ mod lead;
 mod local;
 mod mailbox;
 mod memory_access;
+mod origin;
 mod pause;
 mod platform;
 pub(crate) mod pvclock;
@@ -42,7 +43,7 @@ use alloc::vec::Vec;
 use capture::Captures;
 use config::{Clock, Device, ImageFormat};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::{Address, LocalApicConfig};
 use devices::nic::{NicConfig, NicModel};
@@ -54,6 +55,7 @@ use frozen::VirtualCpuStateV1;
 use local::Local;
 use log::warn;
 use mailbox::Mailbox;
+use origin::Origin;
 use requests::Requests;
 use spin::Mutex;
 use statistics::Published;
@@ -92,9 +94,10 @@ pub(crate) struct BoardFacts {
 }
 
 impl BoardFacts {
-    /// Unix time at a TSC value of the board; 0 if the board has no clock.
-    fn wall_clock(&self, tsc: u64) -> u64 {
-        let elapsed = (tsc / self.tsc_hz.max(1)) as i64;
+    /// Unix time when the board's TSC was this, or would have been; 0 if the board has no clock.
+    fn wall_clock(&self, tsc: i64) -> u64 {
+        let hz = i64::try_from(self.tsc_hz.max(1)).unwrap_or(i64::MAX);
+        let elapsed = tsc.div_euclid(hz);
         let seconds = self
             .wall_clock_at_zero
             .map_or(0, |zero| zero.saturating_add(elapsed));
@@ -121,8 +124,8 @@ struct Run {
     pauses: AtomicBool,
     /// Why it is over, if the guest ended it.
     ending: Mutex<Option<Ending>>,
-    /// The board's TSC at guest time zero: guest time = TSC - base.
-    base: AtomicU64,
+    /// Where guest time is zero ([`Origin`]).
+    origin: AtomicI64,
     /// Frequency in Hz that the guest's clocks take its TSC to have: that of the board where it was started.
     clock_hz: AtomicU64,
 }
@@ -189,10 +192,10 @@ struct Awakening {
 }
 
 impl Awakening {
-    /// The board's TSC at guest time zero, for a guest whose clocks take it to have this frequency.
-    fn base(&self, clock_hz: u64) -> u64 {
+    /// Where guest time is zero, for a guest whose clocks take the TSC to have this frequency.
+    fn origin(&self, clock_hz: u64) -> Origin {
         let ticks = u128::from(self.time) * u128::from(clock_hz) / NANOSECONDS;
-        self.tsc.wrapping_sub(ticks as u64)
+        Origin::of(Ticks(ticks as u64), self.tsc)
     }
 }
 
@@ -379,8 +382,13 @@ impl Machine {
     }
 
     /// The board's TSC at guest time zero.
-    fn base(&self) -> u64 {
-        self.run.base.load(Ordering::Relaxed)
+    fn origin(&self) -> Origin {
+        Origin(self.run.origin.load(Ordering::Relaxed))
+    }
+
+    /// The guest's time now.
+    fn time(&self) -> Ticks {
+        self.origin().time(tsc::read())
     }
 
     /// The frequency in Hz that the guest's clocks take its TSC to have.
@@ -407,19 +415,19 @@ impl Machine {
         self.network.close(goes_on);
     }
 
-    /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `base`.
-    fn new_devices(&self, base: u64) -> Pc {
-        Pc::new(self.pc_config(base), Ticks(0))
+    /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `start`.
+    fn new_devices(&self, start: u64) -> Pc {
+        Pc::new(self.pc_config(start), Ticks(0))
     }
 
-    /// Begins run `number` with these devices. Guest time zero is the board's TSC `base`. A guest that `moved` here asks
+    /// Begins run `number` with these devices. A guest that `moved` here asks
     /// its drivers to tell the network so.
-    fn begin_run(&'static self, number: u64, devices: Pc, base: u64, moved: bool) {
+    fn begin_run(&'static self, number: u64, devices: Pc, origin: Origin, moved: bool) {
         let clock_hz = devices.clock_hz();
         let mut shared = self.devices.lock();
         *shared = devices;
         self.network.open();
-        let now = Ticks(tsc::read().saturating_sub(base));
+        let now = origin.time(tsc::read());
         if moved {
             for nic in (0..).take(self.config.nics.len()) {
                 shared.announce(nic, now);
@@ -448,7 +456,7 @@ impl Machine {
         *self.run.ending.lock() = None;
         self.run.pauses.store(false, Ordering::Relaxed);
         self.run.leaves_state.store(false, Ordering::Relaxed);
-        self.run.base.store(base, Ordering::Relaxed);
+        self.run.origin.store(origin.0, Ordering::Relaxed);
         self.run.clock_hz.store(clock_hz, Ordering::Relaxed);
         self.run.number.store(number, Ordering::SeqCst);
         for vcpu in &self.vcpus[1..] {
@@ -542,7 +550,7 @@ fn pc_config(
     PcConfig {
         tsc_hz: board.tsc_hz,
         memory_bytes: config.memory,
-        wall_clock: board.wall_clock(now),
+        wall_clock: board.wall_clock(now.cast_signed()),
         com1: config.devices.contains(&Device::Com1),
         rtc: config.devices.contains(&Device::Rtc),
         pci: config.devices.contains(&Device::Pci),

@@ -24,7 +24,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use devices::Ticks;
-use drivers::tsc;
 use pages::Pages;
 use spin::Mutex;
 use vcpu::{FRAME_SIZE, Frame, FrameSource};
@@ -163,7 +162,7 @@ impl Captures {
             }
         }
         shared.outcome = Some(Ok(Capture {
-            guest_time: Ticks(tsc::read().saturating_sub(machine.base())),
+            guest_time: machine.time(),
             pause: 0,
             pages,
             state: None,

@@ -11,7 +11,6 @@ use crate::memory::PhysicalMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use devices::Ticks;
 use drivers::tsc;
 use figures::Figures;
 use log::{error, info};
@@ -370,8 +369,7 @@ impl Keeper {
     fn resume(&mut self) {
         if let Some(kept) = &self.kept {
             let now = tsc::read();
-            let ticks = Ticks(now.saturating_sub(self.machine.base()));
-            let time = self.machine.nanoseconds(ticks);
+            let time = self.machine.nanoseconds(self.machine.origin().time(now));
             self.machine.resume(kept.state.clone(), time, now);
         }
     }

@@ -4,6 +4,7 @@
 mod pauses;
 
 use super::capture::{Progress, Taking};
+use super::origin::Origin;
 use super::tracking::Pass;
 use super::{ACPI_TABLES, Ending, Machine, StartFailure, frozen};
 use crate::guest::{Command, GuestState};
@@ -12,7 +13,7 @@ use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
 use config::{ImageFormat, OnCrash};
 use core::sync::atomic::Ordering;
-use devices::Pc;
+use devices::{Pc, Ticks};
 use drivers::tsc;
 use log::{error, info};
 use vcpu::StartState;
@@ -306,7 +307,12 @@ impl Lead {
                     let now = tsc::read();
                     machine.forget_saved();
                     info!("{}: started", machine.handle.name);
-                    return Ok(self.begin(machine, machine.new_devices(now), now, Some(start)));
+                    return Ok(self.begin(
+                        machine,
+                        machine.new_devices(now),
+                        Origin::of(Ticks(0), now),
+                        Some(start),
+                    ));
                 }
             }
             (Stage::Keeping(_), _) => {
@@ -328,7 +334,7 @@ impl Lead {
                 let devices = frozen::restore(machine, &state)?;
                 info!("{}: thawed", machine.handle.name);
                 // Its clock went on meanwhile.
-                return Ok(self.begin(machine, devices, machine.base(), None));
+                return Ok(self.begin(machine, devices, machine.origin(), None));
             }
             _ => {
                 if !self.fill_disks(machine)? {
@@ -343,12 +349,12 @@ impl Lead {
         &mut self,
         machine: &'static Machine,
         devices: Pc,
-        base: u64,
+        origin: Origin,
         start: Option<StartState>,
     ) -> Step {
         self.runs += 1;
         self.stage = Stage::Running;
-        machine.begin_run(self.runs, devices, base, false);
+        machine.begin_run(self.runs, devices, origin, false);
         Step::Begin(start)
     }
 
@@ -373,14 +379,14 @@ impl Lead {
                 return Step::Nothing;
             }
         };
-        let base = awakening.base(devices.clock_hz());
+        let origin = awakening.origin(devices.clock_hz());
         // Its disks hold what they held there.
         self.filled = (machine.disks.len(), 0);
         self.runs += 1;
         self.stage = Stage::Running;
         machine.handle.set_state(GuestState::Running);
         info!("{name}: resumed");
-        machine.begin_run(self.runs, devices, base, true);
+        machine.begin_run(self.runs, devices, origin, true);
         Step::Begin(None)
     }
 
@@ -416,9 +422,8 @@ impl Lead {
 
     /// Starts the guest again: at once if it has run for a while, else later.
     fn start_again(&mut self, machine: &Machine) {
-        let earliest = machine
-            .base()
-            .saturating_add(RESTART_INTERVAL_SECONDS * machine.board.tsc_hz);
+        let interval = Ticks(RESTART_INTERVAL_SECONDS * machine.board.tsc_hz);
+        let earliest = machine.origin().tsc(interval);
         if earliest <= tsc::read() {
             self.start(machine);
         } else {

@@ -4,8 +4,6 @@ use super::Machine;
 use super::requests::Requests;
 use crate::cpu;
 use core::sync::atomic::Ordering;
-use devices::Ticks;
-use drivers::tsc;
 
 impl Machine {
     /// Interrupts the run, by the lead: the owners of the vCPUs let go of them soon, as they are, and leave their states if
@@ -42,7 +40,7 @@ impl Machine {
 
     /// The opposite of [`Self::stand_still`].
     pub(super) fn go_on(&'static self) {
-        let now = Ticks(tsc::read().saturating_sub(self.base()));
+        let now = self.time();
         let mut devices = self.devices.lock();
         devices.resume(now, &mut Requests::new(self));
         self.network.release();

@@ -3,6 +3,7 @@
 mod apic;
 
 use super::local::Local;
+use super::origin::Origin;
 use super::requests::Requests;
 use super::{Glance, Machine, pvclock};
 use crate::cpu;
@@ -59,8 +60,7 @@ pub(super) struct Platform<'a> {
     /// The devices, as long as they are locked: with one vCPU all the time, else from their first use up to the next
     /// entry into the guest.
     devices: Option<MutexGuard<'static, Pc>>,
-    /// The board's TSC at guest time zero.
-    base: u64,
+    origin: Origin,
     /// A vCPU of this guest that takes turns with this one on the same processor has something to do.
     pub(super) yields: bool,
 }
@@ -73,7 +73,7 @@ impl<'a> Platform<'a> {
             index,
             local,
             devices,
-            base: machine.base(),
+            origin: machine.origin(),
             yields: false,
         }
     }
@@ -137,7 +137,7 @@ impl<'a> Platform<'a> {
     /// Guest time of a TSC value of the board.
     #[inline(always)]
     pub(super) fn time(&self, tsc: u64) -> Ticks {
-        Ticks(tsc.saturating_sub(self.base))
+        self.origin.time(tsc)
     }
 
     /// Whether this vCPU sees to the shared devices' timers, console and interrupt line.
@@ -161,7 +161,7 @@ impl<'a> Platform<'a> {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        next.map(|at| at.0.saturating_add(self.base))
+        next.map(|at| self.origin.tsc(at))
     }
 
     /// Brings every timer that this vCPU sees to up to the board's TSC; those of the shared devices stay due while another
@@ -316,7 +316,7 @@ impl<'a> Platform<'a> {
         self.local.set_tsc(value, now);
         // Where the clock is was checked as the guest said it.
         self.write_system_time(tsc);
-        self.local.tsc_adjust().wrapping_sub(self.base)
+        self.local.tsc_adjust().wrapping_add(self.origin.offset())
     }
 
     /// A read of one of the paravirtual clock's MSRs; `None` where there is no such clock.
@@ -337,7 +337,7 @@ impl<'a> Platform<'a> {
             return false;
         }
         if msr != pvclock::SYSTEM_TIME {
-            let seconds = machine.board.wall_clock(self.base);
+            let seconds = machine.board.wall_clock(self.origin.0);
             return pvclock::write_wall_clock(&machine.memory, value, seconds).is_ok();
         }
         let before = self.local.system_time();
@@ -498,7 +498,7 @@ impl<'a> Platform<'a> {
         {
             guest.set_timer(match pc.next_tick() {
                 Ticks::NEVER => 0,
-                tick => tick.0.saturating_add(self.base),
+                tick => self.origin.tsc(tick),
             });
         }
     }

@@ -309,8 +309,8 @@ impl<V: Vcpu> VirtualCpu<V> {
 
     /// What is added to the board's TSC for the guest to read.
     fn tsc_offset(&self) -> u64 {
-        let base = self.machine.base();
-        self.local.tsc_adjust().wrapping_sub(base)
+        let offset = self.machine.origin().offset();
+        self.local.tsc_adjust().wrapping_add(offset)
     }
 
     /// Makes the vCPU ready for a run, from a state that was left for it. Without such, the first one starts with the

@@ -72,7 +72,7 @@ impl Taking {
 
     /// The moment of the capture.
     fn begin(&mut self, machine: &'static Machine) -> Result<(), Missed> {
-        self.guest_time = Ticks(tsc::read().saturating_sub(machine.base()));
+        self.guest_time = machine.time();
         machine.forget_translations();
         if self.wanted == Wanted::Checkpoint {
             machine.captures.keep_from_taking();
