@@ -7,7 +7,7 @@ use crate::wire;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mirror::Side;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 /// Build, run, test and measure Understudy.
@@ -59,6 +59,14 @@ pub(crate) enum Command {
     /// Rows are named TEST@EMULATOR; their transcripts lie in target/understudy/test/NAME. A summary follows, and the last
     /// line is `N passed, M failed`. The exit code is 0 only if nothing failed.
     Test(TestOptions),
+    /// Be the witness of a pair of boards: decide which of them may serve when they do not hear each other.
+    ///
+    /// Run it on a machine that is neither of the boards, at the address that their board file names. It answers their
+    /// questions over UDP and writes each decision to the disk first, so it may be killed and started again at any time; while
+    /// it is away, a pair goes on as it is, and nobody takes over. Its ledger must never be lost or put back from an older copy:
+    /// a witness that has forgotten what it granted may let both boards serve. If the ledger is lost, stop both boards before
+    /// a new one is begun.
+    Witness(WitnessOptions),
     /// Measure what the hypervisor costs.
     #[command(subcommand)]
     Bench(Bench),
@@ -218,6 +226,23 @@ pub(crate) struct NetworkOptions {
     /// The address of this host's station, and how many bits of it are the net's.
     #[arg(long, value_name = "ADDRESS/BITS", default_value = "10.0.0.254/24")]
     pub station: StationAddress,
+}
+
+/// Options of `witness`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WitnessOptions {
+    /// Where it listens, such as 0.0.0.0:7400.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// The file of its ledger.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: PathBuf,
+    /// The board file of the pair, which holds the key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) board: PathBuf,
+    /// Begin a ledger; the file must not be there yet.
+    #[arg(long)]
+    pub(crate) new: bool,
 }
 
 /// What can be measured.

@@ -26,6 +26,7 @@ mod terminal;
 mod toolchain;
 mod twin;
 mod wire;
+mod witness;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -60,6 +61,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(cli::Bench::Net(options)) => bench::net(options),
         Command::Test(options) => suite::test(options),
         Command::Simulate(options) => Ok(simulate::simulate(options)),
+        Command::Witness(options) => witness::run(options),
         Command::Symbolize { log } => {
             let last = paths::output().join("run/console.log");
             let log = log.as_ref().unwrap_or(&last);

@@ -1,6 +1,7 @@
 //! `cargo xtask run --twin`: two boards, the wires between them, and a client that watches how the exchange is served while
 //! boards die, freeze and lose each other.
 
+mod bystander;
 mod command;
 mod pair;
 mod status;

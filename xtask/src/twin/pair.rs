@@ -1,5 +1,6 @@
 //! Two emulated boards, the wires between them, and what can be done to them.
 
+use super::bystander::Bystander;
 use super::command::{Command, Net, Party, Until, Way};
 use super::status::{MARK, Status};
 use crate::emulator::console::Echo;
@@ -49,7 +50,6 @@ struct Ends {
     lan: [usize; 2],
     link: [usize; 2],
     client: Option<usize>,
-    witness: Option<usize>,
 }
 
 /// Two boards, the LAN and the link.
@@ -62,6 +62,8 @@ pub(crate) struct Pair {
     /// The dedicated link.
     pub(crate) link: Wire,
     ends: Ends,
+    /// None if the boards ask none.
+    witness: Option<Bystander>,
     echo: bool,
 }
 
@@ -104,8 +106,8 @@ impl Pair {
             lan: [0; 2],
             link: [0; 2],
             client: None,
-            witness: None,
         };
+        let mut any = None;
         let mut blades = Vec::new();
         for (side, image) in SIDES.into_iter().zip(images) {
             let Some(mirror) = &image.board.mirror else {
@@ -122,6 +124,7 @@ impl Pair {
             ends.lan[index(side)] = way.context("the board has no uplink")?.plug.end;
             ends.link[index(side)] = own.plug.end;
             cards.push(own);
+            any = Some(mirror.clone());
             let mut setup = Setup::new(image.iso, image.board.cpus, image.megabytes);
             setup.cards = cards;
             // They live in the time of those around them.
@@ -134,6 +137,11 @@ impl Pair {
                 frozen: false,
             });
         }
+        // The boards agree on it, or do not pair.
+        let witness = match &any {
+            Some(mirror) => Bystander::attach(&lan, mirror, &folder.join("witness"))?,
+            None => None,
+        };
         let blades = <[Blade; 2]>::try_from(blades).ok();
         Ok(Self {
             emulator,
@@ -141,6 +149,7 @@ impl Pair {
             lan,
             link,
             ends,
+            witness,
             echo,
         })
     }
@@ -278,7 +287,7 @@ impl Pair {
         }
     }
 
-    /// Does to the wires and boards what a command says, but for the witness and the end.
+    /// Does to the wires and boards what a command says, but for what it shows and the end.
     ///
     /// # Errors
     ///
@@ -306,8 +315,17 @@ impl Pair {
                 Ok(())
             }
             Command::Until(side, until) => self.until(*side, until, patience),
-            Command::Witness(_) | Command::Status | Command::Quit => Ok(()),
+            Command::Witness(on) => {
+                self.witness()?.set(*on);
+                Ok(())
+            }
+            Command::Status | Command::Quit => Ok(()),
         }
+    }
+
+    fn witness(&self) -> Result<&Bystander> {
+        let witness = self.witness.as_ref();
+        witness.context("the boards' file names no witness")
     }
 
     fn target(&self, net: Net, way: Way) -> Result<Target> {
@@ -319,7 +337,7 @@ impl Pair {
             match party {
                 Party::Board(side) => Ok(boards[index(side)]),
                 Party::Client => self.ends.client.context("there is no client"),
-                Party::Witness => self.ends.witness.context("there is no witness"),
+                Party::Witness => self.witness().map(Bystander::end),
             }
         };
         Ok(match way {
