@@ -155,6 +155,7 @@ fn showing<T>(load: &Load, work: impl FnOnce() -> T) -> T {
 fn play(pair: &mut Pair, load: &Load, steps: &[Step]) -> Result<()> {
     showing(load, || {
         for step in steps {
+            tell_ended(pair)?;
             println!("==> {}", step.line);
             if step.command == Command::Quit {
                 break;
@@ -172,9 +173,7 @@ fn listen(pair: &mut Pair, load: &Load, timeout: Option<u64>) -> Result<()> {
     const LOOK: Duration = Duration::from_millis(100);
     showing(load, || {
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            for (side, end) in pair.ended()? {
-                println!("==> board {side}: {end}");
-            }
+            tell_ended(pair)?;
             let line = match typed.recv_timeout(LOOK) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -197,6 +196,13 @@ fn listen(pair: &mut Pair, load: &Load, timeout: Option<u64>) -> Result<()> {
         }
         Ok(())
     })
+}
+
+fn tell_ended(pair: &mut Pair) -> Result<()> {
+    for (side, end) in pair.ended()? {
+        println!("==> board {side}: {end}");
+    }
+    Ok(())
 }
 
 /// Lines from standard input.

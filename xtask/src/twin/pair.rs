@@ -3,7 +3,7 @@
 use super::bystander::Bystander;
 use super::command::{Command, Net, Party, Until, Way};
 use super::status::{MARK, Status};
-use crate::emulator::console::Echo;
+use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{CardModel, Emulator, Machine, NetworkCard, Pace, Setup};
 use crate::paths;
 use crate::wire::{Target, Wire};
@@ -246,9 +246,14 @@ impl Pair {
             bail!("board {side} is off or frozen");
         }
         self.shell(side, "mirror")?;
-        let machine = self.machine(side)?;
-        machine.expect(MARK, SHELL)?;
-        let rest = machine.expect("\n", SHELL)?;
+        let console = &mut self.machine(side)?.console;
+        let mut said = |text| match console.wait_for(text, SHELL) {
+            Wait::Found(said) => Some(said),
+            Wait::TimedOut | Wait::Closed => None,
+        };
+        let Some(rest) = said(MARK).and_then(|_| said("\n")) else {
+            bail!("board {side} does not say what it is");
+        };
         let status: Result<Status, String> = format!("{MARK}{rest}").parse();
         match status {
             Ok(status) if status.side == side => Ok(status),
