@@ -268,6 +268,7 @@ mod tests {
             want: Want::Claim,
             term: Term(term),
             basis: Term(basis),
+            of: None,
         }
     }
 

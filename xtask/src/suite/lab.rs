@@ -2,13 +2,15 @@
 
 use crate::compile::Programs;
 use crate::emulator::console::{Echo, Wait};
-use crate::emulator::{Emulator, Machine, Setup, Virtualization};
+use crate::emulator::{CardModel, Emulator, Machine, Setup, Virtualization};
 use crate::image::{self, LoadedBoard};
 use crate::paths;
 use crate::symbolize;
+use crate::twin::{Image, Pair, index};
 use crate::wire::Wire;
 use anyhow::{Context, Result, anyhow, bail};
 use config::toml::BuiltImage;
+use mirror::Side;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -141,6 +143,33 @@ impl Lab {
             folder,
             hypervisor: self.programs.hypervisor.clone(),
         })
+    }
+
+    /// Makes a pair of boards, which are off, each given as the text of a board file; and the addresses of its guests' cards.
+    ///
+    /// # Errors
+    ///
+    /// Where a text is wrong, or the wires cannot be laid.
+    pub(crate) fn pair(&self, texts: &[String; 2]) -> Result<(Pair, Vec<[u8; 6]>)> {
+        let image = |side: Side| {
+            let text = &texts[index(side)];
+            let root = paths::root();
+            let loaded = LoadedBoard::parse(text, "the pair", Some(side), &root, &self.programs)?;
+            let folder = self.folder(&format!("image-{side}"))?;
+            let iso = loaded.make_image(&folder, &self.programs, "")?;
+            let megabytes = loaded.megabytes();
+            anyhow::Ok(Image {
+                iso,
+                board: loaded.board,
+                megabytes,
+            })
+        };
+        let images = [image(Side::A)?, image(Side::B)?];
+        let nics = images[0].board.guests.iter().flat_map(|guest| &guest.nics);
+        let addresses = nics.map(|nic| nic.mac.0).collect();
+        let model = CardModel::E1000;
+        let pair = Pair::new(self.emulator, model, images, &self.folder, false)?;
+        Ok((pair, addresses))
     }
 
     /// Lays a wire, whose capture is among the transcripts: `NAME.pcapng`.

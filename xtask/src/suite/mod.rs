@@ -12,6 +12,7 @@ mod lan;
 mod linux;
 mod mach;
 mod management;
+mod mirror;
 mod natively;
 mod neighbours;
 mod old_cards;
@@ -36,6 +37,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What a test does.
+type Run = Box<dyn Fn(&Lab) -> Result<()> + Send + Sync>;
+
 /// One test of a whole board.
 pub(crate) struct Case {
     /// Its name, which filters match.
@@ -49,7 +53,7 @@ pub(crate) struct Case {
     /// Where every run runs it.
     pub usual: Places,
     /// The test.
-    pub run: fn(&Lab) -> Result<()>,
+    pub run: Run,
 }
 
 /// Emulators.
@@ -79,11 +83,11 @@ impl Places {
 
 impl Case {
     /// A test that can run anywhere, and that every run makes in QEMU alone, which is the faster.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         name: &'static str,
         about: &'static str,
         seconds: u64,
-        run: fn(&Lab) -> Result<()>,
+        run: impl Fn(&Lab) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name,
@@ -91,32 +95,32 @@ impl Case {
             deadline: Duration::from_secs(seconds),
             able: Places::BOTH,
             usual: Places::QEMU,
-            run,
+            run: Box::new(run),
         }
     }
 
     /// The same, in Bochs as well: it depends on the shell over VT-x, on how guests boot, or on the devices' timing.
-    pub(crate) const fn on_both(mut self) -> Self {
+    pub(crate) fn on_both(mut self) -> Self {
         self.usual = Places::BOTH;
         self
     }
 
     /// The same, in Bochs only: it needs its processor models, its clock or its debugger.
-    pub(crate) const fn on_bochs(mut self) -> Self {
+    pub(crate) fn on_bochs(mut self) -> Self {
         self.able = Places::BOCHS;
         self.usual = Places::BOCHS;
         self
     }
 
     /// The same, in QEMU only: it needs its processor models, its chipsets or its cards.
-    pub(crate) const fn on_qemu(mut self) -> Self {
+    pub(crate) fn on_qemu(mut self) -> Self {
         self.able = Places::QEMU;
         self.usual = Places::QEMU;
         self
     }
 
     /// The same, only with `--all`.
-    pub(crate) const fn only_with_all(mut self) -> Self {
+    pub(crate) fn only_with_all(mut self) -> Self {
         self.usual = Places::NOWHERE;
         self
     }
@@ -176,6 +180,7 @@ fn cases() -> Vec<Case> {
         old_cards::cases(),
         dirty::cases(),
         checkpoint::cases(),
+        mirror::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -6,7 +6,9 @@ mod command;
 mod pair;
 mod status;
 
-pub(crate) use command::HELP;
+pub(crate) use command::{Command, HELP, Until};
+pub(crate) use pair::{Image, Pair, SIDES, index};
+pub(crate) use status::Role;
 
 use crate::build::{self, Built};
 use crate::cli::RunOptions;
@@ -18,9 +20,8 @@ use crate::paths;
 use crate::symbolize;
 use crate::wire::{Spells, read_capture};
 use anyhow::{Context, Result, bail};
-use command::{Command, Step, read_line, read_script};
+use command::{Step, read_line, read_script};
 use mirror::Side;
-use pair::{Image, Pair, SIDES};
 use std::fs;
 use std::io;
 use std::path::Path;

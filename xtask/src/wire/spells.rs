@@ -110,6 +110,11 @@ impl Spells {
         found
     }
 
+    /// The boards that transmitted, in turn.
+    pub(crate) fn boards(&self) -> Vec<Side> {
+        self.spells.iter().map(|spell| spell.board).collect()
+    }
+
     /// The longest time without a frame, from the first to the last.
     pub(crate) const fn longest_silence(&self) -> Duration {
         self.silence
@@ -174,6 +179,7 @@ mod tests {
         };
         let expected = [spell(Side::A, 10, 20, 2), spell(Side::B, 120, 150, 2)];
         assert_eq!(found.spells, expected);
+        assert_eq!(found.boards(), [Side::A, Side::B]);
         assert_eq!(found.longest_silence(), 100 * MS);
         assert_eq!(found.overlap(QUARANTINE), None);
     }

@@ -50,7 +50,8 @@ const NE2000: Under = Under::Machine(CardModel::Ne2000, Chipset::Pc);
 
 /// The tests.
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, about, run| Case::new(name, about, 300, run).on_qemu();
+    let case =
+        |name, about, run: fn(&Lab) -> Result<()>| Case::new(name, about, 300, run).on_qemu();
     vec![
         case(
             "rtos-net-virtio",

@@ -1,0 +1,273 @@
+//! Pairs of boards that fail: each row of `docs/failures.md` is a test.
+
+mod table;
+
+use super::{Case, lab::Lab};
+use crate::client::ledger::{Load, Plan};
+use crate::client::{Client, Station};
+use crate::paths;
+use crate::twin::{Pair, Role, SIDES, Until, index};
+use crate::wire::{Spells, read_capture};
+use anyhow::{Context, Result, bail, ensure};
+use config::OnSilence;
+use mirror::Side;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::thread;
+use std::time::Duration;
+use table::{Failure, Other, Outcome};
+
+/// What the tests are, and what people read.
+const TABLE: &str = include_str!("../../../../docs/failures.md");
+/// How long a test may take.
+const SECONDS: u64 = 600;
+
+const STATION: Station = Station::new([10, 0, 0, 9]);
+const RTOS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// How long boards may take to become what they are to be.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long they must stay that.
+const STEADY: Duration = Duration::from_secs(3);
+/// How long the exchange may take to answer what was asked last.
+const END: Duration = Duration::from_secs(20);
+/// Answers that clients have got before the first step.
+const WARM: usize = 100;
+/// The first caller's identity and subscriber, and those of callers that begin anew.
+const FIRST: (u32, u32) = (1, 1001);
+const ANEW: (u32, u32) = (101, 3001);
+
+/// The tests.
+pub(super) fn cases() -> Vec<Case> {
+    let failures = match table::read(TABLE) {
+        Ok(failures) => failures,
+        Err(error) => {
+            let about = "docs/failures.md tells what befalls pairs of boards";
+            let wrong = move |_: &Lab| bail!("docs/failures.md: {error}");
+            return vec![Case::new("mirror-table", about, SECONDS, wrong).on_qemu()];
+        }
+    };
+    let case = |failure: Failure| {
+        let (name, text, usual) = (failure.name, failure.text, failure.usual);
+        let case = Case::new(name, text, SECONDS, move |lab| befalls(lab, &failure)).on_qemu();
+        if usual { case } else { case.only_with_all() }
+    };
+    failures.into_iter().map(case).collect()
+}
+
+/// The text of a board file that both boards are made by.
+fn pair_text(on_silence: Option<OnSilence>) -> Result<String> {
+    let text = String::from_utf8(paths::read(&paths::default_pair())?);
+    let text = text.context("the pair's file is no text")?;
+    let rule = match on_silence {
+        None => return Ok(text),
+        Some(OnSilence::Hold) => "hold",
+        Some(OnSilence::Backup) => "backup",
+        Some(OnSilence::AssumeDead) => "assume-dead",
+    };
+    let line = |line: &str| match line.starts_with("witness = ") {
+        true => format!("on_silence = \"{rule}\"\n"),
+        false => format!("{line}\n"),
+    };
+    Ok(text.lines().map(line).collect())
+}
+
+/// The text of a board that does not fit its peer.
+fn misfit(text: &str, other: Other) -> String {
+    match other {
+        Other::Nothing => text.to_owned(),
+        Other::Key => {
+            let key = "key = \"00000000000000000000000000000001\"\n";
+            let line = |line: &str| match line.starts_with("key = ") {
+                true => key.to_owned(),
+                false => format!("{line}\n"),
+            };
+            text.lines().map(line).collect()
+        }
+        Other::Guests => text.replace("memory = \"16M\"", "memory = \"18M\""),
+    }
+}
+
+fn befalls(lab: &Lab, failure: &Failure) -> Result<()> {
+    let text = pair_text(failure.on_silence)?;
+    let boards = [text.clone(), misfit(&text, failure.other)];
+    let (mut pair, guests) = lab.pair(&boards)?;
+    let capture = lab.folder("wires")?.join("lan.pcapng");
+    pair.lan.capture(&capture)?;
+    let client = Client::attach(&pair.lan, STATION)?;
+    pair.client_is(client.end());
+    if !failure.begins_off() {
+        for side in SIDES {
+            pair.start(side)?;
+        }
+        protected(&mut pair)?;
+    }
+    let mut load = Load::start(&client, plan(FIRST))?;
+    if !failure.begins_off() {
+        warm(lab, &load)?;
+    }
+    for step in &failure.steps {
+        pair.obey(step, PATIENCE.min(lab.left()))
+            .with_context(|| format!("{step:?}"))?;
+    }
+    for round in 0..2 {
+        for side in SIDES {
+            becomes(&mut pair, side, failure.outcomes[index(side)])?;
+        }
+        // What they are once they must stay.
+        if round == 0 {
+            thread::sleep(STEADY);
+        }
+    }
+    judge(&mut load, failure)?;
+    if !failure.kept && failure.serves() {
+        let mut anew = Load::start(&client, plan(ANEW))?;
+        warm(lab, &anew)?;
+        anew.halt(END)?;
+    }
+    judge_capture(&capture, &pair, &guests, failure)
+}
+
+const fn plan((identity, subscriber): (u32, u32)) -> Plan {
+    Plan {
+        exchange: SocketAddrV4::new(RTOS, protocol::PORT),
+        callers: 4,
+        identity,
+        subscriber,
+        pause: Duration::from_millis(10),
+        wait: Duration::from_millis(200),
+    }
+}
+
+/// Waits until a is the primary and protected.
+fn protected(pair: &mut Pair) -> Result<()> {
+    let primary = Until::Is(Role::Primary, Some(true));
+    pair.until(Side::A, &primary, PATIENCE)?;
+    pair.until(Side::B, &Until::Is(Role::Backup, None), PATIENCE)
+}
+
+/// Waits until the callers have got some answers.
+fn warm(lab: &Lab, load: &Load) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(100);
+    while load.second(PATIENCE).answered < WARM {
+        ensure!(!lab.left().is_zero(), "the exchange does not answer");
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until a board is what it is to be.
+fn becomes(pair: &mut Pair, side: Side, outcome: Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Any => Ok(()),
+        Outcome::Off => {
+            ensure!(!pair.runs(side), "board {side} is not off");
+            Ok(())
+        }
+        Outcome::Is(role, protected) => pair.until(side, &Until::Is(role, protected), PATIENCE),
+    }
+}
+
+/// Judges the answers that clients have got.
+fn judge(load: &mut Load, failure: &Failure) -> Result<()> {
+    load.halt(if failure.serves() && failure.kept {
+        END
+    } else {
+        Duration::ZERO
+    })?;
+    if failure.kept {
+        let answers = load.inspect(if failure.serves() { END } else { STEADY });
+        match (failure.serves(), answers) {
+            (true, answers) => answers?,
+            (false, Ok(())) => bail!("the exchange answers, though no board may serve"),
+            (false, Err(_)) => {}
+        }
+    } else {
+        // What was answered before the state was lost is all that those callers' answers can be held against.
+        return Ok(());
+    }
+    let summary = match load.ledger().judge() {
+        Ok(summary) => summary,
+        Err(faults) => {
+            let all: Vec<_> = faults.iter().take(5).map(ToString::to_string).collect();
+            bail!("{} answers are wrong: {}", faults.len(), all.join("; "));
+        }
+    };
+    if let Some(most) = failure.gap {
+        ensure!(
+            summary.gap <= most,
+            "no answer came for {:?}, which may be {most:?}",
+            summary.gap
+        );
+    }
+    Ok(())
+}
+
+/// Judges who transmitted for the guests.
+fn judge_capture(
+    file: &std::path::Path,
+    pair: &Pair,
+    guests: &[[u8; 6]],
+    failure: &Failure,
+) -> Result<()> {
+    let packets = read_capture(&paths::read(file)?)?;
+    for guest in guests {
+        let boards = Spells::of(&packets, pair.lan_ends(), *guest).boards();
+        ensure!(
+            boards == failure.in_turn,
+            "for the guest {guest:02x?} transmitted {boards:?}, not {:?}",
+            failure.in_turn
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::Command;
+
+    #[test]
+    fn the_table_of_failures_is_right() {
+        let failures = table::read(TABLE).unwrap();
+        assert!(failures.len() >= 30);
+        for failure in &failures {
+            // Somebody serves, or nothing can be asked of how long it did not.
+            assert!(
+                failure.serves() || failure.gap.is_none(),
+                "{}",
+                failure.name
+            );
+            let last = failure.in_turn.last().copied();
+            let serving = SIDES
+                .into_iter()
+                .find(|side| failure.outcomes[index(*side)].serves());
+            assert!(serving.is_none() || serving == last, "{}", failure.name);
+            assert!(!failure.steps.contains(&Command::Quit), "{}", failure.name);
+        }
+    }
+
+    #[test]
+    fn pairs_are_right_and_misfits_differ_from_their_peers() {
+        let rules = [
+            None,
+            Some(OnSilence::Hold),
+            Some(OnSilence::Backup),
+            Some(OnSilence::AssumeDead),
+        ];
+        for rule in rules {
+            let text = pair_text(rule).unwrap();
+            let parse = |text: &str| config::toml::parse(text, "b", Some(Side::B)).unwrap().0;
+            let good = parse(&text);
+            let arbiter = good.mirror.as_ref().unwrap().arbiter;
+            match (rule, arbiter) {
+                (None, config::Arbiter::Witness { .. }) => {}
+                (Some(rule), config::Arbiter::OnSilence(read)) => assert_eq!(rule, read),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(parse(&misfit(&text, Other::Nothing)), good);
+            let other = parse(&misfit(&text, Other::Key));
+            assert!(other.mirror != good.mirror && other.guests == good.guests);
+            let other = parse(&misfit(&text, Other::Guests));
+            assert!(other.mirror == good.mirror && other.guests != good.guests);
+        }
+    }
+}
