@@ -108,6 +108,8 @@ fn befalls(lab: &Lab, failure: &Failure) -> Result<()> {
         pair.obey(step, PATIENCE.min(lab.left()))
             .with_context(|| format!("{step:?}"))?;
     }
+    // A board that has powered itself off is off.
+    pair.ended()?;
     for round in 0..2 {
         for side in SIDES {
             becomes(&mut pair, side, failure.outcomes[index(side)])?;
