@@ -143,6 +143,11 @@ impl Console {
         }
     }
 
+    /// What was said up to now is waited for no longer.
+    pub(crate) fn skip(&mut self) {
+        self.position = self.shared.lock().text.len();
+    }
+
     /// Waits until the line is closed, and says whether it is.
     pub(crate) fn wait_closed(&self, timeout: Duration) -> bool {
         let heard = self.shared.lock();

@@ -245,6 +245,7 @@ impl Pair {
         if !self.runs(side) {
             bail!("board {side} is off or frozen");
         }
+        self.machine(side)?.console.skip();
         self.shell(side, "mirror")?;
         let console = &mut self.machine(side)?.console;
         let mut said = |text| match console.wait_for(text, SHELL) {
