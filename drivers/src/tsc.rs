@@ -74,12 +74,8 @@ pub unsafe fn calibrate(pm_timer: Option<u16>) -> Option<Calibration> {
         best = Some(best.map_or(ticks, |best: u64| best.min(ticks)));
     }
     let pit_hz = best.map(|ticks| ticks * pit::FREQUENCY / u64::from(COUNT));
-    let by_pm_timer = |port| {
-        // SAFETY: passed on to the caller.
-        let trials = (0..TRIALS).map_while(|_| unsafe { measure_by_pm_timer(port) });
-        trials.min()
-    };
-    let pm_timer_hz = pm_timer.and_then(by_pm_timer);
+    // SAFETY: passed on to the caller.
+    let pm_timer_hz = pm_timer.and_then(|port| unsafe { measure_by_pm_timer(port) });
     Some(Calibration {
         hz: truest(pit_hz, pm_timer_hz)?,
         pm_timer_hz,
@@ -96,6 +92,36 @@ fn truest(pit: Option<u64>, pm_timer: Option<u64>) -> Option<u64> {
     }
 }
 
+/// The TSC when a timer was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moment {
+    timer: u32,
+    tsc: u64,
+}
+
+/// Reads a timer between two readings of the TSC, some times, and takes the time when these were nearest to each other: any
+/// of them may have been interrupted.
+fn moment(mut timer: impl FnMut() -> u32, mut tsc: impl FnMut() -> u64) -> Moment {
+    const READINGS: usize = 16;
+    let mut reading = || {
+        let before = tsc();
+        let timer = timer();
+        let width = tsc().wrapping_sub(before);
+        let tsc = before.wrapping_add(width / 2);
+        (width, Moment { timer, tsc })
+    };
+    let mut best = reading();
+    for _ in 1..READINGS {
+        let next = reading();
+        if next.0 < best.0 {
+            best = next;
+        }
+    }
+    best.1
+}
+
+/// What the PM timer says, some 30 ms long. A pause in between does no harm: the timer goes on meanwhile.
+///
 /// # Safety
 ///
 /// `timer` must be the port of the PM timer.
@@ -106,22 +132,22 @@ unsafe fn measure_by_pm_timer(timer: u16) -> Option<u64> {
     const PATIENCE: u64 = 4_000_000_000;
     // SAFETY: reading the PM timer has no side effect.
     let now = || unsafe { port::read_u32(timer) } & MASK;
-    let (start, start_tsc) = (now(), read());
-    loop {
-        let passed = now().wrapping_sub(start) & MASK;
-        let tsc = read().wrapping_sub(start_tsc);
-        if passed >= TICKS {
-            return Some(tsc * PM_TIMER_FREQUENCY / u64::from(passed));
-        }
-        if tsc > PATIENCE {
+    let start = moment(now, read);
+    while now().wrapping_sub(start.timer) & MASK < TICKS {
+        if read().wrapping_sub(start.tsc) > PATIENCE {
             return None;
         }
     }
+    let end = moment(now, read);
+    let passed = end.timer.wrapping_sub(start.timer) & MASK;
+    let ticks = u128::from(end.tsc.wrapping_sub(start.tsc));
+    let hz = ticks * u128::from(PM_TIMER_FREQUENCY) / u128::from(passed.max(1));
+    u64::try_from(hz).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::truest;
+    use super::{Moment, moment, truest};
 
     #[test]
     fn a_measurement_that_pauses_lengthened_does_not_count() {
@@ -137,5 +163,26 @@ mod tests {
         ] {
             assert_eq!(truest(pit, pm_timer), wanted, "{pit:?} {pm_timer:?}");
         }
+    }
+
+    #[test]
+    fn a_reading_that_was_interrupted_does_not_count() {
+        // A clock of the TSC's, of which the timer's tick is 100; each reading takes 10, and all but one are interrupted.
+        let clock = core::cell::Cell::new(1000_u64);
+        let mut readings = 0;
+        let mut tsc = || {
+            clock.set(clock.get() + 10);
+            clock.get()
+        };
+        let timer = || {
+            readings += 1;
+            let pauses = if readings == 5 { [0, 0] } else { [7000, 300] };
+            clock.set(clock.get() + pauses[0] + 10);
+            let timer = (clock.get() / 100) as u32;
+            clock.set(clock.get() + pauses[1]);
+            timer
+        };
+        let Moment { timer, tsc } = moment(timer, &mut tsc);
+        assert!(tsc.abs_diff(u64::from(timer) * 100) < 120, "{timer} {tsc}");
     }
 }

@@ -378,6 +378,7 @@ impl RoleMachine {
                 && now >= self.since + self.config.transmit,
             claiming: self.claim.is_some(),
             uplink: self.uplink_down.is_none(),
+            link: self.link,
         };
         if let Some(sent) = self.sent {
             let (made, echo) = (heartbeat.made, heartbeat.echo);

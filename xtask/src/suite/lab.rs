@@ -168,7 +168,10 @@ impl Lab {
         let nics = images[0].board.guests.iter().flat_map(|guest| &guest.nics);
         let addresses = nics.map(|nic| nic.mac.0).collect();
         let model = CardModel::E1000;
-        let pair = Pair::new(self.emulator, model, images, &self.folder, false)?;
+        // What an earlier witness has granted is not this one's.
+        let folder = self.folder.join("pair");
+        paths::fresh_folder(&folder)?;
+        let pair = Pair::new(self.emulator, model, images, &folder, false)?;
         Ok((pair, addresses))
     }
 

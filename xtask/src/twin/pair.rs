@@ -124,7 +124,7 @@ impl Pair {
             ends.lan[index(side)] = way.context("the board has no uplink")?.plug.end;
             ends.link[index(side)] = own.plug.end;
             cards.push(own);
-            any = Some(mirror.clone());
+            any.get_or_insert_with(|| mirror.clone());
             let mut setup = Setup::new(image.iso, image.board.cpus, image.megabytes);
             setup.cards = cards;
             // They live in the time of those around them.
@@ -137,7 +137,7 @@ impl Pair {
                 frozen: false,
             });
         }
-        // The boards agree on it, or do not pair.
+        // The boards agree on it, or do not pair: then it is board a's.
         let witness = match &any {
             Some(mirror) => Bystander::attach(&lan, mirror, &folder.join("witness"))?,
             None => None,

@@ -59,7 +59,7 @@ pub enum Event {
     Dying(Heartbeat),
     /// The witness answers.
     Answer(Answer),
-    /// The mirror's link carries data, or does no longer.
+    /// The mirror's link carries data from the peer, or does no longer.
     Link(bool),
     /// This board's uplink is up, or is down.
     Uplink(bool),

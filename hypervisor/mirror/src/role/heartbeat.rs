@@ -111,6 +111,8 @@ pub struct Heartbeat {
     pub claiming: bool,
     /// The sender's uplink is up.
     pub uplink: bool,
+    /// The sender hears the receiver on the link, and the link does its work.
+    pub link: bool,
 }
 
 /// The bits of the flags.
@@ -118,6 +120,7 @@ const RELEASE: u8 = 1 << 0;
 const HAND_OVER: u8 = 1 << 1;
 const CLAIMING: u8 = 1 << 2;
 const UPLINK: u8 = 1 << 3;
+const LINK: u8 = 1 << 4;
 
 impl Heartbeat {
     /// The body of its frame, little-endian:
@@ -125,7 +128,7 @@ impl Heartbeat {
     /// ```text
     ///  0  term  u64
     ///  8  role  u8    0 waiting, 1 primary, 2 solo, 3 held, 4 handing over, 5 backup, 6 outdated
-    ///  9  flags u8    1 release, 2 hand over, 4 claiming, 8 uplink
+    ///  9  flags u8    1 release, 2 hand over, 4 claiming, 8 uplink, 16 link
     /// 10  bond  u32   0: none
     /// 14  made  u64   nanoseconds
     /// 22  echo  u64   nanoseconds
@@ -138,6 +141,7 @@ impl Heartbeat {
             (self.hand_over, HAND_OVER),
             (self.claiming, CLAIMING),
             (self.uplink, UPLINK),
+            (self.link, LINK),
         ];
         let flags = flags
             .into_iter()
@@ -161,7 +165,7 @@ impl Heartbeat {
         let role = fields.u8()?;
         let role = Role::ALL.into_iter().find(|known| *known as u8 == role)?;
         let flags = fields.u8()?;
-        if flags & !(RELEASE | HAND_OVER | CLAIMING | UPLINK) != 0 {
+        if flags & !(RELEASE | HAND_OVER | CLAIMING | UPLINK | LINK) != 0 {
             return None;
         }
         let bond = fields.u32()?;
@@ -176,6 +180,7 @@ impl Heartbeat {
             hand_over: flags & HAND_OVER != 0,
             claiming: flags & CLAIMING != 0,
             uplink: flags & UPLINK != 0,
+            link: flags & LINK != 0,
         })
     }
 }
@@ -191,7 +196,7 @@ mod tests {
             numbers in any::<[u64; 4]>(),
             role in 0..Role::ALL.len(),
             bond in proptest::option::of(1..=u32::MAX),
-            flags in any::<[bool; 4]>(),
+            flags in any::<[bool; 5]>(),
         ) {
             let heartbeat = Heartbeat {
                 term: Term(numbers[0]),
@@ -204,6 +209,7 @@ mod tests {
                 hand_over: flags[1],
                 claiming: flags[2],
                 uplink: flags[3],
+                link: flags[4],
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }
@@ -212,13 +218,13 @@ mod tests {
         fn a_body_has_one_meaning_or_none(
             body in proptest::collection::vec(any::<u8>(), HEARTBEAT_BYTES),
             role in 0..9_u8,
-            flags in 0..20_u8,
+            flags in 0..40_u8,
         ) {
             let mut body: [u8; HEARTBEAT_BYTES] = body.try_into().expect("as many bytes");
             body[8..10].copy_from_slice(&[role, flags]);
             match Heartbeat::decode(&body) {
                 Some(heartbeat) => prop_assert_eq!(heartbeat.encode(), body),
-                None => prop_assert!(role > 6 || flags > 15),
+                None => prop_assert!(role > 6 || flags > 31),
             }
         }
     }

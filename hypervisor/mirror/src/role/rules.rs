@@ -81,9 +81,14 @@ impl RoleMachine {
 
     /// An understudy that cannot be brought forward is worth less than the service.
     fn binding(&mut self, now: Instant) {
-        if !self.link || self.detached {
+        if !self.linked() || self.detached {
             self.ask_release(now);
         }
+    }
+
+    /// Whether the link goes both ways, as far as is known.
+    fn linked(&self) -> bool {
+        self.link && self.peer.last.is_some_and(|last| last.link)
     }
 
     fn wait(&mut self, now: Instant) {
@@ -128,7 +133,7 @@ impl RoleMachine {
 
     fn solo(&mut self, now: Instant) {
         // Without echoes there would be no lease to serve by.
-        let ready = self.link
+        let ready = self.linked()
             && !self.detached
             && !self.peer.dying
             && self.peer.last.is_some_and(|last| {
@@ -137,7 +142,7 @@ impl RoleMachine {
                     && now < last.echo + self.config.lease
             });
         if let Some(bond) = self.resync {
-            if !self.link || self.detached {
+            if !self.linked() || self.detached {
                 self.resync_failed(bond, now);
                 self.act(Action::Abandon(bond));
             }
@@ -279,7 +284,7 @@ impl RoleMachine {
             Role::Held => Why::Held,
             Role::HandingOver => Why::HandingOver,
             Role::Primary if self.release.is_some() && self.detached => Why::Detached,
-            Role::Primary if self.release.is_some() && !self.link => Why::NoLink,
+            Role::Primary if self.release.is_some() && !self.linked() => Why::NoLink,
             Role::Primary if self.release.is_some() => Why::Releasing,
             Role::Primary if self.config.arbiter == Arbiter::Witness && !self.record.done => {
                 Why::NotRecorded
@@ -291,7 +296,7 @@ impl RoleMachine {
             Role::Backup if self.bond.is_some() => return Protection::Protected,
             Role::Solo if self.detached => Why::Detached,
             Role::Solo | Role::Backup if silent => Why::PeerSilent,
-            Role::Solo | Role::Backup if !self.link => Why::NoLink,
+            Role::Solo | Role::Backup if !self.linked() => Why::NoLink,
             Role::Solo if self.resync.is_some() => Why::Resync,
             Role::Backup if self.image.is_some() => Why::Resync,
             Role::Solo | Role::Backup => Why::NoUnderstudy,

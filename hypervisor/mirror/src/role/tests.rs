@@ -38,6 +38,7 @@ fn backup(machine: &RoleMachine, time: u64) -> Heartbeat {
         hand_over: false,
         claiming: false,
         uplink: true,
+        link: true,
     }
 }
 
@@ -134,7 +135,9 @@ fn a_bond_holds_before_it_is_said() {
         panic!("a primary's gate has an end");
     };
     // From what the backup has echoed, not from now.
-    assert_eq!(end, Instant(1) + machine.config.lease);
+    let echo = machine.peer().expect("a peer").echo;
+    assert!(echo < Instant(3));
+    assert_eq!(end, echo + machine.config.lease);
 }
 
 #[test]
@@ -426,4 +429,17 @@ fn a_clock_does_not_go_back() {
     at(&mut machine, 1, Event::Link(false));
     let after = machine.sent.expect("some");
     assert!(after.release && after.made > sent);
+}
+
+#[test]
+fn a_peer_that_does_not_hear_the_link_gives_the_understudy_up() {
+    let (mut machine, _) = bound();
+    let deaf = Heartbeat {
+        link: false,
+        bond: machine.bond,
+        ..backup(&machine, 5 * BEAT)
+    };
+    hears(&mut machine, 5 * BEAT, deaf);
+    assert!(machine.sent.expect("some").release);
+    assert_eq!(machine.protection(), Protection::Unprotected(Why::NoLink));
 }
