@@ -113,6 +113,10 @@ pub trait Nic: Send + Sync {
     /// Totals since the card was opened.
     fn statistics(&self) -> Statistics;
 
+    /// Sends a last frame behind all that were given to the card, and waits until it has them all, or the TSC has counted `patience`.
+    /// Returns whether it has. Waits for no lock: if somebody holds one, nothing is sent.
+    fn transmit_last(&self, frame: &[u8], patience: u64) -> bool;
+
     /// Takes the card off the bus for good: no access to memory from here on, no interrupt. Waits for no lock for long, so it
     /// is good for the last breath, too.
     fn stop(&self);

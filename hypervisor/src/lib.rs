@@ -158,7 +158,7 @@ pub fn start(mut host: Host) -> Result<(), StartError> {
 }
 
 /// Takes the board's network cards off the bus, so that none of them writes memory while it is looked at, and nobody hears of the
-/// board any more. For a panic: it waits for no lock for long.
+/// board any more; the peer of a pair learns that it is alone. For the board's end: it waits for no lock for long.
 pub fn stop_network() {
     if let Some(network) = network::network() {
         network.stop_cards();

@@ -26,8 +26,8 @@ use kept::{Came, Kept};
 use log::{error, info};
 use mirror::witness::{Boot, Pair};
 use mirror::{
-    ETHER_TYPE, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey, PairingConfig,
-    Path,
+    ETHER_TYPE, Gate, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey,
+    PairingConfig, Path,
 };
 use spin::Mutex;
 
@@ -37,6 +37,8 @@ const ETHERNET_HEADER: usize = 14;
 const WINDOW: usize = 128;
 /// Nanoseconds after which the tender looks again while guests' leads are at work for the mirror.
 const SOON: u64 = 20_000;
+/// This part of a second a card gets to send what it has when the board ends.
+const LAST_BREATH: u64 = 1000;
 /// Rounds of work in one turn.
 const ROUNDS: usize = 8;
 
@@ -122,6 +124,28 @@ impl Mirror {
     pub(crate) fn stop_card(&self) {
         if let Some(card) = &self.card {
             card.nic().stop();
+        }
+    }
+
+    /// For the board's last breath: tells the peer on a path that guests put out nothing any more, if nobody is just at the node.
+    pub(crate) fn die(&self, network: &Network, path: Path) {
+        const BYTES: usize = ETHERNET_HEADER + mirror::OVERHEAD + mirror::HEARTBEAT_BYTES;
+        let Some(uplink) = self.uplink(network, path) else {
+            return;
+        };
+        let Some(mut stage) = self.stage.try_lock() else {
+            return;
+        };
+        if let Stage::Running(state) = &mut *stage {
+            // What is held for the backup's sake leaves no more.
+            state.hands.gate = Gate::Closed;
+            let mut frame = [0; BYTES];
+            let (header, body) = frame.split_at_mut(ETHERNET_HEADER);
+            header.copy_from_slice(&broadcast_header(uplink));
+            if state.node.dying(path, body).is_some() {
+                let patience = self.tsc_hz / LAST_BREATH;
+                let _ = uplink.nic().transmit_last(&frame, patience);
+            }
         }
     }
 

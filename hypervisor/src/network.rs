@@ -30,6 +30,7 @@ use devices::virtio::Receiver;
 use devices::{Effects, Pc, Ticks};
 use drivers::tsc;
 use log::warn;
+use mirror::Path;
 use net::{Capture, PortId, Switch};
 use pins::Pins;
 use port::{End, Given};
@@ -175,14 +176,19 @@ impl Network {
             });
     }
 
-    /// Takes the cards off the bus for good.
+    /// Takes the cards off the bus for good. The peer, if there is one, is told first: on the LAN, where guests' frames may be on
+    /// their way, and when those are, on the link. Waits for no lock.
     pub(crate) fn stop_cards(&self) {
+        if let Some(mirror) = &self.mirror {
+            mirror.die(self, Path::Lan);
+        }
         for port in &self.ports {
             if let End::Uplink(uplink) = &port.end {
                 uplink.nic().stop();
             }
         }
         if let Some(mirror) = &self.mirror {
+            mirror.die(self, Path::Link);
             mirror.stop_card();
         }
     }

@@ -25,11 +25,12 @@ impl Power {
         }
     }
 
-    /// Powers the board off; returns if the hardware has no way or did not obey.
+    /// Powers the board off; returns if the hardware has no way or did not obey, and then without its network.
     pub(crate) fn off(&self) {
         crate::console::flush();
         match self.soft_off {
             Some(soft_off) => {
+                crate::stop_network();
                 // SAFETY: the ports are those of the board's ACPI tables; nothing is left to save.
                 unsafe { soft_off.power_off() };
                 error!("the board does not obey its power-off register");
@@ -39,9 +40,10 @@ impl Power {
     }
 }
 
-/// Resets the board; returns if it did not obey.
+/// Resets the board; returns if it did not obey, and then without its network.
 pub(crate) fn reset() {
     crate::console::flush();
+    crate::stop_network();
     // SAFETY: the operator wants everything on the board to stop.
     unsafe { drivers::power::reset() };
     error!("the board does not obey its reset registers");

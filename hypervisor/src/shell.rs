@@ -54,6 +54,7 @@ cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
 reset           reset the board
+panic           end the hypervisor as a defect of it would: to see what comes of that
 poweroff        power the board off
 Ctrl-O 1..8     to that guest's console; Ctrl-O h: back here; Ctrl-O Ctrl-O: a literal Ctrl-O
 ";
@@ -135,6 +136,7 @@ fn execute(line: &str) {
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),
+        ("panic", _) => panic!("an operator wanted it"),
         ("reset", _) => crate::power::reset(),
         ("poweroff", _) => {
             if let Some(shared) = crate::cpu::shared() {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::dma::Dma;
 use crate::pci::{Command, Function, PciAddress};
+use crate::tsc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 
@@ -377,6 +378,25 @@ impl<R: Registers> Nic for Card<R> {
             return Err(TransmitError::Down);
         }
         transmitter.transmit(&self.registers, length, checksum, reserve, fill)
+    }
+
+    fn transmit_last(&self, frame: &[u8], patience: u64) -> bool {
+        let Some(mut transmitter) = self.transmitter.try_lock() else {
+            return false;
+        };
+        if !self.is_ready() || self.link() == Link::Down {
+            return false;
+        }
+        let mut fill = |into: &mut [u8]| into.copy_from_slice(frame);
+        let given = transmitter.transmit(&self.registers, frame.len(), None, 0, &mut fill);
+        let start = tsc::read();
+        while transmitter.is_busy() {
+            if tsc::read().wrapping_sub(start) > patience {
+                return false;
+            }
+            core::hint::spin_loop();
+        }
+        given.is_ok()
     }
 
     fn checksums(&self) -> bool {

@@ -12,7 +12,9 @@ use crate::network::{GuestNetwork, network};
 use alloc::vec::Vec;
 use devices::nic::Sent;
 use log::{error, info, warn};
-use mirror::{Area, Board, Epoch, Gate, Instant, Memory, Order, Path, Place, Report, Tell};
+use mirror::{
+    Area, Board, Epoch, Gate, Instant, Memory, Order, Path, Place, Protection, Report, Tell,
+};
 use spin::Mutex;
 
 use super::outputs::Output;
@@ -264,7 +266,11 @@ impl Board for Hands {
     fn tell(&mut self, report: Report) {
         match report {
             Report::Role(
-                Tell::Role { .. } | Tell::Serves(_) | Tell::Path { .. } | Tell::PeerStarted(_),
+                Tell::Role { .. }
+                | Tell::Serves(_)
+                | Tell::Path { .. }
+                | Tell::PeerStarted(_)
+                | Tell::Protection(Protection::Protected),
             ) => info!("mirror: {report}"),
             Report::Role(_) | Report::Refused(_) | Report::Nonsense(_) => warn!("mirror: {report}"),
         }
