@@ -230,7 +230,7 @@ impl Mirror {
             while let Some((group, came)) = hands.poll() {
                 match came {
                     Came::Passed(pages) => node.passed(group, pages),
-                    Came::Frozen(time) => node.frozen(group, time),
+                    Came::Frozen(epoch, time) => node.frozen(group, epoch, time),
                     Came::Failed => node.failed(instant, hands),
                 }
             }

@@ -219,6 +219,12 @@ impl OutputGate {
         sealed
     }
 
+    /// The epoch that ended last.
+    #[must_use]
+    pub const fn sealed(&self) -> Epoch {
+        Epoch(self.epoch.0.saturating_sub(1))
+    }
+
     /// The backup has an epoch: what it and those before it put out may leave.
     pub fn acknowledge(&mut self, acknowledged: Epoch) {
         while let Some((epoch, count)) = self.held.front()

@@ -323,9 +323,10 @@ impl Node {
         self.leading.passed(group, pages);
     }
 
-    /// A group is frozen, or was: everything of this epoch is handed over. `time` is the guests', in nanoseconds.
-    pub fn frozen(&mut self, group: u8, time: u64) {
-        self.leading.frozen(group, time);
+    /// A group is frozen, or was: everything of `epoch` is handed over, which is what its output gate called it as it was sealed.
+    /// `time` is the guests', in nanoseconds.
+    pub fn frozen(&mut self, group: u8, epoch: Epoch, time: u64) {
+        self.leading.frozen(group, epoch, time);
     }
 
     /// A group's checkpoint came to nothing: the backup cannot be brought forward any more.

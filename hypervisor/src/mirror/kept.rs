@@ -1,5 +1,6 @@
 //! A guest that is mirrored, on whichever board.
 
+use super::Outputs;
 use crate::guest::GuestHandle;
 use crate::machine::{Capture, CapturedState, Machine, PageId, StartFailure, Understudy, Wanted};
 use crate::memory::PhysicalMemory;
@@ -8,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use log::{error, warn};
-use mirror::{Area, Checkpoint, Extent, Order, PAGE_SIZE, Page, Place};
+use mirror::{Area, Checkpoint, Epoch, Extent, Order, PAGE_SIZE, Page, Place};
 use spin::Mutex;
 
 /// Pages that can be copied in one pause; more wait for those to be told.
@@ -32,8 +33,8 @@ enum Task {
 pub(super) enum Came {
     /// A pass handed over so many pages.
     Passed(u32),
-    /// A checkpoint is handed over: the guest's time in nanoseconds.
-    Frozen(u64),
+    /// A checkpoint is handed over: the epoch that ended by it, and the guest's time in nanoseconds.
+    Frozen(Epoch, u64),
     /// Nothing, and nothing will.
     Failed,
 }
@@ -230,7 +231,9 @@ impl Kept {
             }
             None => return Came::Failed,
         }
-        Came::Frozen(self.machine.nanoseconds(capture.guest_time))
+        let outputs = self.guest.outputs.as_ref();
+        let epoch = outputs.map_or_else(Epoch::default, Outputs::sealed);
+        Came::Frozen(epoch, self.machine.nanoseconds(capture.guest_time))
     }
 
     /// Gets the next page to the front, if there is one.

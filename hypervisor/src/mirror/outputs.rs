@@ -143,6 +143,11 @@ impl Outputs {
         queue.gate.seal()
     }
 
+    /// The epoch that was sealed last.
+    pub(crate) fn sealed(&self) -> Epoch {
+        self.queue.lock().gate.sealed()
+    }
+
     /// The backup has an epoch.
     pub(crate) fn acknowledge(&self, epoch: Epoch) {
         self.queue.lock().gate.acknowledge(epoch);

@@ -195,9 +195,9 @@ impl Leading {
     }
 
     /// See [`super::Node::frozen`].
-    pub(super) fn frozen(&mut self, number: u8, time: u64) {
+    pub(super) fn frozen(&mut self, number: u8, epoch: Epoch, time: u64) {
         if let Some(group) = self.group(number) {
-            group.sealed = group.sealed.next();
+            group.sealed = epoch;
             if group.phase == Phase::Freezing {
                 group.phase = Phase::Telling;
                 group.teller.end_with(group.sealed, time);

@@ -143,7 +143,7 @@ impl World {
             None => return Ok(()),
             Some(Done::Passed(pages)) => life.node.passed(group, pages),
             Some(Done::Frozen(snapshot)) => {
-                life.node.frozen(group, snapshot.time);
+                life.node.frozen(group, snapshot.epoch, snapshot.time);
                 self.judge.snapshot(side, snapshot);
             }
         }
