@@ -104,7 +104,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     if let Err(error) = &ended {
         eprintln!("==> {error:#}");
     }
-    good &= judge_ledger(load)?;
+    good &= judge_ledger(load, guests.len() == 1)?;
     good &= judge_capture(&capture, pair.lan_ends(), &guests)?;
     for (side, folder) in pair.logs() {
         tell_backtrace(side, &folder, &hypervisor)?;
@@ -235,10 +235,15 @@ fn obey(pair: &mut Pair, command: &Command) -> Result<()> {
     pair.obey(command, PATIENCE)
 }
 
-/// Lets the callers come to an end, and says what is to be said of the exchange. Returns whether that is good.
-fn judge_ledger(mut load: Load) -> Result<bool> {
+/// Lets the callers come to an end, and says what is to be said of the exchange. They are `alone` if no other guest of the board can ask
+/// it, too. Returns whether all is good.
+fn judge_ledger(mut load: Load, alone: bool) -> Result<bool> {
     load.halt(END)?;
-    let inspected = load.inspect(END);
+    let inspected = if alone {
+        load.inspect_all(END)
+    } else {
+        load.inspect(END)
+    };
     if let Err(error) = &inspected {
         println!("==> At the end {error:#}: judged is what it answered before.");
     }

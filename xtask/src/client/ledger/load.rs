@@ -120,16 +120,23 @@ impl Load {
     }
 
     /// Asks for everything that the exchange knows of the callers, which must have been halted: each one's last question
-    /// again, lines and meters, and last the totals.
+    /// again, lines and meters.
     ///
     /// # Errors
     ///
     /// Where it does not answer for so long.
     pub(crate) fn inspect(&mut self, patience: Duration) -> Result<()> {
         *self.shared.give_up() = Some(Instant::now() + patience);
-        for caller in &mut self.idle {
-            caller.inspect()?;
-        }
+        self.idle.iter_mut().try_for_each(Caller::inspect)
+    }
+
+    /// The same, and last the totals, where nobody else asks the exchange.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::inspect`].
+    pub(crate) fn inspect_all(&mut self, patience: Duration) -> Result<()> {
+        self.inspect(patience)?;
         match self.idle.first_mut() {
             Some(caller) => caller.told(Operation::Totals),
             None => Ok(()),

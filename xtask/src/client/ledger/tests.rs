@@ -450,7 +450,7 @@ fn over_a_bad_wire(defect: Defect) -> Result<Summary, Vec<Fault>> {
             thread::sleep(10 * MS);
         }
         load.halt(SOON).unwrap();
-        load.inspect(SOON).unwrap();
+        load.inspect_all(SOON).unwrap();
         over.store(true, Ordering::Relaxed);
         load.ledger().judge()
     })

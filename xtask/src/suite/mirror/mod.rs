@@ -1,5 +1,6 @@
 //! Pairs of boards that fail: each row of `docs/failures.md` is a test.
 
+mod linux;
 mod table;
 
 use super::{Case, lab::Lab};
@@ -50,7 +51,17 @@ pub(super) fn cases() -> Vec<Case> {
         let case = Case::new(name, text, SECONDS, move |lab| befalls(lab, &failure)).on_qemu();
         if usual { case } else { case.only_with_all() }
     };
-    failures.into_iter().map(case).collect()
+    let mut cases: Vec<_> = failures.into_iter().map(case).collect();
+    cases.push(
+        Case::new(
+            "mirror-linux",
+            "a download from Linux, its disk, and what it shows of the legacy system's calls survive the board of both",
+            SECONDS,
+            linux::survives,
+        )
+        .on_qemu(),
+    );
+    cases
 }
 
 /// The text of a board file that both boards are made by.
@@ -176,7 +187,7 @@ fn judge(load: &mut Load, failure: &Failure) -> Result<()> {
         Duration::ZERO
     })?;
     if failure.kept {
-        let answers = load.inspect(if failure.serves() { END } else { STEADY });
+        let answers = load.inspect_all(if failure.serves() { END } else { STEADY });
         match (failure.serves(), answers) {
             (true, answers) => answers?,
             (false, Ok(())) => bail!("the exchange answers, though no board may serve"),
