@@ -19,16 +19,19 @@ use crate::network::{Frame, Network, Turn, Uplink};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use config::{Arbiter, Board, MirrorMode, OnSilence};
+use core::hash::Hash;
 use core::num::NonZeroU128;
 use core::time::Duration;
 use hands::{Hands, mirrored};
 use kept::{Came, Kept};
 use log::{error, info};
+use mirror::Side;
 use mirror::witness::{Boot, Pair};
 use mirror::{
     ETHER_TYPE, Gate, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey,
     PairingConfig, Path,
 };
+use siphasher::sip128::{Hasher128, SipHasher24};
 use spin::Mutex;
 
 /// Bytes of an Ethernet header.
@@ -294,7 +297,7 @@ impl Mirror {
             kept.push(one);
         }
         let config = self.node_config(board, machines.iter().map(|(_, _, it)| *it), groups)?;
-        let nonce = Nonce(nonce(now));
+        let nonce = Nonce(nonce(now, self.config.side, self.card.as_ref()));
         let (side, instant) = (self.config.side, self.instant(now));
         info!("mirror: side {side} of the pair {}", board.name);
         let config = NodeConfig {
@@ -356,11 +359,14 @@ impl Mirror {
     }
 }
 
-/// A number for this boot of the board, which nobody else has.
-fn nonce(now: u64) -> NonZeroU128 {
-    let mut bytes = u128::from(now).to_le_bytes();
+/// A number for this boot of the board, which nobody else has: boards that come up together have at least different cards.
+fn nonce(now: u64, side: Side, card: Option<&Uplink>) -> NonZeroU128 {
+    let mut random = [0; 16];
     if let Some(generator) = drivers::entropy::Generator::new() {
-        generator.fill(&mut bytes);
+        generator.fill(&mut random);
     }
-    NonZeroU128::new(u128::from_le_bytes(bytes)).unwrap_or(NonZeroU128::MIN)
+    let address = card.map(|card| card.nic().mac());
+    let mut hasher = SipHasher24::new_with_key(&random);
+    (now, side, address).hash(&mut hasher);
+    NonZeroU128::new(hasher.finish128().as_u128()).unwrap_or(NonZeroU128::MIN)
 }
