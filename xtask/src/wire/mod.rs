@@ -3,7 +3,7 @@
 //! Ends are cards of emulated boards or taps in this program. Both emulators put each frame into one UDP datagram, without its
 //! checksum. Bochs fixes where to: a card with port N binds 127.0.0.1:N and sends to N + 1; so do ours in QEMU. A wire
 //! therefore binds the port behind that of each of its cards. Bochs hands its card only what is sent to that card's own address
-//! or to all, however the card is set: guests behind a card are reached in QEMU alone.
+//! or to all, however the card is set: guests behind a card are reached in QEMU alone, or by [`Wire::suit_bochs`].
 
 mod capture;
 mod line;
@@ -39,6 +39,8 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const FRAME_MAX: usize = 16 << 10;
 /// Frames that are kept for [`Wire::wait_for`].
 const KEPT: usize = 4096;
+/// The address of all stations.
+const BROADCAST: [u8; 6] = [0xff; 6];
 /// How often a thread looks whether the wire is gone.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -90,6 +92,8 @@ struct State {
     segment: Segment,
     /// By the ends' numbers.
     sinks: Vec<Sink>,
+    /// What is for another station than this one comes to cards as for all.
+    own: Option<[u8; 6]>,
     plays: Vec<Play>,
     capture: Option<Capture>,
     /// The last frames of all directions, as they were sent.
@@ -160,9 +164,15 @@ impl State {
 
     /// Brings the frames that are due to their ends. A card that is not there yet, or no longer, misses them.
     fn deliver(&mut self, now: Duration) {
-        while let Some((end, bytes)) = self.segment.deliver(now) {
+        while let Some((end, mut bytes)) = self.segment.deliver(now) {
             match &self.sinks[end] {
                 Sink::Card(socket, plug) => {
+                    if let Some(own) = self.own
+                        && let Some(destination) = bytes.first_chunk_mut()
+                        && *destination != own
+                    {
+                        *destination = BROADCAST;
+                    }
                     let _ = socket.send_to(&bytes, (Ipv4Addr::LOCALHOST, plug.port));
                 }
                 Sink::Tap(inbox) => inbox.put(bytes),
@@ -196,6 +206,7 @@ impl Wire {
             state: Mutex::new(State {
                 segment: Segment::new(),
                 sinks: Vec::new(),
+                own: None,
                 plays: Vec::new(),
                 capture: None,
                 frames: VecDeque::new(),
@@ -243,6 +254,14 @@ impl Wire {
             end,
             inbox,
         }
+    }
+
+    /// For the cards of Bochs, all of which have the address `own`: nothing is learnt of where that is, and what is for other
+    /// stations behind the cards comes to these as for all. smoltcp takes that, Linux does not.
+    pub(crate) fn suit_bochs(&self, own: [u8; 6]) {
+        let mut state = self.shared.lock();
+        state.segment.flood();
+        state.own = Some(own);
     }
 
     /// How many ends it has.

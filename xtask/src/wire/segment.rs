@@ -139,6 +139,8 @@ struct Event {
 pub(super) struct Segment {
     ends: Vec<End>,
     learnt: BTreeMap<[u8; 6], usize>,
+    /// It does not learn.
+    floods: bool,
     events: BinaryHeap<Reverse<Event>>,
     /// Of the next event.
     number: u64,
@@ -151,6 +153,7 @@ impl Segment {
         Self {
             ends: Vec::new(),
             learnt: BTreeMap::new(),
+            floods: false,
             events: BinaryHeap::new(),
             number: 0,
             seed: SEED,
@@ -167,6 +170,11 @@ impl Segment {
             counts: Counts::default(),
         });
         end
+    }
+
+    /// Everything comes out at all other ends from here on.
+    pub(super) fn flood(&mut self) {
+        self.floods = true;
     }
 
     /// Begins the sequences of chance anew.
@@ -269,7 +277,7 @@ impl Segment {
         let address = |at: usize| bytes.get(at..at + 6)?.try_into().ok();
         let is_wire = self.ends.len() == 2;
         let known = match (address(0), address(6)) {
-            (Some(to), Some(by)) if !is_wire => {
+            (Some(to), Some(by)) if !is_wire && !self.floods => {
                 if !is_group(by) {
                     self.learnt.insert(by, from);
                 }
@@ -325,6 +333,16 @@ mod tests {
         let mut ends: Vec<_> = all.map(|(end, _)| end).collect();
         ends.sort_unstable();
         ends
+    }
+
+    #[test]
+    fn a_hub_carries_everything_everywhere() {
+        let mut segment = segment(3);
+        segment.flood();
+        for (from, to, by) in [(0, 12, 10), (1, 10, 11), (2, 10, 10)] {
+            segment.send(from, frame(to, by), MS);
+            assert_eq!(receivers(&mut segment, MS).len(), 2);
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! one again, unless it has taken over anew.
 
 use super::packets::Packet;
-use mirror::Side;
+use mirror::{ETHER_TYPE, Side};
 use std::fmt;
 use std::time::Duration;
 
 /// Where a frame's source is.
 const SOURCE: std::ops::Range<usize> = 6..12;
+/// And its type.
+const TYPE: std::ops::Range<usize> = 12..14;
 
 /// A time for which one board alone transmitted for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,9 @@ impl Spells {
         let mut times = packets.iter().filter_map(|packet| {
             let [a, b] = ends.map(|end| packet.end == end);
             let board = if a { Side::A } else { Side::B };
-            let own = packet.bytes.get(SOURCE) == Some(&guest[..]);
+            // A board's own frames are no guest's, though a card and a guest can have one address.
+            let own = packet.bytes.get(SOURCE) == Some(&guest[..])
+                && packet.bytes.get(TYPE) != Some(&ETHER_TYPE.to_be_bytes()[..]);
             (own && (a || b)).then_some((packet.time, board))
         });
         for (time, board) in &mut times {

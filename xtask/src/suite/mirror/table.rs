@@ -40,6 +40,17 @@ impl Outcome {
     }
 }
 
+/// When a row's test is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Always, in both emulators.
+    Core,
+    /// Always, in QEMU.
+    Usual,
+    /// In QEMU, with `--all`.
+    All,
+}
+
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -61,8 +72,8 @@ pub(super) struct Failure {
     pub(super) gap: Option<Duration>,
     /// Whether the state outlives it.
     pub(super) kept: bool,
-    /// Whether every run makes the test.
-    pub(super) usual: bool,
+    /// When the test is made.
+    pub(super) run: Run,
 }
 
 impl Failure {
@@ -181,7 +192,12 @@ fn failure(cells: &[&'static str]) -> Result<Failure, String> {
             gap => Some(crate::wire::read_time(gap)?),
         },
         kept: choice("state", state, "kept", "lost")?,
-        usual: choice("run", run, "usual", "all")?,
+        run: match *run {
+            "core" => Run::Core,
+            "usual" => Run::Usual,
+            "all" => Run::All,
+            _ => return Err(format!("run is \"{run}\", not core or usual or all")),
+        },
     })
 }
 
@@ -265,7 +281,7 @@ mod tests {
             outcomes: [Outcome::Off, Outcome::Is(Role::Solo, Some(true))],
             gap: Some(Duration::from_millis(1500)),
             kept: true,
-            usual: true,
+            run: Run::Usual,
         };
         assert!(!expected.begins_off() && expected.serves());
         assert_eq!(failures, [expected]);
@@ -314,7 +330,7 @@ mod tests {
             (
                 "usual",
                 "often",
-                "line 5: run is \"often\", not usual or all",
+                "line 5: run is \"often\", not core or usual or all",
             ),
             ("| off ", "", "line 5: 8 cells instead of 9"),
         ] {
