@@ -9,6 +9,7 @@ pub(crate) mod checkpoints;
 mod crash;
 mod disk;
 mod exits;
+mod figures;
 mod frozen;
 mod lead;
 mod local;
@@ -28,6 +29,7 @@ mod understudy;
 mod virtual_cpu;
 
 pub(crate) use capture::{Capture, CapturedState, PageId, Wanted};
+pub(crate) use figures::Figures;
 pub(crate) use statistics::Totals;
 pub(crate) use understudy::Understudy;
 pub(crate) use virtual_cpu::{VirtualCpu, Want, Yield};
@@ -387,7 +389,7 @@ impl Machine {
     }
 
     /// The guest's time now.
-    fn time(&self) -> Ticks {
+    pub(crate) fn time(&self) -> Ticks {
         self.origin().time(tsc::read())
     }
 

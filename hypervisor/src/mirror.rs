@@ -5,10 +5,12 @@
 
 mod arrivals;
 mod facts;
+mod figures;
 mod hands;
 mod kept;
 pub(crate) mod operator;
 mod outputs;
+mod report;
 
 pub(crate) use outputs::{Outputs, Put};
 

@@ -10,7 +10,7 @@ mod inbox;
 pub(crate) mod operator;
 mod pins;
 mod port;
-mod report;
+pub(crate) mod report;
 mod setup;
 mod software;
 mod station;

@@ -1,18 +1,15 @@
 //! Checkpoints of guests that are kept on the same board: what a guest was at the last one takes its place when the
 //! operator wants. The first processor tends them, in turns.
 
-mod figures;
-
 use super::capture::{Capture, Missed, PageId, Wanted};
 use super::understudy::Understudy;
-use super::{Machine, StartFailure};
+use super::{Figures, Machine, StartFailure};
 use crate::guest::GuestHandle;
 use crate::memory::PhysicalMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use drivers::tsc;
-use figures::Figures;
 use log::{error, info};
 use spin::Mutex;
 use vcpu::FRAME_SIZE;

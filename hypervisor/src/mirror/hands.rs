@@ -194,11 +194,11 @@ impl Board for Hands {
     }
 
     fn acknowledge(&mut self, group: u8, epoch: Epoch) {
-        if let Some(outputs) = self
-            .kept(group)
-            .and_then(|kept| kept.guest.outputs.as_ref())
-        {
-            outputs.acknowledge(epoch);
+        if let Some(kept) = self.kept(group) {
+            if let Some(outputs) = &kept.guest.outputs {
+                outputs.acknowledge(epoch);
+            }
+            kept.acknowledged();
         }
     }
 

@@ -1,6 +1,7 @@
 //! A guest that is mirrored, on whichever board.
 
 use super::Outputs;
+use super::figures::Epochs;
 use crate::guest::GuestHandle;
 use crate::machine::{Capture, CapturedState, Machine, PageId, StartFailure, Understudy, Wanted};
 use crate::memory::PhysicalMemory;
@@ -8,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+use devices::Ticks;
 use log::{error, warn};
 use mirror::{Area, Checkpoint, Epoch, Extent, Order, PAGE_SIZE, Page, Place};
 use spin::Mutex;
@@ -53,6 +55,7 @@ pub(super) struct Kept {
     pages: Pages,
     state: Vec<u8>,
     state_told: usize,
+    pub(super) epochs: Epochs,
 }
 
 /// The page that is being told, and what is known of the others.
@@ -95,6 +98,7 @@ impl Kept {
             },
             state: Vec::new(),
             state_told: 0,
+            epochs: Epochs::default(),
         })
     }
 
@@ -135,6 +139,7 @@ impl Kept {
                     *wanted = false;
                 }
                 self.pages.front = None;
+                self.epochs.interrupt();
                 if core::mem::take(&mut self.tracked) {
                     self.tasks.push_back(Task::End);
                 }
@@ -145,6 +150,12 @@ impl Kept {
     /// Whether its epochs say what may leave it.
     pub(super) const fn is_tracked(&self) -> bool {
         self.tracked
+    }
+
+    /// The backup has the epoch that ended last.
+    pub(super) fn acknowledged(&mut self) {
+        let now = self.machine.nanoseconds(self.machine.time());
+        self.epochs.acknowledge(now);
     }
 
     /// Whether something is under way.
@@ -231,9 +242,15 @@ impl Kept {
             }
             None => return Came::Failed,
         }
+        self.epochs
+            .cost
+            .add(capture.pages, capture.pause, self.state.len());
+        let time = self.machine.nanoseconds(capture.guest_time);
+        let pause = self.machine.nanoseconds(Ticks(capture.pause));
+        self.epochs.end(time, pause, capture.pages);
         let outputs = self.guest.outputs.as_ref();
         let epoch = outputs.map_or_else(Epoch::default, Outputs::sealed);
-        Came::Frozen(epoch, self.machine.nanoseconds(capture.guest_time))
+        Came::Frozen(epoch, time)
     }
 
     /// Gets the next page to the front, if there is one.

@@ -49,6 +49,11 @@ pub(crate) fn show() {
             );
         }
     }
+    for kept in &state.hands.kept {
+        if kept.epochs.pages > 0 {
+            say!("  {}: {}\n", kept.guest.name, kept.epochs.cost);
+        }
+    }
     let link = node.link().counters();
     say!(
         "  link: {} frames and {} bytes sent, {} of them again; {} frames received\n",

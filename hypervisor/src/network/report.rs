@@ -31,7 +31,7 @@ impl Content for Report<'_> {
 }
 
 /// Begins a metric.
-fn metric(to: &mut impl Write, kind: &str, name: &str, help: &str) -> fmt::Result {
+pub(crate) fn metric(to: &mut impl Write, kind: &str, name: &str, help: &str) -> fmt::Result {
     writeln!(
         to,
         "# HELP understudy_{name} {help}\n# TYPE understudy_{name} {kind}"
@@ -189,7 +189,11 @@ impl Report<'_> {
         writeln!(to, "understudy_tsc_hertz {}", frequency())?;
         self.guest_metrics(to)?;
         self.port_metrics(to)?;
-        self.card_metrics(to)
+        self.card_metrics(to)?;
+        match &self.0.mirror {
+            Some(mirror) => mirror.metrics(to),
+            None => Ok(()),
+        }
     }
 
     fn guest_metrics(&self, to: &mut impl Write) -> fmt::Result {
@@ -313,12 +317,17 @@ impl Report<'_> {
                 nic.address(),
             )
         })?;
-        to.write_str("]}\n")
+        to.write_char(']')?;
+        if let Some(mirror) = &self.0.mirror {
+            to.write_str(",\"mirror\":")?;
+            mirror.status(to)?;
+        }
+        to.write_str("}\n")
     }
 }
 
 /// Writes the elements of a list, with commas in between.
-fn list<W: Write, T>(
+pub(crate) fn list<W: Write, T>(
     to: &mut W,
     elements: impl Iterator<Item = T>,
     mut write: impl FnMut(&mut W, T) -> fmt::Result,

@@ -4,6 +4,7 @@ use super::{MANAGEMENT, PATIENCE};
 use crate::client::Client;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// Values by their series, as the text has them: `name{label="value"}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +17,16 @@ impl Metrics {
     ///
     /// Where they cannot be had, or the text is wrong.
     pub(in crate::suite) fn read(station: &Client) -> Result<Self> {
-        let (status, text) = station.http_text(MANAGEMENT, 80, "/metrics", PATIENCE)?;
+        Self::read_from(station, MANAGEMENT)
+    }
+
+    /// The same from a board with another address.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(in crate::suite) fn read_from(station: &Client, board: Ipv4Addr) -> Result<Self> {
+        let (status, text) = station.http_text(board, 80, "/metrics", PATIENCE)?;
         ensure!(status == 200, "/metrics has status {status}");
         Self::parse(&text)
     }
@@ -39,7 +49,7 @@ impl Metrics {
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').with_context(place)?;
                 ensure!(family == Some((name, None)), place());
-                ensure!(matches!(kind, "counter" | "gauge"), place());
+                ensure!(matches!(kind, "counter" | "gauge" | "histogram"), place());
                 ensure!((kind == "counter") == name.ends_with("_total"), place());
                 family = Some((name, Some(kind)));
             } else {
@@ -48,6 +58,10 @@ impl Metrics {
                     bail!("{series} has no kind");
                 };
                 let labels = series.strip_prefix(of).with_context(place)?;
+                let labels = match kind {
+                    "histogram" => of_histogram(labels).with_context(place)?,
+                    _ => labels,
+                };
                 ensure!(labels.is_empty() || are_labels(labels), place());
                 let value: f64 = value.parse().with_context(place)?;
                 ensure!(value.is_finite(), place());
@@ -86,6 +100,16 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(rest)
 }
 
+/// What follows the name of a histogram: the labels of one of its three series, buckets having their bound among them.
+fn of_histogram(rest: &str) -> Option<&str> {
+    match rest.strip_prefix("_bucket") {
+        Some(labels) => labels.contains("le=\"").then_some(labels),
+        None => rest
+            .strip_prefix("_sum")
+            .or_else(|| rest.strip_prefix("_count")),
+    }
+}
+
 /// Whether this is `{name="value",...}`, with nothing in the values that would have to be quoted.
 fn are_labels(text: &str) -> bool {
     let inner = text.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
@@ -105,7 +129,8 @@ mod tests {
 
     const GOOD: &str = "# HELP a_total Things.\n# TYPE a_total counter\n\
         a_total{port=\"lan\",reason=\"no-room\"} 7\na_total{port=\"x.0\",reason=\"vlan\"} 0\n\
-        # HELP b Others.\n# TYPE b gauge\nb -1.5\n";
+        # HELP b Others.\n# TYPE b gauge\nb -1.5\n\
+        # HELP c Times.\n# TYPE c histogram\nc_bucket{le=\"1\"} 2\nc_bucket{le=\"+Inf\"} 3\nc_sum 4.5\nc_count 3\n";
 
     #[test]
     fn a_right_text_is_read() {

@@ -2,6 +2,7 @@
 
 mod linux;
 mod table;
+mod watched;
 
 use super::{Case, lab::Lab};
 use crate::client::ledger::{Load, Plan};
@@ -62,6 +63,15 @@ pub(super) fn cases() -> Vec<Case> {
             "a download from Linux, its disk, and what it shows of the legacy system's calls survive the board of both",
             SECONDS,
             linux::survives,
+        )
+        .on_qemu(),
+    );
+    cases.push(
+        Case::new(
+            "mirror-watched",
+            "both boards of a pair tell what they are, whether the guests are protected, and what epochs cost",
+            SECONDS,
+            watched::told,
         )
         .on_qemu(),
     );

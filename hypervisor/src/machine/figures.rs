@@ -4,7 +4,7 @@ use core::fmt;
 
 /// Sums over checkpoints.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     count: u64,
     pages: Sums,
     pause: Sums,
@@ -32,7 +32,7 @@ impl Sums {
 
 impl Figures {
     /// Adds a checkpoint of so many pages, for which the guest stood still so many ticks, with so many bytes beside.
-    pub(super) fn add(&mut self, pages: u64, pause: u64, state: usize) {
+    pub(crate) fn add(&mut self, pages: u64, pause: u64, state: usize) {
         let first = self.count == 0;
         self.count += 1;
         self.pages.add(pages, first);
