@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Dump,
     Statistics,
     Trace,
+    /// Let its processor hang, as a defect of the hypervisor would.
+    Hang,
 }
 
 /// What is wanted of the tracking of a guest's writes.

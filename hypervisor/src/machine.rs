@@ -28,7 +28,7 @@ mod tracking;
 mod understudy;
 mod virtual_cpu;
 
-pub(crate) use capture::{Capture, CapturedState, PageId, Wanted};
+pub(crate) use capture::{Capture, CapturedState, Missed, PageId, Wanted};
 pub(crate) use figures::Figures;
 pub(crate) use statistics::Totals;
 pub(crate) use understudy::Understudy;

@@ -11,6 +11,7 @@ mod kept;
 pub(crate) mod operator;
 mod outputs;
 mod report;
+mod rest;
 
 pub(crate) use outputs::{Outputs, Put};
 
@@ -42,6 +43,8 @@ const ETHERNET_HEADER: usize = 14;
 const WINDOW: usize = 128;
 /// Nanoseconds after which the tender looks again while guests' leads are at work for the mirror.
 const SOON: u64 = 20_000;
+/// In so many times the time after which a silent board counts as dead, a processor counts as stuck.
+const STUCK: u64 = 2;
 /// This part of a second a card gets to send what it has when the board ends.
 const LAST_BREATH: u64 = 1000;
 /// Rounds of work in one turn.
@@ -200,10 +203,18 @@ impl Mirror {
                 }
             }
         }
-        match &mut *stage {
-            Stage::Running(state) => self.run(state, network, now, until),
-            _ => Turn::default(),
+        let Stage::Running(state) = &mut *stage else {
+            return Turn::default();
+        };
+        let turn = self.run(state, network, now, until);
+        let patience = u64::from(self.config.dead_after) * STUCK * self.tsc_hz / 1_000_000;
+        let stuck = state.hands.stuck(now, patience);
+        drop(stage);
+        if let Some(guest) = stuck {
+            // The board cannot serve any more. Its peer is told so on the way.
+            panic!("the processor of {} does not answer", guest.name);
         }
+        turn
     }
 
     fn run(&self, state: &mut State, network: &Network, now: u64, until: u64) -> Turn {

@@ -55,6 +55,7 @@ mem             memory
 log LEVEL       error, warn, info, debug or trace
 reset           reset the board
 panic           end the hypervisor as a defect of it would: to see what comes of that
+hang GUEST      let the processor of a guest hang, likewise
 poweroff        power the board off
 Ctrl-O 1..8     to that guest's console; Ctrl-O h: back here; Ctrl-O Ctrl-O: a literal Ctrl-O
 ";
@@ -136,6 +137,7 @@ fn execute(line: &str) {
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),
+        ("hang", name) => ask(name, Command::Hang),
         ("panic", _) => panic!("an operator wanted it"),
         ("reset", _) => crate::power::reset(),
         ("poweroff", _) => {

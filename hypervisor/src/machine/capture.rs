@@ -266,6 +266,11 @@ impl Machine {
         cpu::attend(self.vcpus[0].cpu);
     }
 
+    /// Whether the guest's lead has not come yet to what was asked for last.
+    pub(crate) fn is_called(&self) -> bool {
+        self.captures.is_wanted()
+    }
+
     /// Hands a page that was captured to `take`, which says whether it takes it: if not, the page comes again. Returns
     /// whether there was one and it was taken; there is none while the guest's lead copies pages. `scratch` is for pages
     /// that were not copied.

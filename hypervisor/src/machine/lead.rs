@@ -166,6 +166,9 @@ impl Lead {
             Command::Freeze => self.freeze(machine, frames),
             Command::Thaw => self.thaw(machine),
             Command::Track(wanted) => self.track(machine, wanted),
+            Command::Hang => loop {
+                core::hint::spin_loop();
+            },
             // For each vCPU.
             Command::Dump | Command::Statistics | Command::Trace => {}
         }

@@ -2,6 +2,7 @@
 
 use super::arrivals::Arrivals;
 use super::kept::{Came, Kept};
+use super::rest::Rest;
 use super::{ETHERNET_HEADER, broadcast_header};
 use crate::console;
 use crate::cpu;
@@ -28,6 +29,12 @@ pub(super) struct Hands {
     pub(super) kept: Vec<Kept>,
     pub(super) cold: Vec<&'static GuestHandle>,
     pub(super) gate: Gate,
+    /// The guests were stopped, to serve no longer.
+    stopped: bool,
+    /// The guest whose lead was called and has not come yet, and since when, by the board's TSC.
+    calls: Option<(&'static GuestHandle, u64)>,
+    /// The board's TSC when that was looked at last.
+    looked: u64,
     pub(super) arrivals: Arrivals,
     /// Something for the witness.
     pub(super) question: Vec<u8>,
@@ -47,6 +54,9 @@ impl Hands {
             kept,
             cold,
             gate: Gate::Closed,
+            stopped: false,
+            calls: None,
+            looked: 0,
             arrivals: Arrivals::new(),
             question: Vec::new(),
             frame: Vec::new(),
@@ -70,6 +80,23 @@ impl Hands {
         self.kept
             .iter_mut()
             .find_map(|kept| Some((kept.number(), kept.poll(frames)?)))
+    }
+
+    /// The guest whose lead was called so many ticks ago or more, and does not come. Time in which the whole board did not run
+    /// does not count.
+    pub(super) fn stuck(&mut self, tsc: u64, patience: u64) -> Option<&'static GuestHandle> {
+        let called = self.kept.iter().find(|kept| kept.calls());
+        let called = called.map(|kept| kept.guest);
+        let rested = tsc.saturating_sub(self.looked) >= patience / 4;
+        self.looked = tsc;
+        self.calls = match (called, self.calls) {
+            (Some(guest), Some((before, since))) if before.index == guest.index && !rested => {
+                Some((guest, since))
+            }
+            (called, _) => called.map(|guest| (guest, tsc)),
+        };
+        let late = |(_, since): &(_, u64)| tsc.saturating_sub(*since) >= patience;
+        self.calls.filter(late).map(|(guest, _)| guest)
     }
 
     /// Whether something is under way with a guest's lead.
@@ -212,11 +239,16 @@ impl Board for Hands {
 
     fn resume(&mut self, guest: u8, state: &[u8], time: u64) {
         let (tsc, now) = self.now;
-        if let Some(kept) = self.kept(guest) {
-            kept.machine.resume(state.to_vec(), time, tsc);
-            let guest = kept.guest;
-            self.arrivals.add(guest, now);
+        let Some(kept) = self.kept(guest) else {
+            return;
+        };
+        let guest = kept.guest;
+        match Rest::read(state) {
+            Some(Rest::Stays) => return info!("{}: did not run, and does not", guest.name),
+            Some(Rest::Starts) => start(guest),
+            None => kept.machine.resume(state.to_vec(), time, tsc),
         }
+        self.arrivals.add(guest, now);
     }
 
     fn start_cold(&mut self) {
@@ -233,10 +265,12 @@ impl Board for Hands {
                 outputs.let_go();
             }
         }
-        // One that was stopped has no state to go on from but its image.
-        self.all()
-            .filter(|guest| guest.state() != GuestState::Running)
-            .for_each(start);
+        // Those that were stopped have no state to go on from but their images.
+        if core::mem::take(&mut self.stopped) {
+            self.all()
+                .filter(|guest| guest.state() != GuestState::Running)
+                .for_each(start);
+        }
     }
 
     fn suspend(&mut self) {
@@ -249,6 +283,7 @@ impl Board for Hands {
     }
 
     fn stop(&mut self) {
+        self.stopped = true;
         for kept in &self.kept {
             self.arrivals.leave(kept.guest);
             kept.machine.fence();

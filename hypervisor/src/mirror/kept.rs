@@ -2,8 +2,11 @@
 
 use super::Outputs;
 use super::figures::Epochs;
-use crate::guest::GuestHandle;
-use crate::machine::{Capture, CapturedState, Machine, PageId, StartFailure, Understudy, Wanted};
+use super::rest::Rest;
+use crate::guest::{GuestHandle, GuestState};
+use crate::machine::{
+    Capture, CapturedState, Machine, Missed, PageId, StartFailure, Understudy, Wanted,
+};
 use crate::memory::PhysicalMemory;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -167,6 +170,11 @@ impl Kept {
     pub(super) fn poll(&mut self, frames: &Mutex<PhysicalMemory>) -> Option<Came> {
         let Some((task, wanted)) = self.task else {
             let task = self.tasks.pop_front()?;
+            if task == Task::Freeze
+                && let Some(rest) = Rest::of(self.guest.state())
+            {
+                return Some(self.rests(rest));
+            }
             return match self.begin(task, frames) {
                 Ok(true) => {
                     self.task = Some((task, true));
@@ -198,6 +206,11 @@ impl Kept {
                 Came::Passed(u32::try_from(capture.pages).unwrap_or(u32::MAX))
             }
             (Task::Freeze, Ok(capture)) => self.frozen(&capture),
+            // What it is now is seen next time.
+            (Task::Freeze, Err(Missed::NotRunning(_) | Missed::Ended)) if wanted => {
+                self.tasks.push_front(Task::Freeze);
+                return None;
+            }
             (_, Err(missed)) => {
                 warn!("{}: no checkpoint: {missed}", self.guest.name);
                 Came::Failed
@@ -251,6 +264,20 @@ impl Kept {
         let outputs = self.guest.outputs.as_ref();
         let epoch = outputs.map_or_else(Epoch::default, Outputs::sealed);
         Came::Frozen(epoch, time)
+    }
+
+    /// The guest does not run: that is all there is to say of it.
+    fn rests(&mut self, rest: Rest) -> Came {
+        (self.state, self.state_told) = (rest.bytes().to_vec(), 0);
+        self.epochs.interrupt();
+        let outputs = self.guest.outputs.as_ref();
+        let epoch = outputs.map_or_else(Epoch::default, Outputs::seal);
+        Came::Frozen(epoch, self.machine.nanoseconds(self.machine.time()))
+    }
+
+    /// Whether the guest's lead has been called, and does not come. What it then does itself may take its time.
+    pub(super) fn calls(&self) -> bool {
+        self.machine.is_called() && self.guest.state() == GuestState::Running
     }
 
     /// Gets the next page to the front, if there is one.

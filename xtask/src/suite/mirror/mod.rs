@@ -1,6 +1,7 @@
 //! Pairs of boards that fail: each row of `docs/failures.md` is a test.
 
 mod linux;
+mod rest;
 mod table;
 mod watched;
 
@@ -72,6 +73,15 @@ pub(super) fn cases() -> Vec<Case> {
             "both boards of a pair tell what they are, whether the guests are protected, and what epochs cost",
             SECONDS,
             watched::told,
+        )
+        .on_qemu(),
+    );
+    cases.push(
+        Case::new(
+            "mirror-rest",
+            "a mirrored guest's reset and stop leave the pair one, and a stopped guest does not run on the other board",
+            SECONDS,
+            rest::counts,
         )
         .on_qemu(),
     );

@@ -1,0 +1,50 @@
+//! A mirrored guest that resets itself, or is stopped: the pair stays one, and what the guest is counts on the other board, too.
+
+use super::{PATIENCE, RTOS, STATION, pair_text, protected};
+use crate::client::Client;
+use crate::suite::lab::Lab;
+use crate::suite::management::wait_for_ping;
+use crate::twin::{Role, SIDES, Until};
+use anyhow::{Result, ensure};
+use mirror::Side;
+use std::thread;
+use std::time::Duration;
+
+/// Several epochs.
+const WHILE: Duration = Duration::from_secs(2);
+const MOMENT: Duration = Duration::from_millis(500);
+
+pub(super) fn counts(lab: &Lab) -> Result<()> {
+    let text = pair_text(None)?;
+    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
+    let client = Client::attach(&pair.lan, STATION)?;
+    for side in SIDES {
+        pair.start(side)?;
+    }
+    protected(&mut pair)?;
+    wait_for_ping(lab, &client, RTOS, 56)?;
+
+    let a = pair.machine(Side::A)?;
+    a.send("\u{f}1reboot\r")?;
+    a.expect("rtos: reset by the guest", PATIENCE)?;
+    a.expect("rtos: started", PATIENCE)?;
+    wait_for_ping(lab, &client, RTOS, 56)?;
+    thread::sleep(WHILE);
+    let primary = Until::Is(Role::Primary, Some(true));
+    pair.until(Side::A, &primary, MOMENT)?;
+
+    pair.shell(Side::A, "stop rtos")?;
+    pair.machine(Side::A)?.expect("rtos: stopped", PATIENCE)?;
+    thread::sleep(WHILE);
+    pair.until(Side::A, &primary, MOMENT)?;
+    pair.kill(Side::A)?;
+    pair.until(Side::B, &Until::Is(Role::Solo, None), PATIENCE)?;
+    ensure!(
+        client.ping(RTOS, 56, MOMENT).is_err(),
+        "a guest that was stopped answers"
+    );
+    pair.shell(Side::B, "start rtos")?;
+    pair.machine(Side::B)?.expect("rtos: started", PATIENCE)?;
+    wait_for_ping(lab, &client, RTOS, 56)?;
+    Ok(())
+}
