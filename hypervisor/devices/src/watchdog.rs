@@ -198,7 +198,7 @@ impl Watchdog {
         matches!(self.counter, First { .. } | Second { .. })
     }
 
-    /// Brings the counter up to `now`.
+    /// Brings the counter up to `now`, as before every access from the [next event](Self::next_event) on.
     pub(crate) fn sync(&mut self, now: Ticks) {
         let cycle = self.rate.count(now);
         if let CounterStateV1::First { ends } = self.counter
@@ -258,7 +258,7 @@ impl Watchdog {
         (offset < u64::from(LENGTH)).then_some(offset as u16)
     }
 
-    /// The doubleword at `offset`, a multiple of 4, as of the last [`sync`](Self::sync).
+    /// The doubleword at `offset`, a multiple of 4.
     pub(crate) fn read_memory(&self, offset: u16) -> u32 {
         let [first, second] = self.preloads;
         match offset {
@@ -272,7 +272,6 @@ impl Watchdog {
 
     /// Writes those bits of the doubleword at `offset`, a multiple of 4, that are set in `lanes`.
     pub(crate) fn write_memory(&mut self, offset: u16, value: u32, lanes: u32, now: Ticks) {
-        self.sync(now);
         let [first, second] = &mut self.preloads;
         match offset {
             PRELOAD_1 | PRELOAD_2 if self.unlock == UnlockStateV1::Open => {
@@ -320,7 +319,6 @@ impl Watchdog {
 
     /// Writes those bits of a register of the configuration space that are set in `lanes`.
     pub(crate) fn write_configuration(&mut self, register: u8, value: u32, lanes: u32, now: Ticks) {
-        self.sync(now);
         match register {
             CONFIGURATION => {
                 let kept = self.configuration.bits() & !lanes;

@@ -1,4 +1,4 @@
-//! A guest with a watchdog, driven by the distribution's driver.
+//! Guests with a watchdog.
 
 use super::Case;
 use super::lab::Lab;
@@ -10,14 +10,29 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "linux-watchdog",
-            "Linux lives while it feeds its watchdog, and starts again, knowing why, once it does not",
+            "a guest that halts for good starts again, and so does Linux, knowing why, once it does not feed its watchdog",
             400,
-            starves,
+            |lab| halts(lab).and_then(|()| starves(lab)),
         )
         .on_qemu(),
     ]
 }
 
+/// A guest that nothing can wake.
+fn halts(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(
+        "[board]\nname = \"hang\"\ncpus = 1\n\n\
+         [[guest]]\nname = \"probe\"\nimage = \"@probes\"\nmemory = \"16M\"\ncpu = 0\n\
+         command_line = \"hang\"\nwatchdog = \"restart\"\n",
+    )?;
+    session.expect("probe vcpu 0: halted with interrupts off")?;
+    session.expect("probe: its watchdog has expired: restart")?;
+    session.expect("probe hang: about to halt")?;
+    session.send("\u{f}hpoweroff\r")?;
+    session.wait_power_off()
+}
+
+/// A system whose driver is the distribution's.
 fn starves(lab: &Lab) -> Result<()> {
     let board = "[board]\nname = \"linux\"\ncpus = 1\nwhen_all_off = \"power-off\"\n\n\
         [[guest]]\nname = \"linux\"\nimage = \"@linux-generic\"\nmemory = \"256M\"\ncpu = 0\n\
