@@ -49,7 +49,7 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use devices::acpi::{self, AcpiConfig, Tables};
 use devices::lapic::{Address, LocalApicConfig};
 use devices::nic::{NicConfig, NicModel};
-use devices::{Pc, PcConfig, Ticks, VirtioConfig};
+use devices::{Pc, PcConfig, Ticks, VirtioConfig, WatchdogConfig};
 use disk::Disk;
 use drivers::entropy::Generator;
 use drivers::tsc;
@@ -113,6 +113,8 @@ enum Ending {
     PowerOff,
     Reset,
     Crash,
+    /// It did not feed its watchdog; the board file says this about it.
+    Watchdog(config::Watchdog),
 }
 
 /// Who may run. A run begins with its number in `number`, and is over once that is zero; it is over for a vCPU, which
@@ -419,7 +421,10 @@ impl Machine {
 
     /// The devices as a reset leaves them, at guest time zero, which is the board's TSC `start`.
     fn new_devices(&self, start: u64) -> Pc {
-        Pc::new(self.pc_config(start), Ticks(0))
+        let timed_out = self.devices.lock().watchdog_timed_out();
+        let mut config = self.pc_config(start);
+        config.watchdog = config.watchdog.map(|_| WatchdogConfig { timed_out });
+        Pc::new(config, Ticks(0))
     }
 
     /// Begins run `number` with these devices. A guest that `moved` here asks
@@ -430,6 +435,7 @@ impl Machine {
         *shared = devices;
         self.network.open();
         let now = origin.time(tsc::read());
+        shared.excuse_absence(now);
         if moved {
             for nic in (0..).take(self.config.nics.len()) {
                 shared.announce(nic, now);
@@ -559,6 +565,7 @@ fn pc_config(
         io_apic: has_apics(config),
         virtio,
         nics: config.nics.iter().map(nic_config).collect(),
+        watchdog: config.watchdog.map(|_| WatchdogConfig::default()),
     }
 }
 

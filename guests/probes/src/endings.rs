@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use pc::{cpu, handover::Boot, power, println, serial};
+use pc::{cpu, handover::Boot, port, power, println, serial};
 
 use crate::probe::{Failure, Verdict};
 
@@ -55,4 +55,23 @@ pub(crate) fn spin(_: &Boot) -> Verdict {
         // SAFETY: does nothing. The loop's only instruction besides its jump.
         unsafe { asm!("", options(nomem, nostack, preserves_flags)) }
     }
+}
+
+/// Halts for ever with interrupts off, before the eyes of a watchdog that waits for a second: the 6300ESB's, the only
+/// device behind the chipset's.
+pub(crate) fn hang(_: &Boot) -> Verdict {
+    /// PCI configuration mechanism 1, and the watchdog's device number in it.
+    const ADDRESS: u16 = 0xCF8;
+    const DATA: u16 = 0xCFC;
+    const DEVICE: u32 = 0x8000_0000 | 2 << 11;
+    /// The configuration register: counts of a microsecond, no interrupt. The lock register: enabled, free-running, so
+    /// that there is one stage, which has the greatest count after a reset.
+    const SETTINGS: [(u32, u32); 2] = [(0x60, 0x07), (0x68, 0x06)];
+    println!("probe hang: about to halt with interrupts off");
+    serial::drain();
+    for (register, value) in SETTINGS {
+        port::outl(ADDRESS, DEVICE | register);
+        port::outl(DATA, value);
+    }
+    cpu::halt_forever()
 }

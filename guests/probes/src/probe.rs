@@ -83,6 +83,7 @@ const PROBES: &[(&str, Probe)] = &[
     ("ports", ports::all),
     ("timer", time::timer),
     ("hlt", time::halts),
+    ("hang", endings::hang),
     ("fpu", fpu::state),
     ("console", console::echo),
     ("writes", writes::writes),

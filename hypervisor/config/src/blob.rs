@@ -20,7 +20,7 @@ use core::fmt;
 /// The first bytes of every blob.
 pub const MAGIC: [u8; 8] = *b"UNDRSTDY";
 /// The version that this code writes, and the only one that it reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 20;
 /// The longest blob that is read: far above what the limits of a board allow.

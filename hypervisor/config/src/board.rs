@@ -108,6 +108,9 @@ pub struct Guest {
     pub clock: Clock,
     /// What happens when the guest crashes.
     pub on_crash: OnCrash,
+    /// Its watchdog, and what happens when the guest does not feed it, if it has one. It needs [`Device::Pci`], and what
+    /// asks something of the peer a guest that is mirrored [warm](crate::MirrorMode::Warm).
+    pub watchdog: Option<Watchdog>,
     /// How it is mirrored, if it is.
     pub mirror: Option<GuestMirror>,
 }
@@ -177,4 +180,24 @@ pub enum OnCrash {
     Stop,
     /// The guest is loaded and started again, at a bounded rate (`"restart"`).
     Restart,
+}
+
+/// What happens when a guest does not feed its watchdog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Watchdog {
+    /// The guest is loaded and started again, at a bounded rate (`"restart"`).
+    Restart,
+    /// The peer takes the guest over (`"failover"`).
+    Failover,
+}
+
+impl Watchdog {
+    /// What the board file calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Failover => "failover",
+        }
+    }
 }

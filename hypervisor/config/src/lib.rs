@@ -17,7 +17,7 @@ pub mod toml;
 pub mod validate;
 
 pub use board::{
-    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, Watchdog, WhenAllOff,
 };
 pub use mirror::{Arbiter, GuestMirror, Mirror, MirrorMode, OnSilence};
 pub use network::{Card, GuestNic, Management, NicModel, Uplink, Vlans};

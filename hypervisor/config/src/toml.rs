@@ -23,6 +23,7 @@
 //! clock = "tsc"                   # the default; or "paravirtual"
 //! autostart = true                # the default
 //! on_crash = "stop"               # the default; or "restart"
+//! watchdog = "restart"            # default: none; or "failover", in a pair
 //!
 //! [[uplink]]                      # a card of the board's that guests reach the world by
 //! name = "lan"
@@ -61,7 +62,7 @@ mod reader;
 mod size;
 
 use crate::board::{
-    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, Watchdog, WhenAllOff,
 };
 use crate::validate::{BoardKey, GuestKey, ManagementKey, MirrorKey, Place, Problem, UplinkKey};
 use ::mirror::Side;
@@ -97,6 +98,7 @@ const GUEST_KEYS: &[&str] = &[
     "nics",
     "autostart",
     "on_crash",
+    "watchdog",
     "mirror",
     "epoch",
 ];
@@ -435,6 +437,7 @@ impl File<'_, '_> {
         ];
         let clocks = &[("tsc", Clock::Tsc), ("paravirtual", Clock::Paravirtual)];
         let on_crash = &[("stop", OnCrash::Stop), ("restart", OnCrash::Restart)];
+        let watchdogs = [Watchdog::Restart, Watchdog::Failover].map(|it| (it.name(), it));
         let mut mark = |bad, key| self.mark(bad, Place::Guest(index, key));
         mark(name.is_none(), GuestKey::Name);
         mark(memory.is_none(), GuestKey::Memory);
@@ -463,6 +466,7 @@ impl File<'_, '_> {
             on_crash: table
                 .choice("on_crash", on_crash, self.notes)
                 .unwrap_or(OnCrash::Stop),
+            watchdog: table.choice("watchdog", &watchdogs, self.notes),
             mirror: self.guest_mirror(index, table),
             name: name.unwrap_or_default(),
         }
@@ -588,6 +592,7 @@ impl File<'_, '_> {
                 GuestKey::Disk(at) => table.element_position("disks", at),
                 GuestKey::Nics => table.position("nics"),
                 GuestKey::Nic(at) => table.element_position("nics", at),
+                GuestKey::Watchdog => table.position("watchdog"),
                 GuestKey::Mirror => table.position("mirror"),
                 GuestKey::Epoch => table.position("epoch"),
             }),

@@ -4,7 +4,8 @@
 //! the reader of a board file can name the line. The hypervisor asks [`Board::validate`], because
 //! a blob is as much outside input as a file is.
 
-use crate::board::{Board, Device, Guest, ImageFormat};
+use crate::board::{Board, Device, Guest, ImageFormat, Watchdog};
+use crate::mirror::MirrorMode;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -48,6 +49,8 @@ pub enum GuestKey {
     Nics,
     /// One of [`Guest::nics`], by index.
     Nic(usize),
+    /// [`Guest::watchdog`].
+    Watchdog,
     /// [`Guest::mirror`] as a whole.
     Mirror,
     /// Its epoch.
@@ -282,6 +285,9 @@ impl Board {
                 add(GuestKey::Disk(at), reason);
             }
         }
+        if let Some(reason) = watchdog_problem(guest) {
+            add(GuestKey::Watchdog, reason.into());
+        }
     }
 }
 
@@ -339,6 +345,19 @@ fn disk_problem(size: u64) -> Option<String> {
     }
     (!size.is_multiple_of(Guest::DISK_UNIT))
         .then(|| format!("a disk of {size} bytes is not a multiple of 4 KiB"))
+}
+
+fn watchdog_problem(guest: &Guest) -> Option<&'static str> {
+    let policy = guest.watchdog?;
+    if !guest.devices.contains(&Device::Pci) {
+        return Some("the watchdog is on the PCI bus: the guest's devices must include \"pci\"");
+    }
+    let warm = guest
+        .mirror
+        .is_some_and(|mirror| mirror.mode == MirrorMode::Warm);
+    (policy == Watchdog::Failover && !warm).then_some(
+        "only a guest with mirror = \"warm\" has a peer that takes over; write \"restart\"",
+    )
 }
 
 fn command_line_problem(text: &str) -> Option<String> {

@@ -4,7 +4,8 @@ use config::blob::{self, BlobError, HEADER_LEN};
 use config::network::derived_mac;
 use config::{
     Arbiter, Board, Card, Clock, Device, Guest, GuestDisk, GuestMirror, GuestModule, GuestNic,
-    ImageFormat, Management, Mirror, MirrorMode, NicModel, OnCrash, Uplink, Vlans, WhenAllOff,
+    ImageFormat, Management, Mirror, MirrorMode, NicModel, OnCrash, Uplink, Vlans, Watchdog,
+    WhenAllOff,
 };
 use mirror::Side;
 use proptest::prelude::*;
@@ -32,6 +33,7 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
         clock: Clock::Tsc,
         autostart: true,
         on_crash: OnCrash::Stop,
+        watchdog: Some(Watchdog::Failover),
         mirror: Some(GuestMirror {
             mode: MirrorMode::Warm,
             epoch: 5_000,

@@ -1,7 +1,7 @@
 //! Boards of a pair in board files.
 
 use config::toml::{ConfigErrors, parse};
-use config::{Arbiter, Board, Card, GuestMirror, Mirror, MirrorMode, OnSilence};
+use config::{Arbiter, Board, Card, GuestMirror, Mirror, MirrorMode, OnSilence, Watchdog};
 use mirror::Side;
 
 const BOARD: &str = r#"[board]
@@ -102,6 +102,26 @@ fn rules_for_silence() {
         let arbiter = board.mirror.map(|mirror| mirror.arbiter);
         assert_eq!(arbiter, Some(Arbiter::OnSilence(rule)));
     }
+}
+
+#[test]
+fn only_a_warm_guest_fails_over() {
+    let with = |policy: &str, mode: &str| {
+        let text = BOARD.replace(
+            "mirror = \"warm\"",
+            &format!("mirror = \"{mode}\"\nwatchdog = \"{policy}\""),
+        );
+        read(&text, Side::A).map(|board| board.guests[0].watchdog)
+    };
+    assert_eq!(
+        with("failover", "warm").ok(),
+        Some(Some(Watchdog::Failover))
+    );
+    assert_eq!(with("restart", "warm").ok(), Some(Some(Watchdog::Restart)));
+    assert_eq!(with("restart", "cold").ok(), Some(Some(Watchdog::Restart)));
+    let errors = with("failover", "cold").expect_err("nobody to take over");
+    assert_eq!(errors.errors[0].line, 11, "{errors}");
+    assert!(errors.to_string().contains("mirror = \"warm\""), "{errors}");
 }
 
 #[test]

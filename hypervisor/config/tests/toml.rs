@@ -2,7 +2,7 @@
 #![cfg(feature = "host")]
 
 use config::toml::{BuiltImage, Origin, PRIORITY_DEFAULT, parse};
-use config::{Clock, Device, GuestDisk, ImageFormat, OnCrash, WhenAllOff};
+use config::{Clock, Device, GuestDisk, ImageFormat, OnCrash, Watchdog, WhenAllOff};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -31,6 +31,7 @@ image = "b.bin"
 memory = "64 MiB"
 cpu = 0
 clock = "paravirtual"
+watchdog = "restart"
 "#;
 
 /// The errors of a text as `line: reason`.
@@ -76,6 +77,8 @@ fn a_full_board_is_read_and_defaults_are_filled_in() {
     assert_eq!(old.clock, Clock::Paravirtual);
     assert!(!rtos.autostart);
     assert_eq!(rtos.on_crash, OnCrash::Restart);
+    assert_eq!(rtos.watchdog, None);
+    assert_eq!(old.watchdog, Some(Watchdog::Restart));
     assert_eq!(rtos.modules[0].command_line, "first");
     assert_eq!(
         (rtos.image, rtos.modules[0].image, rtos.modules[1].image),
@@ -347,6 +350,22 @@ proptest! {
         let text = format!("{}{with}{}", &FULL[..at], &FULL[at + 1..]);
         let _ = parse(&text, "x", None);
     }
+}
+
+#[test]
+fn watchdogs_have_policies_and_a_bus() {
+    assert_eq!(
+        errors_after("watchdog = \"restart\"", "watchdog = \"bark\""),
+        ["26: watchdog cannot be \"bark\"; known: \"restart\", \"failover\""]
+    );
+    assert_eq!(
+        errors_after("on_crash = \"restart\"", "watchdog = \"restart\""),
+        ["18: the watchdog is on the PCI bus: the guest's devices must include \"pci\""]
+    );
+    assert_eq!(
+        errors_after("watchdog = \"restart\"", "watchdog = \"failover\""),
+        ["26: only a guest with mirror = \"warm\" has a peer that takes over; write \"restart\""]
+    );
 }
 
 #[test]

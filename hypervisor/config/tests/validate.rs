@@ -2,7 +2,7 @@
 
 use config::validate::{BoardKey, GuestKey, Place};
 use config::{
-    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, WhenAllOff,
+    Board, Clock, Device, Guest, GuestDisk, GuestModule, ImageFormat, OnCrash, Watchdog, WhenAllOff,
 };
 
 fn guest(name: &str) -> Guest {
@@ -21,6 +21,7 @@ fn guest(name: &str) -> Guest {
         nics: Vec::new(),
         autostart: true,
         on_crash: OnCrash::Restart,
+        watchdog: None,
         mirror: None,
     }
 }
@@ -171,6 +172,21 @@ fn virtio_devices_need_their_bus() {
         guest_places(|g| g.devices = vec![Device::VirtioRng, Device::Pci]),
         []
     );
+}
+
+#[test]
+fn watchdogs_need_their_bus_and_a_peer_that_takes_over() {
+    let places = |policy, devices: &[Device]| {
+        guest_places(|g| {
+            g.watchdog = Some(policy);
+            g.devices = devices.to_vec();
+        })
+    };
+    let wrong = [first(GuestKey::Watchdog)];
+    let pci = [Device::Pci];
+    assert_eq!(places(Watchdog::Restart, &pci), []);
+    assert_eq!(places(Watchdog::Restart, &[Device::Rtc]), wrong);
+    assert_eq!(places(Watchdog::Failover, &pci), wrong);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod system;
 pub mod time;
 pub mod uart;
 pub mod virtio;
+pub mod watchdog;
 
 pub use ioapic::{IoApic, IoApicStateV1};
 pub use lapic::{LocalApic, LocalApicConfig, LocalApicStateV1};
@@ -34,3 +35,4 @@ pub use pc::{
 };
 pub use time::{Rate, Ticks};
 pub use virtio::VirtioConfig;
+pub use watchdog::WatchdogConfig;

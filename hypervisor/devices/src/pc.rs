@@ -18,6 +18,7 @@ mod strings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unclaimed;
+mod watchdog;
 
 use alloc::vec::Vec;
 
@@ -34,6 +35,7 @@ use crate::system::System;
 use crate::time::Ticks;
 use crate::uart::Uart;
 use crate::virtio::VirtioConfig;
+use crate::watchdog::WatchdogConfig;
 use adapters::Adapter;
 pub use effects::{DiskError, Effects, MemoryAccess, OutsideMemory};
 use lines::Lines;
@@ -66,6 +68,8 @@ pub struct PcConfig {
     pub virtio: VirtioConfig,
     /// The network cards. Those on the PCI bus are behind the other virtio devices there, in their order.
     pub nics: Vec<NicConfig>,
+    /// The watchdog, if there is one. It needs `pci`, where it is behind all others.
+    pub watchdog: Option<WatchdogConfig>,
 }
 
 /// The size of a port access.
@@ -126,10 +130,11 @@ pub struct Pc {
     pci: Option<Pci>,
     adapters: Vec<Adapter>,
     unclaimed: Unclaimed,
-    /// When the timer, the clock and the system control interrupt are due.
+    /// When the timer, the clock, the system control interrupt and the watchdog are due.
     timer_next: Ticks,
     clock_next: Ticks,
     power_next: Ticks,
+    watchdog_next: Ticks,
     /// The earliest of them: an access from then on must bring them up to date first.
     next_event: Ticks,
     /// When devices go on with work that they left.
@@ -160,13 +165,14 @@ impl Pc {
                 .rtc
                 .then(|| Rtc::new(tsc_hz, memory_bytes, wall_clock, now)),
             uart: config.com1.then(Uart::new),
-            pci: config.pci.then(|| Pci::new(&config.virtio, &config.nics)),
+            pci: config.pci.then(|| Pci::new(&config)),
             adapters: Adapter::all(&config.nics),
             unclaimed: Unclaimed::new(),
             config,
             timer_next: Ticks::NEVER,
             clock_next: Ticks::NEVER,
             power_next: Ticks::NEVER,
+            watchdog_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
             work_next: Ticks::NEVER,
             tick_due: Ticks::NEVER,
@@ -182,7 +188,8 @@ impl Pc {
         self.config.tsc_hz
     }
 
-    /// A hardware reset at `now`. The real-time clock keeps its time and memory; counts of unclaimed accesses go on.
+    /// A hardware reset at `now`. The real-time clock keeps its time and memory, the watchdog its flag; counts of unclaimed
+    /// accesses go on.
     pub fn reset(&mut self, now: Ticks, effects: &mut impl Effects) {
         let tsc_hz = self.config.tsc_hz;
         self.pit = Pit::new(tsc_hz, now);
@@ -224,18 +231,22 @@ impl Pc {
         (self.deadline != Ticks::NEVER).then_some(self.deadline)
     }
 
-    /// When a timer interrupts next, [`Ticks::NEVER`] if none does: the deadlines of devices that go on with their work are not
-    /// among these.
+    /// When a timer interrupts next, [`Ticks::NEVER`] if none does: the deadlines of devices that go on with their work and the
+    /// watchdog's are not among these.
     #[inline]
     #[must_use]
     pub fn next_tick(&self) -> Ticks {
         self.tick_due
     }
 
-    /// Brings every timer up to `now`, and lets devices do some of the work that they left.
+    /// Brings every timer up to `now`, and lets devices do some of the work that they left. Here alone a watchdog that ran
+    /// out is told of.
     #[inline]
     pub fn expire(&mut self, now: Ticks, effects: &mut impl Effects) {
-        self.tick(now);
+        if now >= self.next_event {
+            self.catch_up(now);
+            self.tell_of_watchdog(effects);
+        }
         if now >= self.work_next {
             if effects.has_time() {
                 self.work(now, effects);
@@ -278,6 +289,9 @@ impl Pc {
             self.lines.set(SCI_IRQ, self.power.interrupt());
             self.power_next = self.power.next_rise();
         }
+        if now >= self.watchdog_next {
+            self.sync_watchdog(now);
+        }
         self.rearm();
     }
 
@@ -286,12 +300,17 @@ impl Pc {
         self.timer_next = self.pit.next_rise();
         self.clock_next = self.rtc.as_ref().map_or(Ticks::NEVER, Rtc::next_rise);
         self.power_next = self.power.next_rise();
+        self.watchdog_next = self.watchdog_event();
         self.rearm();
     }
 
     /// Finds the next event and deadline among the devices'.
     fn rearm(&mut self) {
-        self.next_event = self.timer_next.min(self.clock_next).min(self.power_next);
+        self.next_event = self
+            .timer_next
+            .min(self.clock_next)
+            .min(self.power_next)
+            .min(self.watchdog_next);
         let masked = self.lines.masked();
         let unless = |mask, at| {
             if masked.contains(mask) {
@@ -303,7 +322,7 @@ impl Pc {
         self.tick_due = unless(Masked::TIMER, self.timer_next)
             .min(unless(Masked::CLOCK, self.clock_next))
             .min(unless(Masked::SYSTEM, self.power_next));
-        self.deadline = self.tick_due.min(self.work_next);
+        self.deadline = self.tick_due.min(self.work_next).min(self.watchdog_next);
     }
 
     /// Whether the interrupt controller asks for the processor.

@@ -19,9 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::msi::Dispatch;
 use crate::ne2000::{Ne2000, Rtl8029};
-use crate::nic::{NicConfig, NicModel};
-use crate::pc::{Effects, StateError};
-use crate::virtio::{self, DISKS_MAX, VirtioConfig};
+use crate::nic::NicModel;
+use crate::pc::{Effects, PcConfig, StateError};
+use crate::time::Ticks;
+use crate::virtio::{self, DISKS_MAX};
+use crate::watchdog::Watchdog;
 use decoder::Decoder;
 pub(crate) use device::Device;
 pub use device::DeviceStateV1;
@@ -162,27 +164,27 @@ pub struct Pci {
 }
 
 impl Pci {
-    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function, virtio devices, and network
-    /// cards behind them.
+    /// A bus with a 440FX host bridge, a PIIX4 ISA bridge and its power management function, virtio devices, network
+    /// cards behind them, and the watchdog behind those.
     #[must_use]
-    pub fn new(config: &VirtioConfig, nics: &[NicConfig]) -> Self {
+    pub fn new(config: &PcConfig) -> Self {
         let mut virtio: Vec<virtio::Function> = Vec::new();
         let mut slots = FIRST_DEVICE..;
-        for (number, disk) in (0..).zip(config.disks.iter().take(DISKS_MAX)) {
+        for (number, disk) in (0..).zip(config.virtio.disks.iter().take(DISKS_MAX)) {
             virtio.extend(
                 slots
                     .next()
                     .map(|at| virtio::Function::disk(at, number, *disk)),
             );
         }
-        if config.console {
+        if config.virtio.console {
             virtio.extend(slots.next().map(virtio::Function::console));
         }
-        if config.entropy {
+        if config.virtio.entropy {
             virtio.extend(slots.next().map(virtio::Function::entropy));
         }
         let mut devices: Vec<Device> = virtio.into_iter().map(Device::Virtio).collect();
-        let cards = (0..).zip(nics).filter_map(|(nic, config)| {
+        let cards = (0..).zip(&config.nics).filter_map(|(nic, config)| {
             let virtio = |at, pairs| Device::Virtio(virtio::Function::net(at, nic, config, pairs));
             Some(match config.model {
                 NicModel::Virtio { pairs } => virtio(slots.next()?, pairs),
@@ -191,6 +193,12 @@ impl Pci {
             })
         });
         devices.extend(cards);
+        devices.extend(
+            config
+                .watchdog
+                .zip(slots.next())
+                .map(|(watchdog, at)| Device::Watchdog(Watchdog::new(at, config.tsc_hz, watchdog))),
+        );
         let mut pci = Self {
             address: Address::empty(),
             functions: chipset(),
@@ -264,12 +272,12 @@ impl Pci {
     }
 
     /// Writes those bits of the addressed register that are set in `lanes`.
-    pub fn write(&mut self, value: u32, lanes: u32, effects: &mut impl Effects) {
+    pub fn write(&mut self, value: u32, lanes: u32, now: Ticks, effects: &mut impl Effects) {
         let register = self.register();
         match self.target() {
             Some(Target::Chipset(table)) => table.write(register, value, lanes),
             Some(Target::Device(device)) => {
-                device.write_configuration(register, value, lanes, effects);
+                device.write_configuration(register, value, lanes, now, effects);
                 if endpoint::moves(register) {
                     self.decoder.update(&self.devices);
                 }
@@ -290,7 +298,7 @@ impl Pci {
     pub(crate) fn card_at(&mut self, port: u16) -> Option<(&mut Ne2000, u16)> {
         match self.port(port)? {
             (Device::Rtl8029(function), offset) => Some((&mut function.card, offset)),
-            (Device::Virtio(_), _) => None,
+            (Device::Virtio(_) | Device::Watchdog(_), _) => None,
         }
     }
 
@@ -304,17 +312,35 @@ impl Pci {
         self.devices.iter_mut().filter_map(Device::virtio_mut)
     }
 
-    /// The device that decodes an address, and its offset in the device's page.
-    pub(crate) fn memory(&mut self, address: u64) -> Option<(&mut virtio::Function, u16)> {
-        self.virtio_mut()
-            .find_map(|function| function.address(address).map(|offset| (function, offset)))
+    /// The device that decodes an address, and its offset in what the device decodes.
+    pub(crate) fn memory(&mut self, address: u64) -> Option<(&mut Device, u16)> {
+        self.devices
+            .iter_mut()
+            .find_map(|device| device.address(address).map(|offset| (device, offset)))
     }
 
     /// Whether a device decodes an address.
     #[must_use]
     pub fn mapped(&self, address: u64) -> bool {
-        self.virtio()
-            .any(|function| function.address(address).is_some())
+        self.devices
+            .iter()
+            .any(|device| device.address(address).is_some())
+    }
+
+    /// The watchdog, which is the last of the devices.
+    pub(crate) fn watchdog(&self) -> Option<&Watchdog> {
+        match self.devices.last() {
+            Some(Device::Watchdog(watchdog)) => Some(watchdog),
+            _ => None,
+        }
+    }
+
+    /// The watchdog, which is the last of the devices.
+    pub(crate) fn watchdog_mut(&mut self) -> Option<&mut Watchdog> {
+        match self.devices.last_mut() {
+            Some(Device::Watchdog(watchdog)) => Some(watchdog),
+            _ => None,
+        }
     }
 
     /// The console.
@@ -422,12 +448,8 @@ impl Pci {
     /// # Errors
     ///
     /// [`StateError`] for other functions than this bus has, or for values that a register cannot hold.
-    pub fn restore(
-        config: &VirtioConfig,
-        nics: &[NicConfig],
-        state: &PciStateV1,
-    ) -> Result<Self, StateError> {
-        let mut pci = Self::new(config, nics);
+    pub fn restore(config: &PcConfig, state: &PciStateV1) -> Result<Self, StateError> {
+        let mut pci = Self::new(config);
         pci.address =
             Address::from_bits(state.address).ok_or(StateError::Invalid("PCI: address"))?;
         pci.turn = usize::from(state.turn);

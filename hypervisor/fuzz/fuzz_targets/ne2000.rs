@@ -49,6 +49,8 @@ impl Effects for World {
 
     fn power_off(&mut self) {}
 
+    fn watchdog_expired(&mut self) {}
+
     fn read_disk(&mut self, _disk: u8, _offset: u64, _into: Part) -> Result<(), DiskError> {
         Err(DiskError::Disk)
     }
@@ -109,6 +111,7 @@ fn config() -> PcConfig {
         io_apic: true,
         virtio: VirtioConfig::default(),
         nics: vec![nic(isa, 1), nic(NicModel::Rtl8029, 2)],
+        watchdog: None,
     }
 }
 

@@ -74,6 +74,8 @@ impl Effects for World {
 
     fn power_off(&mut self) {}
 
+    fn watchdog_expired(&mut self) {}
+
     fn read_disk(&mut self, _disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
         let start = offset as usize;
         let data = self.disk.get(start..start + into.length as usize);
@@ -196,6 +198,7 @@ fn config() -> PcConfig {
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
         }],
+        watchdog: None,
     }
 }
 

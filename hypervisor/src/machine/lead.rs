@@ -15,10 +15,10 @@ use config::{ImageFormat, OnCrash};
 use core::sync::atomic::Ordering;
 use devices::{Pc, Ticks};
 use drivers::tsc;
-use log::{error, info};
+use log::{error, info, warn};
 use vcpu::StartState;
 
-/// A guest that crashes or resets itself starts again at most once in this many seconds, so that one
+/// A guest that crashes, resets itself or hangs starts again at most once in this many seconds, so that one
 /// that does so at once does not keep its processor busy with loading it.
 const RESTART_INTERVAL_SECONDS: u64 = 5;
 
@@ -418,6 +418,10 @@ impl Lead {
             (Ending::Crash, OnCrash::Restart) => self.start_again(machine),
             (Ending::Reset, _) => {
                 info!("{name}: reset by the guest");
+                self.start_again(machine);
+            }
+            (Ending::Watchdog(policy), _) => {
+                warn!("{name}: its watchdog has expired: {}", policy.name());
                 self.start_again(machine);
             }
         }

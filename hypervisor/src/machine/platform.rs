@@ -397,12 +397,12 @@ impl<'a> Platform<'a> {
         let value = match device {
             Mapped::LocalApic => self.local.mmio_read(word, now),
             Mapped::IoApic => self.pc().io_apic_read(word),
-            Mapped::Pci => return self.pc().memory_read(physical, size),
+            Mapped::Pci => return self.pc().memory_read(physical, size, now),
         };
         u64::from(value >> (8 * (offset & 3)))
     }
 
-    /// A write to a mapped device. Only whole registers can be written.
+    /// A write to a mapped device. Only whole registers of an APIC can be written.
     pub(super) fn mapped_write(
         &mut self,
         device: Mapped,
@@ -412,11 +412,10 @@ impl<'a> Platform<'a> {
         tsc: u64,
     ) {
         let offset = (physical & !PAGE_MASK) as u16;
-        if size < 4 || !offset.is_multiple_of(4) {
-            return;
-        }
         let now = self.time(tsc);
+        let whole = size >= 4 && offset.is_multiple_of(4);
         match device {
+            Mapped::LocalApic | Mapped::IoApic if !whole => {}
             Mapped::LocalApic => {
                 let effect = self.local.mmio_write(offset, value as u32, now);
                 self.apply(effect);

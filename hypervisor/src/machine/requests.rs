@@ -1,8 +1,8 @@
 //! What the devices reach of the world: the guest's memory, disks and console, and the end of its run.
 
-use super::Machine;
 use super::disk::Disk;
 use super::exits::End;
+use super::{Ending, Machine};
 use crate::console;
 use crate::memory::{GuestMemory, OutOfBounds};
 use crate::mirror::Put;
@@ -114,6 +114,13 @@ impl Effects for Requests {
 
     fn power_off(&mut self) {
         self.end = Some(End::PowerOff);
+    }
+
+    fn watchdog_expired(&mut self) {
+        // Whoever brings the devices up to date is told, in the midst of anything.
+        if let Some(policy) = self.machine.config.watchdog {
+            self.machine.end_run(Some(Ending::Watchdog(policy)));
+        }
     }
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {

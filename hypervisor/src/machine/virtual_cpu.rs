@@ -156,8 +156,13 @@ impl<V: Vcpu> VirtualCpu<V> {
         }
         match self.activity {
             Activity::Parked | Activity::WaitForStartUp => None,
-            // Nothing that a timer brings would wake it, or another vCPU.
-            Activity::Dead if self.index != 0 || self.machine.is_uniprocessor() => None,
+            // Nothing that a timer brings would wake it, or another vCPU, or end the run.
+            Activity::Dead
+                if self.index != 0
+                    || self.machine.is_uniprocessor() && self.machine.config.watchdog.is_none() =>
+            {
+                None
+            }
             Activity::Running | Activity::Halted(_) | Activity::Dead => {
                 let platform = Platform::new(self.machine, self.index, &mut self.local);
                 let next = platform.next_deadline().unwrap_or(u64::MAX);

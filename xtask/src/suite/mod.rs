@@ -19,6 +19,7 @@ mod old_cards;
 mod probes;
 mod report;
 mod rtos;
+mod watchdog;
 mod wire;
 
 use crate::build;
@@ -178,6 +179,7 @@ fn cases() -> Vec<Case> {
         neighbours::cases(),
         natively::cases(),
         old_cards::cases(),
+        watchdog::cases(),
         dirty::cases(),
         checkpoint::cases(),
         mirror::cases(),

@@ -1,5 +1,6 @@
 //! The buses' place on the board: ports and memory of devices, their interrupts and their work.
 
+use super::ports::lanes;
 use super::{Effects, Pc, Width};
 use crate::pci::Pci;
 use crate::time::Ticks;
@@ -44,34 +45,47 @@ impl Pc {
     /// A read of `size` bytes (1, 2, 4 or 8) from a device that is mapped into memory. It sees an aligned register of
     /// that size or, as far as it does not, 0.
     #[must_use]
-    pub fn memory_read(&mut self, address: u64, size: u32) -> u64 {
-        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
+    pub fn memory_read(&mut self, address: u64, size: u32, now: Ticks) -> u64 {
+        self.tick(now);
+        let Some((device, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
             return u64::MAX;
         };
-        let low = u64::from(function.read_memory(offset & !3));
+        let low = u64::from(device.read_memory(offset & !3));
         match size {
-            8 if offset.is_multiple_of(8) => {
-                low | u64::from(function.read_memory(offset + 4)) << 32
-            }
+            8 if offset.is_multiple_of(8) => low | u64::from(device.read_memory(offset + 4)) << 32,
             _ => low >> (8 * (offset & 3)),
         }
     }
 
-    /// A write of `size` bytes (1, 2, 4 or 8) to a device that is mapped into memory. Only aligned doublewords and
-    /// quadwords can be written.
+    /// A write of `size` bytes (1, 2, 4 or 8) to a device that is mapped into memory. What is not within a doubleword, or
+    /// an aligned quadword, is not written.
     pub fn memory_write(&mut self, address: u64, size: u32, value: u64, now: Ticks) {
-        let Some((function, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
+        self.tick(now);
+        let Some((device, offset)) = self.pci.as_mut().and_then(|pci| pci.memory(address)) else {
             return;
         };
-        match size {
-            4 if offset.is_multiple_of(4) => function.write_memory(offset, value as u32),
+        let width = match size {
+            1 => Width::Byte,
+            2 => Width::Word,
+            4 => Width::Dword,
             8 if offset.is_multiple_of(8) => {
-                function.write_memory(offset, value as u32);
-                function.write_memory(offset + 4, (value >> 32) as u32);
+                device.write_memory(offset, value as u32, u32::MAX, now);
+                device.write_memory(offset + 4, (value >> 32) as u32, u32::MAX, now);
+                return self.settle_function(now);
             }
             _ => return,
+        };
+        let within = (offset & 3) as u8;
+        if let Some(lanes) = lanes(within, width) {
+            device.write_memory(offset & !3, (value as u32) << (8 * within), lanes, now);
+            self.settle_function(now);
         }
+    }
+
+    /// After a write to what devices have beside ports: memory and configuration.
+    pub(super) fn settle_function(&mut self, now: Ticks) {
         self.settle_bus(now);
+        self.settle_watchdog();
     }
 
     /// Lets devices go on with work that they left.

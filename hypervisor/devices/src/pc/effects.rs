@@ -74,6 +74,8 @@ pub trait Effects: MemoryAccess {
     fn reset(&mut self, cause: ResetCause);
     /// The guest switched its board off.
     fn power_off(&mut self);
+    /// The guest has not fed its watchdog: it has failed. To be done about it is what is done about a reset.
+    fn watchdog_expired(&mut self);
 
     /// Copies from disk `disk`, from byte `offset` on, into guest memory.
     ///

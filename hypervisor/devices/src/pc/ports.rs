@@ -86,7 +86,7 @@ const fn lane(offset: u16) -> u32 {
 }
 
 /// The bits of a doubleword that an access of `width` moves at `offset`, if it stays within.
-const fn lanes(offset: u8, width: Width) -> Option<u32> {
+pub(super) const fn lanes(offset: u8, width: Width) -> Option<u32> {
     if offset + width.bytes() > 4 {
         None
     } else {
@@ -235,8 +235,8 @@ impl Pc {
             PCI_ADDRESS if width == Width::Dword => pci.set_address(value),
             PCI_DATA..=0xCFF if pci.enabled() => match lanes((port & 3) as u8, width) {
                 Some(lanes) => {
-                    pci.write(value << lane(port), lanes, effects);
-                    self.settle_bus(now);
+                    pci.write(value << lane(port), lanes, now, effects);
+                    self.settle_function(now);
                 }
                 None => return false,
             },
@@ -355,8 +355,8 @@ impl Pc {
             Port::PciData(offset) => match &mut self.pci {
                 Some(pci) if pci.enabled() => {
                     let shift = lane(u16::from(offset));
-                    pci.write(u32::from(value) << shift, 0xFF << shift, effects);
-                    self.settle_bus(now);
+                    pci.write(u32::from(value) << shift, 0xFF << shift, now, effects);
+                    self.settle_function(now);
                 }
                 _ => return false,
             },

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{World, config};
+use super::tests::{self, World};
 use super::*;
 
 /// What happens to a board.
@@ -15,12 +15,20 @@ enum Step {
     Input(Vec<u8>),
     Acknowledge,
     PowerButton,
+    /// A write to the watchdog's memory.
+    Memory(u64, u32, u64),
+    /// Writes to its reload register that belong together.
+    Feed,
+    /// A write of a byte to one of its own registers of the configuration space.
+    Configure(u8, u8),
     Pass(u64),
     /// Time passes up to the deadline, if it is not far.
     ToDeadline,
     Reset,
 }
 
+/// Where the firmware puts the watchdog's memory: it is behind two disks, a console, entropy and a network card.
+const WATCHDOG: u64 = 0xC000_7000;
 const INTERRUPTS: &[(u16, u8)] = &[
     (0x20, 0x11),
     (0x21, 0x20),
@@ -97,11 +105,24 @@ fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Step::Input),
         8 => Just(Step::Acknowledge),
         1 => Just(Step::PowerButton),
+        2 => (0u64..0x10, proptest::sample::select(&[1u32, 2, 4, 8][..]), any::<u64>())
+            .prop_map(|(offset, size, value)| Step::Memory(offset, size, value)),
+        1 => Just(Step::Feed),
+        2 => (proptest::sample::select(&[0x60u8, 0x68][..]), any::<u8>())
+            .prop_map(|(register, value)| Step::Configure(register, value)),
         6 => pass.prop_map(Step::Pass),
         6 => Just(Step::ToDeadline),
         1 => Just(Step::Reset),
     ];
     proptest::collection::vec(step, 1..length)
+}
+
+/// The board with a watchdog, too.
+fn config() -> PcConfig {
+    PcConfig {
+        watchdog: Some(WatchdogConfig::default()),
+        ..tests::config()
+    }
 }
 
 /// A board under test, and all that it showed.
@@ -115,8 +136,12 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
+        Self::with(config())
+    }
+
+    fn with(config: PcConfig) -> Self {
         Self {
-            pc: Pc::new(config(), Ticks(0)),
+            pc: Pc::new(config, Ticks(0)),
             world: World::default(),
             now: Ticks(0),
             seen: Vec::new(),
@@ -158,6 +183,20 @@ impl Run {
             Step::PowerButton => {
                 pc.expire(*now, world);
                 pc.press_power_button();
+            }
+            Step::Memory(offset, size, value) => {
+                pc.memory_write(WATCHDOG + offset, *size, *value, *now);
+                seen.push(pc.memory_read(WATCHDOG + (offset & !3), 4, *now));
+            }
+            Step::Feed => {
+                for value in [0x80, 0x86, 0x100] {
+                    pc.memory_write(WATCHDOG + 0xC, 4, value, *now);
+                }
+            }
+            Step::Configure(register, value) => {
+                let address = 0x8000_0000 | 7 << 11 | u32::from(*register);
+                pc.write(0xCF8, Width::Dword, address, *now, world);
+                pc.write(0xCFC, Width::Byte, u32::from(*value), *now, world);
             }
             Step::Pass(ticks) => now.0 += ticks,
             Step::ToDeadline => {
@@ -250,7 +289,8 @@ proptest! {
     /// Whatever was programmed: nothing becomes pending a tick before the deadline without an access.
     #[test]
     fn interrupts_appear_at_deadlines_only(steps in steps(100)) {
-        let mut run = Run::new();
+        // A watchdog has deadlines that bring none.
+        let mut run = Run::with(tests::config());
         for step in &steps {
             run.perform(step);
         }

@@ -122,7 +122,7 @@ impl Pc {
         }
         let rtc = state.rtc.as_ref().map(|rtc| Rtc::restore(tsc_hz, rtc));
         let pci = state.pci.as_ref();
-        let pci = pci.map(|pci| Pci::restore(&config.virtio, &config.nics, pci));
+        let pci = pci.map(|pci| Pci::restore(&config, pci));
         let mut adapters = Adapter::all(&config.nics);
         if state.adapters.len() != adapters.len() {
             return Err(StateError::Devices);
@@ -148,6 +148,7 @@ impl Pc {
             timer_next: Ticks::NEVER,
             clock_next: Ticks::NEVER,
             power_next: Ticks::NEVER,
+            watchdog_next: Ticks::NEVER,
             next_event: Ticks::NEVER,
             work_next: state.work.unwrap_or(Ticks::NEVER),
             tick_due: Ticks::NEVER,

@@ -39,6 +39,7 @@ pub(crate) fn config() -> PcConfig {
             mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
             mtu: 1500,
         }],
+        watchdog: None,
     }
 }
 

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::msi::Dispatch;
 use crate::ne2000::{Rtl8029, Rtl8029StateV1};
 use crate::pc::{Effects, StateError, Width};
+use crate::time::Ticks;
 use crate::virtio;
+use crate::watchdog::{Watchdog, WatchdogStateV1};
 
 /// The saved state of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,8 @@ pub enum DeviceStateV1 {
     Virtio(virtio::FunctionStateV1),
     /// A network card.
     Rtl8029(Rtl8029StateV1),
+    /// A watchdog.
+    Watchdog(WatchdogStateV1),
 }
 
 /// A device.
@@ -21,6 +25,7 @@ pub enum DeviceStateV1 {
 pub(crate) enum Device {
     Virtio(virtio::Function),
     Rtl8029(Rtl8029),
+    Watchdog(Watchdog),
 }
 
 impl Device {
@@ -29,6 +34,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.reset(effects),
             Self::Rtl8029(function) => function.reset(),
+            Self::Watchdog(watchdog) => watchdog.reset(),
         }
     }
 
@@ -37,6 +43,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.device(),
             Self::Rtl8029(function) => function.device(),
+            Self::Watchdog(watchdog) => watchdog.device(),
         }
     }
 
@@ -44,7 +51,7 @@ impl Device {
     pub(super) const fn virtio(&self) -> Option<&virtio::Function> {
         match self {
             Self::Virtio(function) => Some(function),
-            Self::Rtl8029(_) => None,
+            Self::Rtl8029(_) | Self::Watchdog(_) => None,
         }
     }
 
@@ -52,7 +59,7 @@ impl Device {
     pub(super) const fn virtio_mut(&mut self) -> Option<&mut virtio::Function> {
         match self {
             Self::Virtio(function) => Some(function),
-            Self::Rtl8029(_) => None,
+            Self::Rtl8029(_) | Self::Watchdog(_) => None,
         }
     }
 
@@ -61,6 +68,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.line(),
             Self::Rtl8029(function) => function.line(),
+            Self::Watchdog(watchdog) => watchdog.line(),
         }
     }
 
@@ -76,6 +84,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.working(),
             Self::Rtl8029(function) => function.card.working(),
+            Self::Watchdog(_) => false,
         }
     }
 
@@ -84,6 +93,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.work(effects),
             Self::Rtl8029(function) => function.card.work(effects),
+            Self::Watchdog(_) => {}
         }
     }
 
@@ -92,6 +102,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.ports(),
             Self::Rtl8029(function) => function.ports(),
+            Self::Watchdog(_) => None,
         }
     }
 
@@ -105,6 +116,8 @@ impl Device {
         match self {
             Self::Virtio(function) => function.read_port(offset, width),
             Self::Rtl8029(function) => function.card.read_port(offset, width, effects),
+            // It has none.
+            Self::Watchdog(_) => width.mask(),
         }
     }
 
@@ -119,6 +132,36 @@ impl Device {
         match self {
             Self::Virtio(function) => function.write_port(offset, width, value, effects),
             Self::Rtl8029(function) => function.card.write_port(offset, width, value, effects),
+            Self::Watchdog(_) => {}
+        }
+    }
+
+    /// The offset of an address in the memory that the device decodes.
+    pub(super) fn address(&self, address: u64) -> Option<u16> {
+        match self {
+            Self::Virtio(function) => function.address(address),
+            Self::Rtl8029(_) => None,
+            Self::Watchdog(watchdog) => watchdog.address(address),
+        }
+    }
+
+    /// The doubleword at `offset`, a multiple of 4, in the device's memory.
+    pub(crate) fn read_memory(&self, offset: u16) -> u32 {
+        match self {
+            Self::Virtio(function) => function.read_memory(offset),
+            // It has none.
+            Self::Rtl8029(_) => u32::MAX,
+            Self::Watchdog(watchdog) => watchdog.read_memory(offset),
+        }
+    }
+
+    /// Writes those bits of the doubleword at `offset`, a multiple of 4, in the device's memory that are set in `lanes`.
+    pub(crate) fn write_memory(&mut self, offset: u16, value: u32, lanes: u32, now: Ticks) {
+        match self {
+            // Only whole entries of the table can be written.
+            Self::Virtio(function) if lanes == u32::MAX => function.write_memory(offset, value),
+            Self::Virtio(_) | Self::Rtl8029(_) => {}
+            Self::Watchdog(watchdog) => watchdog.write_memory(offset, value, lanes, now),
         }
     }
 
@@ -127,6 +170,7 @@ impl Device {
         match self {
             Self::Virtio(function) => function.read_configuration(register),
             Self::Rtl8029(function) => function.read_configuration(register),
+            Self::Watchdog(watchdog) => watchdog.read_configuration(register),
         }
     }
 
@@ -136,6 +180,7 @@ impl Device {
         register: u8,
         value: u32,
         lanes: u32,
+        now: Ticks,
         effects: &mut impl Effects,
     ) {
         match self {
@@ -143,6 +188,7 @@ impl Device {
                 function.write_configuration(register, value, lanes, effects);
             }
             Self::Rtl8029(function) => function.write_configuration(register, value, lanes),
+            Self::Watchdog(watchdog) => watchdog.write_configuration(register, value, lanes, now),
         }
     }
 
@@ -150,6 +196,7 @@ impl Device {
         match self {
             Self::Virtio(function) => DeviceStateV1::Virtio(function.save()),
             Self::Rtl8029(function) => DeviceStateV1::Rtl8029(function.save()),
+            Self::Watchdog(watchdog) => DeviceStateV1::Watchdog(watchdog.save()),
         }
     }
 
@@ -158,6 +205,7 @@ impl Device {
         match (self, state) {
             (Self::Virtio(function), DeviceStateV1::Virtio(state)) => function.restore(state),
             (Self::Rtl8029(function), DeviceStateV1::Rtl8029(state)) => function.restore(state),
+            (Self::Watchdog(watchdog), DeviceStateV1::Watchdog(state)) => watchdog.restore(state),
             _ => Err(StateError::Devices),
         }
     }

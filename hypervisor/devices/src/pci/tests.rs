@@ -1,7 +1,19 @@
 //! The configuration mechanism and the chipset.
 
 use super::*;
+use crate::pc::tests::config;
+use crate::virtio::VirtioConfig;
 use crate::virtio::tests::World;
+
+/// A board without devices.
+fn bare() -> PcConfig {
+    PcConfig {
+        virtio: VirtioConfig::default(),
+        nics: Vec::new(),
+        watchdog: None,
+        ..config()
+    }
+}
 
 fn read(pci: &mut Pci, device: u32, function: u32, register: u32) -> u32 {
     pci.set_address(0x8000_0000 | device << 11 | function << 8 | register);
@@ -10,7 +22,7 @@ fn read(pci: &mut Pci, device: u32, function: u32, register: u32) -> u32 {
 
 #[test]
 fn the_chipset_is_there() {
-    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
+    let mut pci = Pci::new(&bare());
     assert_eq!(read(&mut pci, 0, 0, 0x00), 0x1237_8086);
     assert_eq!(read(&mut pci, 0, 0, 0x08), 0x0600_0002);
     assert_eq!(read(&mut pci, 0, 0, 0x0C), 0);
@@ -22,7 +34,7 @@ fn the_chipset_is_there() {
 
 #[test]
 fn nothing_else_is() {
-    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
+    let mut pci = Pci::new(&bare());
     let mut found = Vec::new();
     for bus in 0..=255u32 {
         for slot in 0..=255u32 {
@@ -37,7 +49,7 @@ fn nothing_else_is() {
 
 #[test]
 fn reserved_address_bits_read_0() {
-    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
+    let mut pci = Pci::new(&bare());
     pci.set_address(0xFFFF_FFFF);
     assert_eq!(pci.address(), 0x80FF_FFFC);
     pci.set_address(0x0000_0000);
@@ -46,29 +58,27 @@ fn reserved_address_bits_read_0() {
 
 #[test]
 fn writes_reach_only_what_is_writable() {
-    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
+    let mut pci = Pci::new(&bare());
     read(&mut pci, 1, 0, 0x60);
-    pci.write(0xFFFF_FFFF, 0x0000_FF00, &mut World::default());
+    pci.write(0xFFFF_FFFF, 0x0000_FF00, Ticks(0), &mut World::default());
     assert_eq!(pci.read(), 0x0B0A_8F0A);
     read(&mut pci, 0, 0, 0x00);
-    pci.write(0, u32::MAX, &mut World::default());
+    pci.write(0, u32::MAX, Ticks(0), &mut World::default());
     assert_eq!(pci.read(), 0x1237_8086);
     // A base address register that does not exist sizes as 0.
     read(&mut pci, 0, 0, 0x10);
-    pci.write(u32::MAX, u32::MAX, &mut World::default());
+    pci.write(u32::MAX, u32::MAX, Ticks(0), &mut World::default());
     assert_eq!(pci.read(), 0);
 }
 
 #[test]
 fn save_and_restore() {
-    let mut pci = Pci::new(&VirtioConfig::default(), &[]);
+    let mut pci = Pci::new(&bare());
     read(&mut pci, 1, 0, 0x60);
-    pci.write(0x0B0A_0B0A, u32::MAX, &mut World::default());
+    pci.write(0x0B0A_0B0A, u32::MAX, Ticks(0), &mut World::default());
     let state = pci.save();
     assert_eq!(
-        Pci::restore(&VirtioConfig::default(), &[], &state)
-            .expect("its own state")
-            .save(),
+        Pci::restore(&bare(), &state).expect("its own state").save(),
         state
     );
     let spoil: [fn(&mut PciStateV1); 4] = [
@@ -80,9 +90,6 @@ fn save_and_restore() {
     for (index, spoil) in spoil.iter().enumerate() {
         let mut state = state.clone();
         spoil(&mut state);
-        assert!(
-            Pci::restore(&VirtioConfig::default(), &[], &state).is_err(),
-            "case {index}"
-        );
+        assert!(Pci::restore(&bare(), &state).is_err(), "case {index}");
     }
 }

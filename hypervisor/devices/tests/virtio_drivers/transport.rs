@@ -39,6 +39,7 @@ fn config() -> PcConfig {
             mac: MacAddress(MAC),
             mtu: 1500,
         }],
+        watchdog: None,
     }
 }
 
@@ -86,6 +87,8 @@ impl Effects for World {
     fn reset(&mut self, _cause: ResetCause) {}
 
     fn power_off(&mut self) {}
+
+    fn watchdog_expired(&mut self) {}
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
         Ok(Arena::write(

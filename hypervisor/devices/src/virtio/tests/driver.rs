@@ -144,7 +144,7 @@ impl Bench {
     }
 
     pub(super) fn table_read(&mut self, offset: u64) -> u32 {
-        self.pc.memory_read(self.table() + offset, 4) as u32
+        self.pc.memory_read(self.table() + offset, 4, self.now) as u32
     }
 
     pub(super) fn table_write(&mut self, offset: u64, value: u32) {
@@ -309,6 +309,6 @@ pub(super) fn function(state: &mut PcStateV1, at: usize) -> &mut FunctionStateV1
     let bus = state.pci.as_mut().expect("there");
     match &mut bus.devices[at] {
         DeviceStateV1::Virtio(function) => function,
-        DeviceStateV1::Rtl8029(_) => panic!("not virtio"),
+        DeviceStateV1::Rtl8029(_) | DeviceStateV1::Watchdog(_) => panic!("not virtio"),
     }
 }

@@ -369,13 +369,20 @@ fn the_message_table_takes_doublewords_and_quadwords() {
     bench
         .pc
         .memory_write(table + 8, 8, 0x0000_0001_0000_0077, bench.now);
-    assert_eq!(bench.pc.memory_read(table + 8, 8), 0x1_0000_0077);
+    assert_eq!(bench.pc.memory_read(table + 8, 8, bench.now), 0x1_0000_0077);
     bench.pc.memory_write(table + 8, 2, 0, bench.now);
     bench.pc.memory_write(table + 10, 4, 0, bench.now);
-    assert_eq!(bench.pc.memory_read(table + 8, 1), 0x77);
-    assert_eq!(bench.pc.memory_read(table + 0x60, 4), 0, "no seventh entry");
-    assert_eq!(bench.pc.memory_read(table + 0xFF8, 8), 0);
-    assert_eq!(bench.pc.memory_read(table + 0x1000, 4) as u32, u32::MAX);
+    assert_eq!(bench.pc.memory_read(table + 8, 1, bench.now), 0x77);
+    assert_eq!(
+        bench.pc.memory_read(table + 0x60, 4, bench.now),
+        0,
+        "no seventh entry"
+    );
+    assert_eq!(bench.pc.memory_read(table + 0xFF8, 8, bench.now), 0);
+    assert_eq!(
+        bench.pc.memory_read(table + 0x1000, 4, bench.now) as u32,
+        u32::MAX
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) console: Vec<u8>,
     pub(crate) resets: Vec<ResetCause>,
     pub(crate) power_offs: u32,
+    pub(crate) watchdog_expirations: u32,
     pub(crate) memory: Vec<u8>,
     pub(crate) disks: Vec<Vec<u8>>,
     pub(crate) flushes: u32,
@@ -64,6 +65,7 @@ impl Default for World {
             console: Vec::new(),
             resets: Vec::new(),
             power_offs: 0,
+            watchdog_expirations: 0,
             memory: vec![0; MEMORY],
             disks: vec![
                 (0..64 * sector).map(|at| (at / 7) as u8).collect(),
@@ -137,6 +139,10 @@ impl Effects for World {
 
     fn power_off(&mut self) {
         self.power_offs += 1;
+    }
+
+    fn watchdog_expired(&mut self) {
+        self.watchdog_expirations += 1;
     }
 
     fn read_disk(&mut self, disk: u8, offset: u64, into: Part) -> Result<(), DiskError> {
