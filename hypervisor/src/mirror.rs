@@ -15,15 +15,16 @@ mod rest;
 
 pub(crate) use outputs::{Outputs, Put};
 
-use crate::cpu::Shared;
+use crate::cpu::{self, Shared};
 use crate::guest::GuestHandle;
 use crate::machine::{Machine, StartFailure};
-use crate::network::{Frame, Network, Turn, Uplink};
+use crate::network::{Frame, Network, TENDER, Turn, Uplink, network};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use config::{Arbiter, Board, MirrorMode, OnSilence};
 use core::hash::Hash;
 use core::num::NonZeroU128;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use hands::{Hands, mirrored};
 use kept::{Came, Kept};
@@ -31,7 +32,7 @@ use log::{error, info};
 use mirror::Side;
 use mirror::witness::{Boot, Pair};
 use mirror::{
-    ETHER_TYPE, Gate, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey,
+    Command, ETHER_TYPE, Gate, GroupConfig, Instant, LinkConfig, Node, NodeConfig, Nonce, PairKey,
     PairingConfig, Path,
 };
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -56,6 +57,8 @@ pub(crate) struct Mirror {
     /// The link's card, if it is there.
     card: Option<Uplink>,
     stage: Mutex<Stage>,
+    /// A guest has failed that may do better on the other board.
+    gives_way: AtomicBool,
     tsc_hz: u64,
 }
 
@@ -73,6 +76,14 @@ struct State {
     hands: Hands,
     /// Whether the uplink was up when the node was last told.
     uplink: bool,
+}
+
+/// A guest has failed: the guests are handed over, if the peer can take them.
+pub(crate) fn give_way() {
+    if let Some(mirror) = network().and_then(Network::mirror) {
+        mirror.gives_way.store(true, Ordering::Relaxed);
+        cpu::attend(TENDER);
+    }
 }
 
 /// The header of a frame for everybody behind a card.
@@ -101,6 +112,7 @@ impl Mirror {
             config: config.clone(),
             card,
             stage: Mutex::new(Stage::Waiting(Box::new(board.clone()))),
+            gives_way: AtomicBool::new(false),
             tsc_hz: tsc_hz.max(1),
         }
     }
@@ -186,7 +198,7 @@ impl Mirror {
     pub(crate) fn turn(&self, network: &Network, now: u64, until: u64) -> Turn {
         let mut stage = self.stage.lock();
         if let Stage::Waiting(board) = &*stage {
-            let Some(shared) = crate::cpu::shared() else {
+            let Some(shared) = cpu::shared() else {
                 return Turn::default();
             };
             match self.begin(board, shared, now) {
@@ -235,6 +247,9 @@ impl Mirror {
                     let _ = node.receive(Path::Link, bytes, instant, hands);
                 }
             });
+        }
+        if self.gives_way.swap(false, Ordering::Relaxed) {
+            node.command(Command::Switchover, instant, hands);
         }
         let up = network.uplink_is_up(usize::from(self.config.lan));
         if up != *uplink {

@@ -11,7 +11,7 @@ use crate::guest::{Command, GuestState};
 use crate::loader::{Loaded, Module, linux, multiboot};
 use crate::memory::{GuestMemory, PhysicalMemory};
 use alloc::vec::Vec;
-use config::{ImageFormat, OnCrash};
+use config::{ImageFormat, OnCrash, Watchdog};
 use core::sync::atomic::Ordering;
 use devices::{Pc, Ticks};
 use drivers::tsc;
@@ -422,6 +422,10 @@ impl Lead {
             }
             (Ending::Watchdog(policy), _) => {
                 warn!("{name}: its watchdog has expired: {}", policy.name());
+                if policy == Watchdog::Failover {
+                    crate::mirror::give_way();
+                }
+                // As the other board has it, it hangs, too.
                 self.start_again(machine);
             }
         }

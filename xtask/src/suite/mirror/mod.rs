@@ -85,6 +85,16 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .on_qemu(),
     );
+    cases.push(
+        Case::new(
+            "mirror-watchdog",
+            "a guest that does not feed its watchdog makes its board hand over, where its board file wants that",
+            SECONDS,
+            rest::gives_way,
+        )
+        .on_qemu()
+        .only_with_all(),
+    );
     cases
 }
 

@@ -48,3 +48,22 @@ pub(super) fn counts(lab: &Lab) -> Result<()> {
     wait_for_ping(lab, &client, RTOS, 56)?;
     Ok(())
 }
+
+/// A guest that hangs as soon as it is started, with a watchdog that it does not feed.
+const HANGS: &str = "[[guest]]\nname = \"probe\"\nimage = \"@probes\"\nmemory = \"16M\"\ncpu = 0\n\
+    command_line = \"hang\"\nmirror = \"warm\"\nwatchdog = \"failover\"\n\n[[uplink]]";
+
+pub(super) fn gives_way(lab: &Lab) -> Result<()> {
+    let text = pair_text(None)?.replacen("[[uplink]]", HANGS, 1);
+    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
+    let client = Client::attach(&pair.lan, STATION)?;
+    for side in SIDES {
+        pair.start(side)?;
+    }
+    protected(&mut pair)?;
+    let expired = "probe: its watchdog has expired: failover";
+    pair.machine(Side::A)?.expect(expired, PATIENCE)?;
+    let primary = Until::Is(Role::Primary, Some(true));
+    pair.until(Side::B, &primary, PATIENCE)?;
+    wait_for_ping(lab, &client, RTOS, 56)
+}
