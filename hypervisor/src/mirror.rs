@@ -4,6 +4,7 @@
 //! done is done by [`hands`].
 
 mod arrivals;
+mod drill;
 mod facts;
 mod figures;
 mod hands;
@@ -26,6 +27,7 @@ use core::hash::Hash;
 use core::num::NonZeroU128;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use drill::Step;
 use hands::{Hands, mirrored};
 use kept::{Came, Kept};
 use log::{error, info};
@@ -260,7 +262,10 @@ impl Mirror {
         for _ in 0..ROUNDS {
             while let Some((group, came)) = hands.poll() {
                 match came {
-                    Came::Passed(pages) => node.passed(group, pages),
+                    Came::Passed(pages) => {
+                        drill::at(Step::Pass);
+                        node.passed(group, pages);
+                    }
                     Came::Frozen(epoch, time) => node.frozen(group, epoch, time),
                     Came::Failed => node.failed(instant, hands),
                 }

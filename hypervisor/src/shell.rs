@@ -49,7 +49,8 @@ capture PORT    capture what goes through a port, for /capture.pcap of the hyper
                 station. A third word: off; or capture clear: forget what was captured
 mirror          what this board is in its pair; with a second word: switchover (hand the
                 guests over), force (serve, whatever the peer does), solo (without the
-                peer), resync (with it again)
+                peer), resync (with it again), die STEP (end the board as a defect would, when
+                its mirror comes to a step: to see what comes of that)
 cpus            the processors
 mem             memory
 log LEVEL       error, warn, info, debug or trace
@@ -133,7 +134,7 @@ fn execute(line: &str) {
         ("capture", Some("clear")) => operator::forget_captured(),
         ("capture", port) => operator::capture(port, words.next() != Some("off")),
         ("mirror", None) => crate::mirror::operator::show(),
-        ("mirror", Some(wanted)) => crate::mirror::operator::command(wanted),
+        ("mirror", Some(wanted)) => crate::mirror::operator::command(wanted, words.next()),
         ("cpus", _) => cpus(),
         ("mem", _) => memory(),
         ("log", level) => log_level(level),

@@ -69,7 +69,7 @@ pub enum Order {
     /// Freeze, hand over the pages that were written and the state, and go on. What leaves from here on belongs to the next epoch and is
     /// held. Then [`Node::frozen`].
     Freeze,
-    /// The same, but do not go on.
+    /// The same, and the guests need not go on: they will be stopped, or told to go on.
     FreezeForGood,
     /// Note nothing more: what is held belongs to no epoch.
     Untrack,

@@ -1,6 +1,7 @@
 //! What a node of the mirror has done by the board.
 
 use super::arrivals::Arrivals;
+use super::drill::{self, Step};
 use super::kept::{Came, Kept};
 use super::rest::Rest;
 use super::{ETHERNET_HEADER, broadcast_header};
@@ -119,6 +120,9 @@ impl Hands {
                     more |= count == BATCH;
                     return false;
                 }
+                if count > 0 {
+                    drill::at(Step::Release);
+                }
                 count += 1;
                 match output {
                     Output::Frame(nic, frame) => cards.send(*nic, frame) != Sent::Busy,
@@ -168,12 +172,14 @@ impl Memory for Hands {
     }
 
     fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
+        drill::at(Step::Stage);
         if let Some(kept) = self.kept(place.guest) {
             let _ = kept.understudy.amend(page(place), offset, bytes);
         }
     }
 
     fn flip(&mut self, place: Place) {
+        drill::at(Step::Flip);
         if let Some(kept) = self.kept(place.guest) {
             let _ = kept.understudy.flip(page(place));
         }
@@ -206,6 +212,11 @@ impl Board for Hands {
     }
 
     fn order(&mut self, group: u8, order: Order) {
+        match order {
+            Order::Freeze => drill::at(Step::Freeze),
+            Order::FreezeForGood => drill::at(Step::HandOver),
+            Order::Track | Order::Pass | Order::Untrack => {}
+        }
         if let Some(kept) = self.kept(group) {
             kept.order(order);
             if order == Order::Untrack
@@ -221,6 +232,7 @@ impl Board for Hands {
     }
 
     fn acknowledge(&mut self, group: u8, epoch: Epoch) {
+        drill::at(Step::Acknowledge);
         if let Some(kept) = self.kept(group) {
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.acknowledge(epoch);

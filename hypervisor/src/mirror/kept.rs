@@ -1,6 +1,7 @@
 //! A guest that is mirrored, on whichever board.
 
 use super::Outputs;
+use super::drill::{self, Step};
 use super::figures::Epochs;
 use super::rest::Rest;
 use crate::guest::{GuestHandle, GuestState};
@@ -230,6 +231,7 @@ impl Kept {
                     words.fill(0);
                 }
                 let seal = |guest: &'static GuestHandle| {
+                    drill::at(Step::Seal);
                     if let Some(outputs) = &guest.outputs {
                         outputs.seal();
                     }
@@ -316,6 +318,7 @@ impl Checkpoint for Kept {
 
     fn told(&mut self) {
         if let Some(id) = self.pages.front.take() {
+            drill::at(Step::Page);
             // A page that its lead handed over is inside.
             let _ = self.understudy.stage(id, &self.pages.page);
             self.pages.learn(id);
@@ -328,6 +331,7 @@ impl Checkpoint for Kept {
         if left.is_empty() {
             return None;
         }
+        drill::at(Step::State);
         let length = left.len().min(out.len());
         out.get_mut(..length)?.copy_from_slice(left.get(..length)?);
         let offset = self.state_told as u32;

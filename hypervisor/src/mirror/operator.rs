@@ -1,5 +1,6 @@
 //! What an operator sees of the mirror, and can want of it.
 
+use super::drill::{self, Step};
 use super::{Mirror, Stage};
 use crate::console;
 use crate::network::network;
@@ -71,14 +72,24 @@ pub(crate) fn show() {
     }
 }
 
-/// Wants something of the board's node.
-pub(crate) fn command(name: &str) {
+/// Wants something of the board's node; of a drill, the step at which the board is to end.
+pub(crate) fn command(name: &str, step: Option<&str>) {
+    if name == "die" {
+        return match step.and_then(Step::named) {
+            Some(step) => drill::end_at(step),
+            None => {
+                say!("at which step?");
+                Step::ALL.iter().for_each(|step| say!(" {}", step.name()));
+                say!("\n");
+            }
+        };
+    }
     let command = match name {
         "switchover" => Command::Switchover,
         "force" => Command::Force,
         "solo" => Command::Detach,
         "resync" => Command::Attach,
-        _ => return say!("{name}: neither switchover nor force nor solo nor resync\n"),
+        _ => return say!("{name}: neither switchover nor force nor solo nor resync nor die\n"),
     };
     let Some(mirror) = mirror() else {
         return say!("the board file names no mirror\n");
