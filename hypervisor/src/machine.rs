@@ -7,6 +7,7 @@
 mod capture;
 pub(crate) mod checkpoints;
 mod crash;
+mod digest;
 mod disk;
 mod exits;
 mod figures;
@@ -29,6 +30,7 @@ mod understudy;
 mod virtual_cpu;
 
 pub(crate) use capture::{Capture, CapturedState, Missed, PageId, Wanted};
+pub(crate) use digest::Digest;
 pub(crate) use figures::Figures;
 pub(crate) use statistics::Totals;
 pub(crate) use understudy::Understudy;

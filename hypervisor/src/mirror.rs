@@ -12,7 +12,7 @@ mod kept;
 pub(crate) mod operator;
 mod outputs;
 mod report;
-mod rest;
+mod state;
 
 pub(crate) use outputs::{Outputs, Put};
 

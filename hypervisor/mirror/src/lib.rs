@@ -27,7 +27,7 @@ pub use epoch::{Checkpoint, OutputGate, Teller};
 pub use key::{Nonce, Offer, PairKey};
 pub use lease::Gate;
 pub use link::{Full, Lane, Link, LinkConfig, LinkCounters, LinkError, segment_bytes};
-pub use node::{Board, GroupConfig, Node, NodeConfig, Order, Report};
+pub use node::{Board, GroupConfig, Inspection, Node, NodeConfig, Order, Report};
 pub use page::{BadPiece, Base, Encoder, PAGE_SIZE, PIECE_MIN, Page, decode};
 pub use pairing::{Facts, News, Opened, Pairing, PairingConfig, Refusal, Session, Software};
 pub use record::{Area, BadRecord, Record, Records};

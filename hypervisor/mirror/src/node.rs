@@ -96,6 +96,17 @@ impl fmt::Display for Report {
     }
 }
 
+/// What has come of looking at an understudy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspection {
+    /// It is what it should be, as far as is known.
+    Good,
+    /// It is not.
+    Bad,
+    /// That is not known yet.
+    Busy,
+}
+
 /// What a node has done by its board.
 pub trait Board: Memory {
     /// A group's checkpoint.
@@ -111,6 +122,9 @@ pub trait Board: Memory {
     fn checkpoint(&mut self, group: u8) -> Option<&mut Self::Checkpoint>;
     /// The backup has an epoch: what left the group's guests up to its freeze is held for its sake no longer.
     fn acknowledge(&mut self, group: u8, epoch: Epoch);
+    /// A guest's live image and its state are as of a commit: whether that is what it should be. Called again while that is not known;
+    /// the image stays as it is until then.
+    fn inspect(&mut self, guest: u8, state: &[u8]) -> Inspection;
     /// Whether anything may leave that is not held for an epoch's sake.
     fn gate(&mut self, gate: Gate);
     /// Starts all mirrored guests afresh.
@@ -347,7 +361,9 @@ impl Node {
             self.event(Event::Link(up), now, board);
         }
         self.event(Event::Tick, now, board);
-        let more = self.following.flip(board);
+        let mut events = Events::default();
+        let more = self.following.flip(board) || self.following.inspect(board, &mut events);
+        self.raise(events, now, board);
         if !more {
             let Self {
                 link,

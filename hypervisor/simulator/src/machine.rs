@@ -3,8 +3,8 @@
 use crate::guest::{Execution, Guest, Reply, Request};
 use crate::scenario::{GROUPS, Mutation};
 use mirror::{
-    Board, Checkpoint, Epoch, Gate, Instant, Memory, Order, OutputGate, PAGE_SIZE, Page, Path,
-    Place, Report,
+    Board, Checkpoint, Epoch, Gate, Inspection, Instant, Memory, Order, OutputGate, PAGE_SIZE,
+    Page, Path, Place, Report,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -342,6 +342,11 @@ impl Board for Machine {
 
     fn send(&mut self, path: Path, frame: &[u8]) {
         self.wishes.frames.push((path, frame.to_vec()));
+    }
+
+    fn inspect(&mut self, _: u8, _: &[u8]) -> Inspection {
+        // The judge looks at it when it is gone on from.
+        Inspection::Good
     }
 
     fn ask(&mut self, datagram: &[u8]) {

@@ -56,6 +56,8 @@ pub(crate) struct Capture {
     pub(crate) pages: u64,
     /// Of a checkpoint: the rest of the guest.
     pub(crate) state: Option<CapturedState>,
+    /// Of all memory and disks, if that was wanted.
+    pub(crate) digest: Option<u64>,
 }
 
 /// The state of a guest beside its memory and its disks.
@@ -112,6 +114,8 @@ pub(crate) struct Captures {
     copies: AtomicBool,
     /// The lead waits for frames.
     waits: AtomicBool,
+    /// Checkpoints are to have digests.
+    digests: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -166,6 +170,7 @@ impl Captures {
             pause: 0,
             pages,
             state: None,
+            digest: None,
         }));
     }
 
@@ -264,6 +269,11 @@ impl Machine {
     pub(crate) fn capture(&self, wanted: Wanted) {
         self.captures.wanted.store(wanted as u8, Ordering::Release);
         cpu::attend(self.vcpus[0].cpu);
+    }
+
+    /// Whether checkpoints from the next one on have digests of all memory and disks, for which the guest stands still for long.
+    pub(crate) fn digest_captures(&self, wanted: bool) {
+        self.captures.digests.store(wanted, Ordering::Relaxed);
     }
 
     /// Whether the guest's lead has not come yet to what was asked for last.

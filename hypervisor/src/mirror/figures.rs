@@ -73,6 +73,9 @@ pub(super) struct Epochs {
     /// What they cost, in the board's ticks.
     pub(super) cost: Figures,
     pub(super) pages: u64,
+    /// Epochs of the understudy that were compared with the guest, and those that differed.
+    pub(super) inspected: u64,
+    pub(super) differing: u64,
     /// When the last one ended, in nanoseconds of the board's time; none if the next does not follow on it.
     pub(super) ended: Option<u64>,
     /// The same, while the backup does not have it.

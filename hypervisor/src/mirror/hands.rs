@@ -3,7 +3,7 @@
 use super::arrivals::Arrivals;
 use super::drill::{self, Step};
 use super::kept::{Came, Kept};
-use super::rest::Rest;
+use super::state::MirroredV1;
 use super::{ETHERNET_HEADER, broadcast_header};
 use crate::console;
 use crate::cpu;
@@ -15,7 +15,8 @@ use alloc::vec::Vec;
 use devices::nic::Sent;
 use log::{error, info, warn};
 use mirror::{
-    Area, Board, Epoch, Gate, Instant, Memory, Order, Path, Place, Protection, Report, Tell,
+    Area, Board, Epoch, Gate, Inspection, Instant, Memory, Order, Path, Place, Protection, Report,
+    Tell,
 };
 use spin::Mutex;
 
@@ -241,6 +242,11 @@ impl Board for Hands {
         }
     }
 
+    fn inspect(&mut self, guest: u8, state: &[u8]) -> Inspection {
+        self.kept(guest)
+            .map_or(Inspection::Good, |kept| kept.inspect(state))
+    }
+
     fn gate(&mut self, gate: Gate) {
         self.gate = gate;
     }
@@ -255,10 +261,13 @@ impl Board for Hands {
             return;
         };
         let guest = kept.guest;
-        match Rest::read(state) {
-            Some(Rest::Stays) => return info!("{}: did not run, and does not", guest.name),
-            Some(Rest::Starts) => start(guest),
-            None => kept.machine.resume(state.to_vec(), time, tsc),
+        match MirroredV1::decode(state) {
+            Ok(MirroredV1::Stays) => return info!("{}: did not run, and does not", guest.name),
+            Ok(MirroredV1::Starts) => start(guest),
+            Ok(MirroredV1::Runs { machine, .. }) => {
+                kept.machine.resume(machine.to_vec(), time, tsc);
+            }
+            Err(error) => return error!("{}: cannot be resumed: {error}", guest.name),
         }
         self.arrivals.add(guest, now);
     }

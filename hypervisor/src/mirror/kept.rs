@@ -3,10 +3,10 @@
 use super::Outputs;
 use super::drill::{self, Step};
 use super::figures::Epochs;
-use super::rest::Rest;
+use super::state::MirroredV1;
 use crate::guest::{GuestHandle, GuestState};
 use crate::machine::{
-    Capture, CapturedState, Machine, Missed, PageId, StartFailure, Understudy, Wanted,
+    Capture, CapturedState, Digest, Machine, Missed, PageId, StartFailure, Understudy, Wanted,
 };
 use crate::memory::PhysicalMemory;
 use alloc::boxed::Box;
@@ -15,11 +15,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 use devices::Ticks;
 use log::{error, warn};
-use mirror::{Area, Checkpoint, Epoch, Extent, Order, PAGE_SIZE, Page, Place};
+use mirror::{Area, Checkpoint, Epoch, Extent, Inspection, Order, PAGE_SIZE, Page, Place};
 use spin::Mutex;
 
 /// Pages that can be copied in one pause; more wait for those to be told.
 const POOL: usize = 1024;
+
+/// Pages that are compared in one go.
+const DIGESTED: usize = 64;
 
 /// What is to be done by the guest's lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub(super) struct Kept {
     state: Vec<u8>,
     state_told: usize,
     pub(super) epochs: Epochs,
+    /// On the backup: what is being compared.
+    digest: Option<Digest>,
 }
 
 /// The page that is being told, and what is known of the others.
@@ -103,6 +108,7 @@ impl Kept {
             state: Vec::new(),
             state_told: 0,
             epochs: Epochs::default(),
+            digest: None,
         })
     }
 
@@ -172,9 +178,9 @@ impl Kept {
         let Some((task, wanted)) = self.task else {
             let task = self.tasks.pop_front()?;
             if task == Task::Freeze
-                && let Some(rest) = Rest::of(self.guest.state())
+                && let Some(rest) = MirroredV1::at_rest(self.guest.state())
             {
-                return Some(self.rests(rest));
+                return Some(self.rests(&rest));
             }
             return match self.begin(task, frames) {
                 Ok(true) => {
@@ -248,15 +254,22 @@ impl Kept {
     }
 
     fn frozen(&mut self, capture: &Capture) -> Came {
-        let encoded = capture.state.as_ref().map(CapturedState::encode);
-        match encoded {
-            Some(Ok(state)) => (self.state, self.state_told) = (state, 0),
+        let machine = match capture.state.as_ref().map(CapturedState::encode) {
+            Some(Ok(machine)) => machine,
             Some(Err(failure)) => {
                 error!("{}: no checkpoint: {failure}", self.guest.name);
                 return Came::Failed;
             }
             None => return Came::Failed,
-        }
+        };
+        let state = MirroredV1::Runs {
+            digest: capture.digest,
+            machine: &machine,
+        };
+        let Ok(state) = state.encode() else {
+            return Came::Failed;
+        };
+        (self.state, self.state_told) = (state, 0);
         self.epochs
             .cost
             .add(capture.pages, capture.pause, self.state.len());
@@ -269,8 +282,11 @@ impl Kept {
     }
 
     /// The guest does not run: that is all there is to say of it.
-    fn rests(&mut self, rest: Rest) -> Came {
-        (self.state, self.state_told) = (rest.bytes().to_vec(), 0);
+    fn rests(&mut self, rest: &MirroredV1<'_>) -> Came {
+        let Ok(state) = rest.encode() else {
+            return Came::Failed;
+        };
+        (self.state, self.state_told) = (state, 0);
         self.epochs.interrupt();
         let outputs = self.guest.outputs.as_ref();
         let epoch = outputs.map_or_else(Epoch::default, Outputs::seal);
@@ -280,6 +296,35 @@ impl Kept {
     /// Whether the guest's lead has been called, and does not come. What it then does itself may take its time.
     pub(super) fn calls(&self) -> bool {
         self.machine.is_called() && self.guest.state() == GuestState::Running
+    }
+
+    /// Looks at the image that has just been brought up to date, whose state this is.
+    pub(super) fn inspect(&mut self, state: &[u8]) -> Inspection {
+        let told = match MirroredV1::decode(state) {
+            Ok(MirroredV1::Runs {
+                digest: Some(told), ..
+            }) => told,
+            Ok(_) => return Inspection::Good,
+            Err(error) => {
+                error!("{}: its state is none: {error}", self.guest.name);
+                return Inspection::Bad;
+            }
+        };
+        let digest = self.digest.get_or_insert_with(Digest::new);
+        let Some(own) = digest.step(self.machine, DIGESTED) else {
+            return Inspection::Busy;
+        };
+        self.digest = None;
+        self.epochs.inspected += 1;
+        if own == told {
+            return Inspection::Good;
+        }
+        self.epochs.differing += 1;
+        error!(
+            "{}: the understudy is not what it should be",
+            self.guest.name
+        );
+        Inspection::Bad
     }
 
     /// Gets the next page to the front, if there is one.

@@ -54,6 +54,14 @@ pub(crate) fn show() {
         if kept.epochs.pages > 0 {
             say!("  {}: {}\n", kept.guest.name, kept.epochs.cost);
         }
+        if kept.epochs.inspected > 0 {
+            say!(
+                "  {}: {} epochs compared, {} differ\n",
+                kept.guest.name,
+                kept.epochs.inspected,
+                kept.epochs.differing
+            );
+        }
     }
     let link = node.link().counters();
     say!(
@@ -72,10 +80,10 @@ pub(crate) fn show() {
     }
 }
 
-/// Wants something of the board's node; of a drill, the step at which the board is to end.
-pub(crate) fn command(name: &str, step: Option<&str>) {
+/// Wants something of the board's node; what follows the name is a drill's step, or off for audits.
+pub(crate) fn command(name: &str, more: Option<&str>) {
     if name == "die" {
-        return match step.and_then(Step::named) {
+        return match more.and_then(Step::named) {
             Some(step) => drill::end_at(step),
             None => {
                 say!("at which step?");
@@ -84,12 +92,31 @@ pub(crate) fn command(name: &str, step: Option<&str>) {
             }
         };
     }
+    if name == "audit" {
+        let wanted = match more {
+            None => true,
+            Some("off") => false,
+            Some(other) => return say!("{other}: only off is known\n"),
+        };
+        return match mirror().map(|mirror| mirror.stage.lock()).as_deref() {
+            Some(Stage::Running(state)) => {
+                for kept in &state.hands.kept {
+                    kept.machine.digest_captures(wanted);
+                }
+            }
+            _ => say!("the mirror does not run\n"),
+        };
+    }
     let command = match name {
         "switchover" => Command::Switchover,
         "force" => Command::Force,
         "solo" => Command::Detach,
         "resync" => Command::Attach,
-        _ => return say!("{name}: neither switchover nor force nor solo nor resync nor die\n"),
+        _ => {
+            return say!(
+                "{name}: neither switchover nor force nor solo nor resync nor audit nor die\n"
+            );
+        }
     };
     let Some(mirror) = mirror() else {
         return say!("the board file names no mirror\n");

@@ -1,5 +1,6 @@
 //! What the hypervisor tells the world of its mirror: metrics, and a part of the board's status.
 
+use super::figures::Epochs;
 use super::hands::Hands;
 use super::{Mirror, Stage, State};
 use crate::network::report::{list, metric};
@@ -177,6 +178,26 @@ fn epochs(hands: &Hands, to: &mut impl Write) -> fmt::Result {
     for kept in &hands.kept {
         let (guest, pages) = (&kept.guest.name, kept.epochs.pages);
         writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {pages}")?;
+    }
+    type Count = (&'static str, &'static str, fn(&Epochs) -> u64);
+    const COUNTS: [Count; 2] = [
+        (
+            "mirror_audited_epochs_total",
+            "Epochs whose understudy was compared with the guest.",
+            |epochs| epochs.inspected,
+        ),
+        (
+            "mirror_wrong_epochs_total",
+            "Those that were not the same.",
+            |epochs| epochs.differing,
+        ),
+    ];
+    for (name, help, value) in COUNTS {
+        metric(to, "counter", name, help)?;
+        for kept in &hands.kept {
+            let (guest, value) = (&kept.guest.name, value(&kept.epochs));
+            writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {value}")?;
+        }
     }
     let name = "mirror_pause_seconds";
     metric(

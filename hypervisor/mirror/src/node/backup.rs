@@ -1,6 +1,6 @@
 //! The backup's part: keeping the understudy, and going on from it.
 
-use super::{ALL, Board, Events, GroupConfig, Report};
+use super::{ALL, Board, Events, GroupConfig, Inspection, Report};
 use crate::link::{Lane, Link};
 use crate::record::{Record, Records};
 use crate::role::{Bond, Event};
@@ -26,6 +26,8 @@ struct Group {
     answer: Option<Epoch>,
     /// When it came.
     committed_at: Instant,
+    /// Nobody has looked yet at what came of it.
+    unseen: bool,
 }
 
 /// What a backup does for its primary.
@@ -50,6 +52,7 @@ impl Following {
             taken: 0,
             answer: None,
             committed_at: Instant::default(),
+            unseen: false,
         });
         Self {
             groups: groups.collect(),
@@ -169,6 +172,10 @@ impl Following {
         if at < group.taken {
             return Ok(true);
         }
+        if group.unseen && matches!(record, Record::Commit { .. }) {
+            group.taken = at;
+            return Ok(false);
+        }
         let progress = group.understudy.receive(record, memory)?;
         match (progress, record) {
             (Progress::Busy, _) => {
@@ -177,7 +184,7 @@ impl Following {
             }
             (Progress::Committed(epoch), _) => {
                 (group.answer, group.complete) = (Some(epoch), true);
-                group.committed_at = now;
+                (group.committed_at, group.unseen) = (now, true);
                 self.check(events);
             }
             (Progress::Taken, Record::Begin { bond, .. }) => {
@@ -198,6 +205,24 @@ impl Following {
             more |= group.understudy.flip(memory, FLIPS);
         }
         more
+    }
+
+    /// Has the board look at what is in the live images. Whether it is to look again.
+    pub(super) fn inspect(&mut self, board: &mut impl Board, events: &mut Events) -> bool {
+        let mut busy = false;
+        for group in self.groups.iter_mut().filter(|group| group.unseen) {
+            group.unseen = false;
+            for guest in group.understudy.guests() {
+                let state = group.understudy.state(guest).unwrap_or(&[]);
+                match board.inspect(guest, state) {
+                    Inspection::Good => {}
+                    Inspection::Bad => events.0.push(Event::ImageLost),
+                    Inspection::Busy => group.unseen = true,
+                }
+            }
+            busy |= group.unseen;
+        }
+        busy
     }
 
     /// Acknowledges what is there.

@@ -1,8 +1,9 @@
 //! The lead's part of a capture: steps, in which nobody else gets its processor, while the guest's vCPUs stand still.
 
 use super::{Capture, CapturedState, Missed, PageId, Wanted};
-use crate::machine::{Machine, frozen};
+use crate::machine::{Digest, Machine, frozen};
 use alloc::boxed::Box;
+use core::sync::atomic::Ordering;
 use devices::Ticks;
 use drivers::tsc;
 use vcpu::{PageSet, REGION_SIZE};
@@ -10,6 +11,8 @@ use vcpu::{PageSet, REGION_SIZE};
 const PAGE: u64 = 4096;
 /// Pages that are copied in a step: some microseconds' worth.
 const COPIES: usize = 16;
+/// Pages that are added to a digest in a step.
+const DIGESTED: usize = 16;
 /// Regions that are looked at in a step where nothing is copied.
 const REGIONS: usize = 16;
 
@@ -38,6 +41,7 @@ pub(in crate::machine) struct Taking {
     /// Pages of the region before that, which are still to be copied.
     left: PageSet,
     pages: u64,
+    digest: Option<Digest>,
 }
 
 impl Taking {
@@ -52,6 +56,7 @@ impl Taking {
             from: 0,
             left: PageSet::EMPTY,
             pages: 0,
+            digest: None,
         }
     }
 
@@ -82,6 +87,8 @@ impl Taking {
             }
             let state = frozen::collect(machine).ok_or(Missed::Unreadable)?;
             self.state = Some(CapturedState(Box::new(state)));
+            let digests = machine.captures.digests.load(Ordering::Relaxed);
+            self.digest = digests.then(Digest::new);
             if let Some(seal) = machine.captures.shared.lock().seal {
                 seal(machine.handle);
             }
@@ -157,11 +164,19 @@ impl Taking {
     }
 
     fn finish(&mut self, machine: &'static Machine) -> Progress {
+        let mut made = None;
+        if let Some(digest) = &mut self.digest {
+            made = digest.step(machine, DIGESTED);
+            if made.is_none() {
+                return Progress::More;
+            }
+        }
         let capture = Capture {
             guest_time: self.guest_time,
             pause: 0,
             pages: self.pages,
             state: self.state.take(),
+            digest: made,
         };
         self.end(machine, Some(capture))
     }
