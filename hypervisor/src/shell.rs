@@ -50,7 +50,8 @@ capture PORT    capture what goes through a port, for /capture.pcap of the hyper
 mirror          what this board is in its pair; with a second word: switchover (hand the
                 guests over), force (serve, whatever the peer does), solo (without the
                 peer), resync (with it again), audit (compare all
-                of the understudy at each epoch's end; audit off: no more), die STEP (end the board as a defect would, when
+                of the understudy at each epoch's end; audit off: no more), spoil (change a
+                byte of the understudy: to see that an audit finds it), die STEP (end the board as a defect would, when
                 its mirror comes to a step: to see what comes of that)
 cpus            the processors
 mem             memory

@@ -298,6 +298,24 @@ impl Kept {
         self.machine.is_called() && self.guest.state() == GuestState::Running
     }
 
+    /// Changes a byte of the live image, its last, for a drill.
+    pub(super) fn spoil(&self) {
+        let last = PageId {
+            area: 0,
+            number: (self.machine.memory().size() / PAGE_SIZE as u64).saturating_sub(1),
+        };
+        let mut page = [0; PAGE_SIZE];
+        let spoilt = self.understudy.live(last, &mut page).and_then(|()| {
+            let byte = !page[PAGE_SIZE - 1];
+            self.understudy.bring(last)?;
+            self.understudy.amend(last, PAGE_SIZE - 1, &[byte])?;
+            self.understudy.flip(last)
+        });
+        if let Err(error) = spoilt {
+            error!("{}: {error}", self.guest.name);
+        }
+    }
+
     /// Looks at the image that has just been brought up to date, whose state this is.
     pub(super) fn inspect(&mut self, state: &[u8]) -> Inspection {
         let told = match MirroredV1::decode(state) {

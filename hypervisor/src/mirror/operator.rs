@@ -1,6 +1,7 @@
 //! What an operator sees of the mirror, and can want of it.
 
 use super::drill::{self, Step};
+use super::kept::Kept;
 use super::{Mirror, Stage};
 use crate::console;
 use crate::network::network;
@@ -107,6 +108,14 @@ pub(crate) fn command(name: &str, more: Option<&str>) {
             _ => say!("the mirror does not run\n"),
         };
     }
+    if name == "spoil" {
+        return match mirror().map(|mirror| mirror.stage.lock()).as_deref() {
+            Some(Stage::Running(state)) if !state.node.role().role().owns() => {
+                state.hands.kept.iter().for_each(Kept::spoil);
+            }
+            _ => say!("there is no understudy here\n"),
+        };
+    }
     let command = match name {
         "switchover" => Command::Switchover,
         "force" => Command::Force,
@@ -114,7 +123,7 @@ pub(crate) fn command(name: &str, more: Option<&str>) {
         "resync" => Command::Attach,
         _ => {
             return say!(
-                "{name}: neither switchover nor force nor solo nor resync nor audit nor die\n"
+                "{name}: neither switchover nor force nor solo nor resync nor audit nor spoil nor die\n"
             );
         }
     };

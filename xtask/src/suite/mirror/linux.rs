@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const LINUX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+pub(super) const LINUX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 /// The guest beside the legacy system.
 const GUEST: &str = r#"[[guest]]
 name = "linux"

@@ -1,5 +1,6 @@
 //! Pairs of boards that fail: each row of `docs/failures.md` is a test.
 
+mod audit;
 mod linux;
 mod rest;
 mod table;
@@ -84,6 +85,16 @@ pub(super) fn cases() -> Vec<Case> {
             rest::counts,
         )
         .on_qemu(),
+    );
+    cases.push(
+        Case::new(
+            "mirror-audit",
+            "over a whole start of Linux the understudy is what the guests are, byte for byte, and a wrong byte is found",
+            SECONDS,
+            audit::finds,
+        )
+        .on_qemu()
+        .only_with_all(),
     );
     cases.push(
         Case::new(
