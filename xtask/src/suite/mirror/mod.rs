@@ -98,6 +98,16 @@ pub(super) fn cases() -> Vec<Case> {
     );
     cases.push(
         Case::new(
+            "mirror-cold",
+            "a guest of which only the image is kept starts afresh on the other board, beside one that goes on",
+            SECONDS,
+            rest::starts_afresh,
+        )
+        .on_qemu()
+        .only_with_all(),
+    );
+    cases.push(
+        Case::new(
             "mirror-watchdog",
             "a guest that does not feed its watchdog makes its board hand over, where its board file wants that",
             SECONDS,

@@ -67,3 +67,26 @@ pub(super) fn gives_way(lab: &Lab) -> Result<()> {
     pair.until(Side::B, &primary, PATIENCE)?;
     wait_for_ping(lab, &client, RTOS, 56)
 }
+
+/// A guest of which nothing but its image is kept.
+const COLD: &str = "[[guest]]\nname = \"spare\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 0\nmirror = \"cold\"\n\n[[uplink]]";
+
+pub(super) fn starts_afresh(lab: &Lab) -> Result<()> {
+    let text = pair_text(None)?.replacen("[[uplink]]", COLD, 1);
+    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
+    let client = Client::attach(&pair.lan, STATION)?;
+    for side in SIDES {
+        pair.start(side)?;
+    }
+    pair.machine(Side::A)?.expect("spare: started", PATIENCE)?;
+    protected(&mut pair)?;
+    wait_for_ping(lab, &client, RTOS, 56)?;
+    let text = pair.machine(Side::B)?.console.text();
+    ensure!(!text.contains("spare: started"), "it runs on both boards");
+    pair.kill(Side::A)?;
+    pair.machine(Side::B)?.expect("rtos: resumed", PATIENCE)?;
+    wait_for_ping(lab, &client, RTOS, 56)?;
+    let text = pair.machine(Side::B)?.console.text();
+    ensure!(text.contains("spare: started"), "it was not started afresh");
+    Ok(())
+}
