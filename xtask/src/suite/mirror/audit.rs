@@ -2,12 +2,10 @@
 
 use super::linux::{LINUX, with_linux};
 use super::watched::station;
-use super::{PATIENCE, STATION, pair_text, protected};
-use crate::client::Client;
+use super::{PATIENCE, pair_text, protected, running};
 use crate::suite::lab::Lab;
 use crate::suite::lan::wait_for_gateway;
 use crate::suite::management::Metrics;
-use crate::twin::SIDES;
 use anyhow::{Result, ensure};
 use mirror::Side;
 
@@ -16,12 +14,7 @@ const EPOCHS: f64 = 20.0;
 
 pub(super) fn finds(lab: &Lab) -> Result<()> {
     let text = with_linux(&pair_text(None)?);
-    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
-    let client = Client::attach(&pair.lan, STATION)?;
-    for side in SIDES {
-        pair.start(side)?;
-    }
-    protected(&mut pair)?;
+    let (mut pair, client) = running(lab, &text)?;
     pair.shell(Side::A, "mirror audit")?;
     wait_for_gateway(lab, &client, LINUX, "/healthz")?;
     let metrics = Metrics::read_from(&client, station(Side::B))?;

@@ -220,6 +220,17 @@ const fn plan((identity, subscriber): (u32, u32)) -> Plan {
     }
 }
 
+/// A pair by this text that is on, with a as its protected primary, and a client on its LAN.
+fn running(lab: &Lab, text: &str) -> Result<(Pair, Client)> {
+    let (mut pair, _) = lab.pair(&[text.to_owned(), text.to_owned()])?;
+    let client = Client::attach(&pair.lan, STATION)?;
+    for side in SIDES {
+        pair.start(side)?;
+    }
+    protected(&mut pair)?;
+    Ok((pair, client))
+}
+
 /// Waits until a is the primary and protected.
 fn protected(pair: &mut Pair) -> Result<()> {
     let primary = Until::Is(Role::Primary, Some(true));

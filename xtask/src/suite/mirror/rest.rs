@@ -1,10 +1,9 @@
 //! A mirrored guest that resets itself, or is stopped: the pair stays one, and what the guest is counts on the other board, too.
 
-use super::{PATIENCE, RTOS, STATION, pair_text, protected};
-use crate::client::Client;
+use super::{PATIENCE, RTOS, pair_text, running};
 use crate::suite::lab::Lab;
 use crate::suite::management::wait_for_ping;
-use crate::twin::{Role, SIDES, Until};
+use crate::twin::{Role, Until};
 use anyhow::{Result, ensure};
 use mirror::Side;
 use std::thread;
@@ -16,12 +15,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 pub(super) fn counts(lab: &Lab) -> Result<()> {
     let text = pair_text(None)?;
-    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
-    let client = Client::attach(&pair.lan, STATION)?;
-    for side in SIDES {
-        pair.start(side)?;
-    }
-    protected(&mut pair)?;
+    let (mut pair, client) = running(lab, &text)?;
     wait_for_ping(lab, &client, RTOS, 56)?;
 
     let a = pair.machine(Side::A)?;
@@ -55,12 +49,7 @@ const HANGS: &str = "[[guest]]\nname = \"probe\"\nimage = \"@probes\"\nmemory = 
 
 pub(super) fn gives_way(lab: &Lab) -> Result<()> {
     let text = pair_text(None)?.replacen("[[uplink]]", HANGS, 1);
-    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
-    let client = Client::attach(&pair.lan, STATION)?;
-    for side in SIDES {
-        pair.start(side)?;
-    }
-    protected(&mut pair)?;
+    let (mut pair, client) = running(lab, &text)?;
     let expired = "probe: its watchdog has expired: failover";
     pair.machine(Side::A)?.expect(expired, PATIENCE)?;
     let primary = Until::Is(Role::Primary, Some(true));
@@ -73,16 +62,16 @@ const COLD: &str = "[[guest]]\nname = \"spare\"\nimage = \"@rtos\"\nmemory = \"1
 
 pub(super) fn starts_afresh(lab: &Lab) -> Result<()> {
     let text = pair_text(None)?.replacen("[[uplink]]", COLD, 1);
-    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
-    let client = Client::attach(&pair.lan, STATION)?;
-    for side in SIDES {
-        pair.start(side)?;
-    }
-    pair.machine(Side::A)?.expect("spare: started", PATIENCE)?;
-    protected(&mut pair)?;
+    let (mut pair, client) = running(lab, &text)?;
     wait_for_ping(lab, &client, RTOS, 56)?;
-    let text = pair.machine(Side::B)?.console.text();
-    ensure!(!text.contains("spare: started"), "it runs on both boards");
+    let mut started = |side| -> Result<bool> {
+        let text = pair.machine(side)?.console.text();
+        Ok(text.contains("spare: started"))
+    };
+    ensure!(
+        started(Side::A)? && !started(Side::B)?,
+        "it runs on one board, or on both"
+    );
     pair.kill(Side::A)?;
     pair.machine(Side::B)?.expect("rtos: resumed", PATIENCE)?;
     wait_for_ping(lab, &client, RTOS, 56)?;

@@ -1,10 +1,10 @@
 //! What a pair's boards tell of themselves over the network.
 
-use super::{PATIENCE, STATION, pair_text, protected};
+use super::{PATIENCE, pair_text, running};
 use crate::client::Client;
 use crate::suite::lab::Lab;
 use crate::suite::management::Metrics;
-use crate::twin::{Role, SIDES, Until};
+use crate::twin::{Role, Until};
 use anyhow::{Context, Result, ensure};
 use mirror::Side;
 use serde_json::Value;
@@ -28,12 +28,7 @@ fn status(client: &Client, side: Side) -> Result<Value> {
 /// Both boards say what they are, and what the epochs of their guests cost.
 pub(super) fn told(lab: &Lab) -> Result<()> {
     let text = pair_text(None)?;
-    let (mut pair, _) = lab.pair(&[text.clone(), text])?;
-    let client = Client::attach(&pair.lan, STATION)?;
-    for side in SIDES {
-        pair.start(side)?;
-    }
-    protected(&mut pair)?;
+    let (mut pair, client) = running(lab, &text)?;
     // Some epochs.
     thread::sleep(Duration::from_secs(2));
     let page = |side| Metrics::read_from(&client, station(side));
