@@ -277,8 +277,8 @@ pub(crate) enum Bench {
     Net(NetOptions),
     /// Measure what the mirror costs a pair of boards, and how long a takeover takes.
     ///
-    /// The legacy system is asked by callers over the LAN while it is mirrored, while it is not, and while an understudy is sent; then
-    /// its board's plug is pulled. Told are the epochs' pauses, pages and bytes, how long answers and releases take, and how long
+    /// The legacy system is asked by callers over the LAN while it is mirrored, while it is not, and while an understudy is sent; and
+    /// boards that serve have their plugs pulled. Told are the epochs' pauses, pages and bytes, how long answers and releases take, and how long
     /// after its peer's last word the other board serves. In Bochs ticks are instructions, but two boards, and callers beside them,
     /// keep no step, so nothing is the same twice. Takes some four minutes for each length of epochs. The figures are kept in
     /// target/understudy/bench/mirror.json.
@@ -349,10 +349,18 @@ pub(crate) struct MirrorOptions {
     /// How long epochs are to be, in milliseconds; several make several measurements.
     #[arg(long, value_name = "MS", value_delimiter = ',', default_values_t = [5, 20])]
     pub(crate) epochs: Vec<u32>,
-    /// Milliseconds between two heartbeats; ten times that is the silence after which a peer is taken for dead.
+    /// Takeovers to measure, with epochs of the last length.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) takeovers: u32,
+    /// Milliseconds between two heartbeats while takeovers are measured; ten times that is the silence after which a peer is taken
+    /// for dead.
     #[arg(long, value_name = "MS", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) heartbeat: u32,
+    /// The same while costs are measured, which a board that is taken for dead would spoil: emulated boards stall when their host does.
+    #[arg(long, value_name = "MS", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) patient_heartbeat: u32,
 }
 
 /// Hypervisors to compare with.

@@ -1,8 +1,9 @@
 //! The mirror's figures, as JSON and as tables.
 
-use super::super::rt::Latency;
-use super::MISSED;
-use super::readings::{Cost, Epochs, Takeover};
+use super::costs::{Answers, Costs};
+use super::readings::{Cost, Takeover};
+use super::takeovers::Takeovers;
+use super::{MISSED, Times};
 use crate::emulator::Emulator;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -15,46 +16,7 @@ const PAGE: f64 = 4096.0;
 /// What the board does while releases are measured.
 const SCENES: [&str; 3] = ["alone", "mirrored", "while the understudy is sent"];
 
-/// How callers were answered, in this host's time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answers {
-    pub(super) count: usize,
-    /// Datagrams that were sent again.
-    pub(super) again: usize,
-    pub(super) median: Duration,
-    pub(super) p99: Duration,
-    pub(super) max: Duration,
-}
-
-/// What was measured with epochs of one length.
-#[derive(Clone, Debug)]
-pub(super) struct Run {
-    /// As the board file has it, in milliseconds.
-    pub(super) epoch: u32,
-    /// Of the board's time-stamp counter.
-    pub(super) hertz: f64,
-    /// Those while callers were watched.
-    pub(super) epochs: Epochs,
-    pub(super) cost: Cost,
-    /// How long callers were watched, in this host's time.
-    pub(super) host: Duration,
-    /// With an understudy, and without.
-    pub(super) answers: [Answers; 2],
-    /// As [`SCENES`].
-    pub(super) late: [Latency; 3],
-    /// How long sending an understudy took, in the board's time.
-    pub(super) resync: Duration,
-    /// For so long in this host's time nothing failed ...
-    pub(super) watched: Duration,
-    /// ... and so often a board took its peer for dead nevertheless.
-    pub(super) false_takeovers: usize,
-    /// In the time of the board that survived.
-    pub(super) takeover: Takeover,
-    /// The longest time without an answer, in the callers'.
-    pub(super) gap: Duration,
-}
-
-/// What follows from a run's epochs.
+/// What follows from epochs.
 struct Means {
     /// Per epoch.
     pages: f64,
@@ -71,7 +33,7 @@ struct Means {
     slowness: f64,
 }
 
-impl Run {
+impl Costs {
     fn means(&self) -> Means {
         let epochs = &self.epochs;
         let length = epochs.length / epochs.lengths;
@@ -100,7 +62,7 @@ impl Run {
         [added(|it| it.median), added(|it| it.p99)]
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, times: Times) -> Value {
         let means = self.means();
         let cost = &self.cost;
         let answers = self.answers.map(|answers| {
@@ -129,7 +91,8 @@ impl Run {
             })
             .collect();
         json!({
-            "epoch_wanted_ms": self.epoch,
+            "epoch_wanted_ms": times.epoch,
+            "heartbeat_ms": times.heartbeat,
             "ticks_a_second": self.hertz,
             "host_seconds_per_board_second": means.slowness,
             "pause_ticks": {
@@ -160,12 +123,9 @@ impl Run {
             "answers_host_time": { "mirrored": answers[0], "alone": answers[1] },
             "releases_ticks": late,
             "resync_ms": ms(self.resync),
-            "takeover": {
-                "detected_ms": ms(self.takeover.detected),
-                "served_ms": ms(self.takeover.served),
-                "callers_gap_host_ms": ms(self.gap),
-                "watched_host_seconds": self.watched.as_secs_f64(),
-                "false": self.false_takeovers,
+            "without_faults": {
+                "host_seconds": self.watched.as_secs_f64(),
+                "held": self.held,
             },
         })
     }
@@ -258,21 +218,12 @@ impl Run {
             );
         }
         say(
-            "takeover, ms of the survivor",
+            "without faults",
             format!(
-                "peer taken for dead after {:.1}, guests served after {:.1}; an understudy was sent in {:.0}",
-                ms(self.takeover.detected),
-                ms(self.takeover.served),
+                "guests held {} times in {:.0} s of the host; an understudy was sent in {:.0} ms of the board",
+                self.held,
+                self.watched.as_secs_f64(),
                 ms(self.resync)
-            ),
-        );
-        say(
-            "without an answer, ms of the host",
-            format!(
-                "{:.0}; before, {} false takeovers in {:.0} s",
-                ms(self.gap),
-                self.false_takeovers,
-                self.watched.as_secs_f64()
             ),
         );
         text
@@ -283,34 +234,104 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// What was measured.
+impl Takeovers {
+    /// Least, mean and most, in milliseconds.
+    fn spread(&self, of: fn(&Takeover) -> Duration) -> [f64; 3] {
+        let times = self.all.iter().map(|takeover| ms(of(takeover)));
+        let least = times.clone().fold(f64::INFINITY, f64::min);
+        let most = times.clone().fold(0.0, f64::max);
+        [least, times.sum::<f64>() / self.all.len() as f64, most]
+    }
+
+    fn json(&self, times: Times) -> Value {
+        json!({
+            "epoch_wanted_ms": times.epoch,
+            "heartbeat_ms": times.heartbeat,
+            "dead_after_ms": times.heartbeat * MISSED,
+            "count": self.all.len(),
+            "detected_ms": self.spread(|it| it.detected),
+            "served_ms": self.spread(|it| it.served),
+            "resumed_ms": self.spread(|it| it.served + it.resumed),
+            "callers_gap_host_ms": ms(self.gap),
+            "without_faults_host_seconds": self.watched.as_secs_f64(),
+            "false_takeovers": self.false_ones,
+        })
+    }
+
+    fn table(&self, times: Times) -> String {
+        let mut text = format!(
+            "\n{} takeovers, a heartbeat each {} ms, dead after {} ms; ms of the survivor since its peer's last word\n",
+            self.all.len(),
+            times.heartbeat,
+            times.heartbeat * MISSED
+        );
+        let rows: [(&str, fn(&Takeover) -> Duration); 3] = [
+            ("taken for dead", |it| it.detected),
+            ("guests served", |it| it.served),
+            ("guest runs", |it| it.served + it.resumed),
+        ];
+        for (name, of) in rows {
+            let [least, mean, most] = self.spread(of);
+            let _ = writeln!(
+                text,
+                "  {name:<34} {least:.1} to {most:.1}, {mean:.1} on average"
+            );
+        }
+        let _ = writeln!(
+            text,
+            "  {:<34} {:.0} at most\n  {:<34} {} in {:.0} s of the host",
+            "without an answer, ms of the host",
+            ms(self.gap),
+            "false takeovers",
+            self.false_ones,
+            self.watched.as_secs_f64()
+        );
+        text
+    }
+}
+
+/// What was measured, each with the times in the boards' file.
 #[derive(Debug)]
 pub(super) struct Figures {
-    pub(super) emulator: Emulator,
-    /// In milliseconds.
-    pub(super) heartbeat: u32,
-    pub(super) runs: Vec<Run>,
+    emulator: Emulator,
+    pub(super) costs: Vec<(Times, Costs)>,
+    pub(super) takeovers: Option<(Times, Takeovers)>,
 }
 
 impl Figures {
+    pub(super) const fn new(emulator: Emulator) -> Self {
+        Self {
+            emulator,
+            costs: Vec::new(),
+            takeovers: None,
+        }
+    }
+
     pub(super) fn json(&self) -> Value {
+        let costs: Vec<_> = self
+            .costs
+            .iter()
+            .map(|(times, costs)| costs.json(*times))
+            .collect();
         json!({
             "emulator": self.emulator.to_string(),
-            "heartbeat_ms": self.heartbeat,
-            "dead_after_ms": self.heartbeat * MISSED,
-            "runs": self.runs.iter().map(Run::json).collect::<Vec<_>>(),
+            "costs": costs,
+            "takeovers": self.takeovers.as_ref().map(|(times, takeovers)| takeovers.json(*times)),
         })
     }
 
     pub(super) fn table(&self) -> String {
-        let mut text = format!(
-            "in {}, a heartbeat each {} ms, dead after {} ms\n",
-            self.emulator,
-            self.heartbeat,
-            self.heartbeat * MISSED
-        );
-        for run in &self.runs {
-            let _ = write!(text, "\nepochs of {} ms\n{}", run.epoch, run.table());
+        let mut text = format!("in {}\n", self.emulator);
+        for (times, costs) in &self.costs {
+            let Times { epoch, heartbeat } = times;
+            let table = costs.table();
+            let _ = write!(
+                text,
+                "\nepochs of {epoch} ms, a heartbeat each {heartbeat} ms\n{table}"
+            );
+        }
+        if let Some((times, takeovers)) = &self.takeovers {
+            text += &takeovers.table(*times);
         }
         text
     }
@@ -318,6 +339,8 @@ impl Figures {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::rt::Latency;
+    use super::super::readings::Epochs;
     use super::*;
 
     fn late(mean: u64) -> Latency {
@@ -332,15 +355,14 @@ mod tests {
         }
     }
 
-    fn run() -> Run {
+    fn costs() -> Costs {
         let answers = |median| Answers {
             count: 100,
             median: Duration::from_millis(median),
             p99: Duration::from_millis(2 * median),
             ..Answers::default()
         };
-        Run {
-            epoch: 5,
+        Costs {
             hertz: 5e7,
             epochs: Epochs {
                 count: 1000.0,
@@ -366,34 +388,47 @@ mod tests {
             late: [late(1500), late(1600), late(1700)],
             resync: Duration::from_millis(900),
             watched: Duration::from_secs(60),
-            false_takeovers: 0,
-            takeover: Takeover {
-                detected: Duration::from_millis(101),
-                served: Duration::from_millis(103),
-            },
+            held: 0,
+        }
+    }
+
+    fn takeovers() -> Takeovers {
+        let takeover = |detected| Takeover {
+            detected: Duration::from_millis(detected),
+            served: Duration::from_millis(detected + 2),
+            resumed: Duration::from_millis(1),
+        };
+        Takeovers {
+            all: vec![takeover(100), takeover(104)],
+            watched: Duration::from_secs(20),
+            false_ones: 3,
             gap: Duration::from_millis(250),
         }
     }
 
     #[test]
     fn means_follow_from_sums() {
-        let run = run();
-        let means = run.means();
-        assert_eq!(
-            (means.pages, means.page_bytes, means.ratio),
-            (8.0, 256.0, 16.0)
-        );
+        let costs = costs();
+        let means = costs.means();
+        let pages = (means.pages, means.page_bytes, means.ratio);
+        assert_eq!(pages, (8.0, 256.0, 16.0));
         assert_eq!((means.length, means.delay, means.slowness), (5.0, 2.0, 2.0));
-        assert_eq!(run.ticks(means.delay), 100_000.0);
-        assert_eq!(run.added(), [20.0, 40.0]);
+        assert_eq!(costs.ticks(means.delay), 100_000.0);
+        assert_eq!(costs.added(), [20.0, 40.0]);
+        let detected = takeovers().spread(|it| it.detected);
+        assert_eq!(detected, [100.0, 102.0, 104.0]);
     }
 
     #[test]
     fn tables_and_json_hold_the_figures() {
+        let times = |heartbeat| Times {
+            epoch: 5,
+            heartbeat,
+        };
         let figures = Figures {
             emulator: Emulator::Bochs,
-            heartbeat: 10,
-            runs: vec![run()],
+            costs: vec![(times(100), costs())],
+            takeovers: Some((times(10), takeovers())),
         };
         let table = figures.table();
         for text in [
@@ -401,14 +436,15 @@ mod tests {
             "7000 and 650 for each page (goal 15000 and 700)",
             "256 bytes a page (16.0 to 1)",
             "p50 20.0 (2.0 epochs), p99 40.0 (4.0 epochs)",
-            "dead after 101.0, guests served after 103.0",
+            "103.0 to 107.0, 105.0 on average",
+            "3 in 20 s",
         ] {
             assert!(table.contains(text), "{text} is not in\n{table}");
         }
         let json = figures.json();
-        let run = &json["runs"][0];
-        assert_eq!(run["epochs"]["acknowledged_after_mean_ticks"], 100_000.0);
-        assert_eq!(run["releases_ticks"][2]["mean"], 1700);
-        assert_eq!(run["takeover"]["false"], 0);
+        let costs = &json["costs"][0];
+        assert_eq!(costs["epochs"]["acknowledged_after_mean_ticks"], 100_000.0);
+        assert_eq!(costs["releases_ticks"][2]["mean"], 1700);
+        assert_eq!(json["takeovers"]["served_ms"][1], 104.0);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::suite::management::Metrics;
 use anyhow::{Context, Result};
+use std::fmt;
 use std::time::Duration;
 
 /// The guest that is watched.
@@ -101,7 +102,7 @@ impl Cost {
     }
 }
 
-/// A line of a board's log about the mirror.
+/// A line of a board's log about the mirror, or that the guest runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// When, since the board's start.
@@ -109,12 +110,17 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-/// The lines about the mirror in what a console has shown.
+/// What the log says when the guest runs on.
+const RESUMED: &str = "resumed";
+
+/// These lines in what a console has shown.
 pub(super) fn log(console: &str) -> Vec<Line> {
     let line = |line: &str| {
         let (_, rest) = line.split_once('[')?;
         let (time, rest) = rest.split_once(']')?;
-        let (_, text) = rest.split_once(" mirror: ")?;
+        let (_, text) = rest
+            .split_once(" mirror: ")
+            .or_else(|| rest.split_once(&format!(" {GUEST}: ")))?;
         let seconds: f64 = time.trim().parse().ok()?;
         Some(Line {
             at: Duration::try_from_secs_f64(seconds).ok()?,
@@ -124,6 +130,20 @@ pub(super) fn log(console: &str) -> Vec<Line> {
     console.lines().filter_map(line).collect()
 }
 
+/// How often a board took its peer for dead: asked for its term, or went on at the end of its own lease.
+pub(super) fn takes(lines: &[Line]) -> usize {
+    let takes = |line: &&Line| {
+        line.text.starts_with(TAKES)
+            && [": the peer is silent", ": the lease is over"]
+                .iter()
+                .any(|cause| line.text.contains(cause))
+    };
+    lines.iter().filter(takes).count()
+}
+
+/// How the log begins what it says when a board takes the guests.
+const TAKES: &str = "the guests are this board's";
+
 /// How a board took over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Takeover {
@@ -131,21 +151,39 @@ pub(super) struct Takeover {
     pub(super) detected: Duration,
     /// ... and until the guests were its own.
     pub(super) served: Duration,
+    /// From then until the guest ran.
+    pub(super) resumed: Duration,
+}
+
+impl fmt::Display for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        write!(
+            f,
+            "detected {:.1}, served {:.1}, resumed {:.1} ms after the peer's last word",
+            ms(self.detected),
+            ms(self.served),
+            ms(self.served + self.resumed)
+        )
+    }
 }
 
 impl Takeover {
-    /// Reads the only one in a log.
+    /// Reads the first one in a log.
     pub(super) fn read(lines: &[Line]) -> Result<Self> {
-        let after = |start: &str| {
-            let mut lines = lines.iter().filter(|line| line.text.starts_with(start));
-            let line = lines
-                .next()
-                .with_context(|| format!("no line \"{start}\""))?;
+        let find = |start: &str| {
+            let mut lines = lines.iter();
+            let line = lines.find(|line| line.text.starts_with(start));
+            line.with_context(|| format!("no line \"{start}\""))
+        };
+        let after = |line: &Line| {
             silence(&line.text).with_context(|| format!("\"{}\" tells no time", line.text))
         };
+        let (asks, serves, resumed) = (find("asks the witness")?, find(TAKES)?, find(RESUMED)?);
         Ok(Self {
-            detected: after("asks the witness")?,
-            served: after("the guests are this board's")?,
+            detected: after(asks)?,
+            served: after(serves)?,
+            resumed: resumed.at.saturating_sub(serves.at),
         })
     }
 }
@@ -197,14 +235,16 @@ mod tests {
             [    2.250000] WARN  mirror: the peer is silent on the link\n\
             [    2.350000] INFO  mirror: asks the witness for term 2: the peer is silent; the peer was heard 100.5ms ago\n\
             [    2.351000] INFO  net: nothing\n\
-            [    2.360000] INFO  mirror: the guests are this board's: the peer is silent; the peer was heard 1.25s ago\n";
+            [    2.360000] INFO  mirror: the guests are this board's: the peer is silent; the peer was heard 1.25s ago\n\
+            [    2.360750] INFO  rtos: resumed\n";
         let lines = log(console);
-        assert_eq!(lines.len(), 4);
+        assert_eq!((lines.len(), takes(&lines)), (5, 1));
         assert_eq!(lines[1].at, Duration::from_millis(2250));
         assert_eq!(lines[1].text, "the peer is silent on the link");
         let takeover = Takeover::read(&lines).unwrap();
         assert_eq!(takeover.detected, Duration::from_micros(100_500));
         assert_eq!(takeover.served, Duration::from_millis(1250));
+        assert_eq!(takeover.resumed, Duration::from_micros(750));
         Takeover::read(&lines[..3]).unwrap_err();
         assert_eq!(
             silence("the peer was heard 900µs ago"),
