@@ -64,14 +64,14 @@ pub(super) fn measure(scene: &mut Scene, length: Duration) -> Result<Costs> {
     let mirrored_late = jitter(scene)?;
     progress::note("with an understudy");
 
-    scene.pair.shell(Side::A, "solo")?;
+    scene.pair.shell(Side::A, "mirror solo")?;
     let solo = Until::Is(Role::Solo, Some(false));
     scene.pair.until(Side::A, &solo, LIMIT)?;
     let alone = answers(scene, length);
     let alone_late = jitter(scene)?;
     progress::note("without one");
 
-    scene.pair.shell(Side::A, "resync")?;
+    scene.pair.shell(Side::A, "mirror resync")?;
     let resync_late = jitter(scene)?;
     protected(&mut scene.pair)?;
     let resync = resync(scene)?;

@@ -265,13 +265,12 @@ impl Takeovers {
             times.heartbeat,
             times.heartbeat * MISSED
         );
-        let rows: [(&str, fn(&Takeover) -> Duration); 3] = [
-            ("taken for dead", |it| it.detected),
-            ("guests served", |it| it.served),
-            ("guest runs", |it| it.served + it.resumed),
-        ];
-        for (name, of) in rows {
-            let [least, mean, most] = self.spread(of);
+        let resumed = self.spread(|it| it.served + it.resumed);
+        for (name, [least, mean, most]) in [
+            ("taken for dead", self.spread(|it| it.detected)),
+            ("guests served", self.spread(|it| it.served)),
+            ("guest runs", resumed),
+        ] {
             let _ = writeln!(
                 text,
                 "  {name:<34} {least:.1} to {most:.1}, {mean:.1} on average"
