@@ -349,6 +349,9 @@ pub(crate) struct MirrorOptions {
     /// How long epochs are to be, in milliseconds; several make several measurements.
     #[arg(long, value_name = "MS", value_delimiter = ',', default_values_t = [5, 20])]
     pub(crate) epochs: Vec<u32>,
+    /// Measure the mirror of Linux, too, beside the legacy system. In Bochs that takes long.
+    #[arg(long)]
+    pub(crate) linux: bool,
     /// Takeovers to measure, with epochs of the last length.
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub(crate) takeovers: u32,

@@ -56,11 +56,11 @@ pub(super) struct Costs {
 /// Where a board does not do as it should, or is taken for dead though it is not.
 pub(super) fn measure(scene: &mut Scene, length: Duration) -> Result<Costs> {
     let hertz = hertz(scene)?;
-    let before = epochs(scene)?;
+    let before = epochs(scene, GUEST)?;
     let begun = Instant::now();
     let mirrored = answers(scene, length);
-    let (epochs, host) = (epochs(scene)?.since(&before), begun.elapsed());
-    let cost = cost(scene)?;
+    let (epochs, host) = (epochs(scene, GUEST)?.since(&before), begun.elapsed());
+    let cost = cost(scene, GUEST)?;
     let mirrored_late = jitter(scene)?;
     progress::note("with an understudy");
 
@@ -100,12 +100,14 @@ pub(super) fn measure(scene: &mut Scene, length: Duration) -> Result<Costs> {
     })
 }
 
-fn epochs(scene: &Scene) -> Result<Epochs> {
-    Epochs::read(&Metrics::read_from(&scene.client, station(Side::A))?)
+/// A guest's epochs since the board's start.
+pub(super) fn epochs(scene: &Scene, guest: &str) -> Result<Epochs> {
+    let page = Metrics::read_from(&scene.client, station(Side::A))?;
+    Epochs::read(&page, guest)
 }
 
 /// The rate of the board's time-stamp counter.
-fn hertz(scene: &Scene) -> Result<f64> {
+pub(super) fn hertz(scene: &Scene) -> Result<f64> {
     let board = station(Side::A);
     let (_, text) = scene.client.http_text(board, 80, "/status", PATIENCE)?;
     let status: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
@@ -126,12 +128,12 @@ fn answers(scene: &Scene, length: Duration) -> Answers {
     }
 }
 
-/// What the shell says of the checkpoints.
-fn cost(scene: &mut Scene) -> Result<Cost> {
+/// What the shell says of a guest's checkpoints.
+pub(super) fn cost(scene: &mut Scene, guest: &str) -> Result<Cost> {
     scene.pair.machine(Side::A)?.console.skip();
     scene.pair.shell(Side::A, "mirror")?;
     let machine = scene.pair.machine(Side::A)?;
-    machine.expect(&format!("  {GUEST}: "), PATIENCE)?;
+    machine.expect(&format!("  {guest}: "), PATIENCE)?;
     let line = machine.expect("\n", PATIENCE)?;
     Cost::read(&line).with_context(|| format!("\"{}\"?", line.trim_end()))
 }

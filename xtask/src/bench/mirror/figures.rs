@@ -1,6 +1,7 @@
 //! The mirror's figures, as JSON and as tables.
 
 use super::costs::{Answers, Costs};
+use super::linux::Linux;
 use super::readings::{Cost, Takeover};
 use super::takeovers::Takeovers;
 use super::{MISSED, Times};
@@ -289,12 +290,66 @@ impl Takeovers {
     }
 }
 
+impl Linux {
+    /// Pages per epoch, ticks of a pause, and milliseconds of the board from end to end and until acknowledged.
+    fn means(&self) -> [[f64; 4]; 2] {
+        self.epochs.map(|epochs| {
+            [
+                epochs.pages / epochs.count,
+                epochs.pause / epochs.count * self.hertz,
+                epochs.length / epochs.lengths * 1e3,
+                epochs.delay / epochs.delays * 1e3,
+            ]
+        })
+    }
+
+    fn json(&self) -> Value {
+        let [idle, busy] = self.means().map(|[pages, pause, length, delay]| {
+            json!({
+                "pages": pages,
+                "pause_ticks": pause,
+                "epoch_ms": length,
+                "acknowledged_after_ms": delay,
+            })
+        });
+        json!({
+            "idle": idle,
+            "busy": busy,
+            "pause_most_ticks": self.cost.pause[1],
+            "without_a_page": self.cost.line.map(|line| line[0]),
+            "each_page": self.cost.line.map(|line| line[1]),
+        })
+    }
+
+    fn table(&self) -> String {
+        let Cost {
+            pages, pause, line, ..
+        } = &self.cost;
+        let line = line.map_or("no line".into(), |[fixed, each]| {
+            format!("{fixed} and {each} for each page")
+        });
+        let mut text = format!(
+            "\nLinux\n  pause, ticks: {line}; {} to {} with {} to {} pages\n",
+            pause[0], pause[1], pages[0], pages[1]
+        );
+        for (name, means) in ["idle", "busy"].into_iter().zip(self.means()) {
+            let [pages, pause, length, delay] = means;
+            let _ = writeln!(
+                text,
+                "  {name}: {pages:.1} pages, pause {pause:.0} ticks, epoch {length:.2} ms, acknowledged {delay:.2} ms later"
+            );
+        }
+        text
+    }
+}
+
 /// What was measured, each with the times in the boards' file.
 #[derive(Debug)]
 pub(super) struct Figures {
     emulator: Emulator,
     pub(super) costs: Vec<(Times, Costs)>,
     pub(super) takeovers: Option<(Times, Takeovers)>,
+    pub(super) linux: Option<Linux>,
 }
 
 impl Figures {
@@ -303,6 +358,7 @@ impl Figures {
             emulator,
             costs: Vec::new(),
             takeovers: None,
+            linux: None,
         }
     }
 
@@ -316,6 +372,7 @@ impl Figures {
             "emulator": self.emulator.to_string(),
             "costs": costs,
             "takeovers": self.takeovers.as_ref().map(|(times, takeovers)| takeovers.json(*times)),
+            "linux": self.linux.as_ref().map(Linux::json),
         })
     }
 
@@ -331,6 +388,9 @@ impl Figures {
         }
         if let Some((times, takeovers)) = &self.takeovers {
             text += &takeovers.table(*times);
+        }
+        if let Some(linux) = &self.linux {
+            text += &linux.table();
         }
         text
     }
@@ -428,6 +488,11 @@ mod tests {
             emulator: Emulator::Bochs,
             costs: vec![(times(100), costs())],
             takeovers: Some((times(10), takeovers())),
+            linux: Some(Linux {
+                hertz: 5e7,
+                epochs: [costs().epochs; 2],
+                cost: costs().cost,
+            }),
         };
         let table = figures.table();
         for text in [
@@ -437,6 +502,7 @@ mod tests {
             "p50 20.0 (2.0 epochs), p99 40.0 (4.0 epochs)",
             "103.0 to 107.0, 105.0 on average",
             "3 in 20 s",
+            "8.0 pages, pause 20000 ticks",
         ] {
             assert!(table.contains(text), "{text} is not in\n{table}");
         }

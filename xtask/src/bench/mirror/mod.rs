@@ -7,6 +7,7 @@
 
 mod costs;
 mod figures;
+mod linux;
 mod readings;
 mod takeovers;
 
@@ -17,7 +18,7 @@ use crate::client::{Client, Station};
 use crate::emulator::{CardModel, Emulator};
 use crate::paths;
 use crate::progress;
-use crate::suite::mirror::{pair_text, protected, with_address_of_cards};
+use crate::suite::mirror::{pair_text, protected, with_address_of_cards, with_linux};
 use crate::twin::{Image, Pair, SIDES};
 use anyhow::{Context, Result, bail, ensure};
 use figures::Figures;
@@ -70,7 +71,7 @@ pub(crate) fn mirror(options: &MirrorOptions) -> Result<ExitCode> {
             heartbeat: options.patient_heartbeat,
         };
         let costs = progress::step(&what, || {
-            Scene::set(&workshop, "costs", emulator, times)?
+            Scene::set(&workshop, "costs", emulator, times, Beside::Nobody)?
                 .play(|scene| costs::measure(scene, length))
         })?;
         figures.costs.push((times, costs));
@@ -82,17 +83,27 @@ pub(crate) fn mirror(options: &MirrorOptions) -> Result<ExitCode> {
             heartbeat: options.heartbeat,
         };
         let takeovers = progress::step(&what, || {
-            let scene = Scene::set(&workshop, "takeovers", emulator, times)?;
+            let scene = Scene::set(&workshop, "takeovers", emulator, times, Beside::Nobody)?;
             scene.play(|scene| takeovers::measure(scene, options.takeovers))
         })?;
         figures.takeovers = Some((times, takeovers));
+    }
+    if let Some(epoch) = options.epochs.last().filter(|_| options.linux) {
+        let times = Times {
+            epoch: *epoch,
+            heartbeat: options.patient_heartbeat,
+        };
+        figures.linux = Some(progress::step("Measure the mirror of Linux", || {
+            let scene = Scene::set(&workshop, "linux", emulator, times, Beside::Linux)?;
+            scene.play(|scene| linux::measure(scene, length))
+        })?);
     }
     workshop.publish("mirror", &figures.json(), &figures.table())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The text of the pair's board file, with other times.
-fn text(emulator: Emulator, times: Times) -> Result<String> {
+fn text(emulator: Emulator, times: Times, beside: Beside) -> Result<String> {
     let mut text = pair_text(None)?;
     if emulator == Emulator::Bochs {
         text = with_address_of_cards(&text);
@@ -109,12 +120,23 @@ fn text(emulator: Emulator, times: Times) -> Result<String> {
         changed += 1;
         format!("{name} = \"{value}ms\"\n")
     };
-    let text = text.lines().map(&mut line).collect();
+    let text: String = text.lines().map(&mut line).collect();
     ensure!(
         changed == 3,
         "the pair's file names {changed} of three times"
     );
-    Ok(text)
+    Ok(match beside {
+        Beside::Nobody => text,
+        Beside::Linux => with_linux(&text),
+    })
+}
+
+/// Who else is a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Nobody,
+    /// Linux, with the epochs of the tests.
+    Linux,
 }
 
 /// The boards, and who asks them.
@@ -129,10 +151,16 @@ struct Scene {
 
 impl Scene {
     /// Starts boards and callers. Board a serves.
-    fn set(workshop: &Workshop, name: &str, emulator: Emulator, times: Times) -> Result<Self> {
+    fn set(
+        workshop: &Workshop,
+        name: &str,
+        emulator: Emulator,
+        times: Times,
+        beside: Beside,
+    ) -> Result<Self> {
         let folder = workshop.folder(&format!("mirror-{name}-{}", times.epoch));
         paths::fresh_folder(&folder)?;
-        let text = text(emulator, times)?;
+        let text = text(emulator, times, beside)?;
         let image = |side: Side| {
             let folder = folder.join(format!("image-{side}"));
             paths::make_folder(&folder)?;
@@ -212,10 +240,14 @@ mod tests {
             epoch: 5,
             heartbeat: 10,
         };
-        let text = text(Emulator::Bochs, times).unwrap();
+        let text = text(Emulator::Bochs, times, Beside::Nobody).unwrap();
         let (board, _) = config::toml::parse(&text, "b", Some(Side::A)).unwrap();
         let mirror = board.mirror.unwrap();
         assert_eq!((mirror.heartbeat, mirror.dead_after), (10_000, 100_000));
         assert_eq!(board.guests[0].mirror.unwrap().epoch, 5000);
+        let text = super::text(Emulator::Bochs, times, Beside::Linux).unwrap();
+        let (board, _) = config::toml::parse(&text, "b", Some(Side::B)).unwrap();
+        assert_eq!(board.guests[0].mirror.unwrap().epoch, 5000);
+        assert_eq!(board.guests[1].name, linux::GUEST);
     }
 }

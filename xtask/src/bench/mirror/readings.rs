@@ -29,8 +29,8 @@ pub(super) struct Epochs {
 
 impl Epochs {
     /// Those since the board's start.
-    pub(super) fn read(page: &Metrics) -> Result<Self> {
-        let guest = |name: &str| page.of(&format!("understudy_mirror_{name}{{guest=\"{GUEST}\"}}"));
+    pub(super) fn read(page: &Metrics, guest: &str) -> Result<Self> {
+        let guest = |name: &str| page.of(&format!("understudy_mirror_{name}{{guest=\"{guest}\"}}"));
         let link = |name: &str| page.of(&format!("understudy_mirror_{name}_total"));
         Ok(Self {
             count: guest("pause_seconds_count")?,

@@ -6,6 +6,7 @@ mod rest;
 mod table;
 mod watched;
 
+pub(crate) use linux::with_linux;
 pub(crate) use watched::station;
 
 use super::{Case, lab::Lab};
