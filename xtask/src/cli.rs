@@ -361,7 +361,7 @@ pub(crate) struct MirrorOptions {
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) heartbeat: u32,
     /// The same while costs are measured, which a board that is taken for dead would spoil: emulated boards stall when their host does.
-    #[arg(long, value_name = "MS", default_value_t = 100,
+    #[arg(long, value_name = "MS", default_value_t = 300,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) patient_heartbeat: u32,
 }
