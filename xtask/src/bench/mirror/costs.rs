@@ -2,10 +2,10 @@
 
 use super::super::rt::Latency;
 use super::readings::{self, Cost, Epochs, GUEST};
-use super::{LIMIT, PATIENCE, Scene};
+use super::{LIMIT, PATIENCE, Scene, protected};
 use crate::progress;
 use crate::suite::management::Metrics;
-use crate::suite::mirror::{protected, station};
+use crate::suite::mirror::station;
 use crate::twin::{Role, SIDES, Until};
 use anyhow::{Context, Result, ensure};
 use mirror::Side;

@@ -18,8 +18,8 @@ use crate::client::{Client, Station};
 use crate::emulator::{CardModel, Emulator};
 use crate::paths;
 use crate::progress;
-use crate::suite::mirror::{pair_text, protected, with_address_of_cards, with_linux};
-use crate::twin::{Image, Pair, SIDES};
+use crate::suite::mirror::{pair_text, with_address_of_cards, with_linux};
+use crate::twin::{Image, Pair, Role, SIDES, Until};
 use anyhow::{Context, Result, bail, ensure};
 use figures::Figures;
 use mirror::Side;
@@ -129,6 +129,13 @@ fn text(emulator: Emulator, times: Times, beside: Beside) -> Result<String> {
         Beside::Nobody => text,
         Beside::Linux => with_linux(&text),
     })
+}
+
+/// Waits until board a serves, and b would.
+fn protected(pair: &mut Pair) -> Result<()> {
+    let primary = Until::Is(Role::Primary, Some(true));
+    pair.until(Side::A, &primary, LIMIT)?;
+    pair.until(Side::B, &Until::Is(Role::Backup, None), LIMIT)
 }
 
 /// Who else is a guest.

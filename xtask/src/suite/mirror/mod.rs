@@ -224,7 +224,7 @@ const fn plan((identity, subscriber): (u32, u32)) -> Plan {
 }
 
 /// Waits until a is the primary and protected.
-pub(crate) fn protected(pair: &mut Pair) -> Result<()> {
+fn protected(pair: &mut Pair) -> Result<()> {
     let primary = Until::Is(Role::Primary, Some(true));
     pair.until(Side::A, &primary, PATIENCE)?;
     pair.until(Side::B, &Until::Is(Role::Backup, None), PATIENCE)
