@@ -253,7 +253,7 @@ impl Takeovers {
             "detected_ms": self.spread(|it| it.detected),
             "served_ms": self.spread(|it| it.served),
             "resumed_ms": self.spread(|it| it.served + it.resumed),
-            "callers_gap_host_ms": ms(self.gap),
+            "callers_gap_host_ms": self.gap.map(ms),
             "without_faults_host_seconds": self.watched.as_secs_f64(),
             "false_takeovers": self.false_ones,
         })
@@ -277,11 +277,14 @@ impl Takeovers {
                 "  {name:<34} {least:.1} to {most:.1}, {mean:.1} on average"
             );
         }
+        let gap = self.gap.map_or_else(
+            || "not told: a board died without an understudy".into(),
+            |gap| format!("{:.0} at most", ms(gap)),
+        );
         let _ = writeln!(
             text,
-            "  {:<34} {:.0} at most\n  {:<34} {} in {:.0} s of the host",
+            "  {:<34} {gap}\n  {:<34} {} in {:.0} s of the host",
             "without an answer, ms of the host",
-            ms(self.gap),
             "false takeovers",
             self.false_ones,
             self.watched.as_secs_f64()
@@ -461,7 +464,7 @@ mod tests {
             all: vec![takeover(100), takeover(104)],
             watched: Duration::from_secs(20),
             false_ones: 3,
-            gap: Duration::from_millis(250),
+            gap: Some(Duration::from_millis(250)),
         }
     }
 

@@ -4,7 +4,7 @@ use super::readings::{self, Takeover};
 use super::{PATIENCE, Scene};
 use crate::progress;
 use crate::twin::{Role, SIDES, Until};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use mirror::Side;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +23,9 @@ pub(super) struct Takeovers {
     pub(super) watched: Duration,
     /// ... and so often one took the other for dead.
     pub(super) false_ones: usize,
-    /// The callers' longest time without an answer, in this host's.
-    pub(super) gap: Duration,
+    /// The callers' longest time without an answer, in this host's. None if it came to an end early: a board died that a false takeover
+    /// had just left without an understudy.
+    pub(super) gap: Option<Duration>,
 }
 
 const fn other(side: Side) -> Side {
@@ -58,7 +59,14 @@ pub(super) fn measure(scene: &mut Scene, count: u32) -> Result<Takeovers> {
         takeovers.watched += begun.elapsed();
         scene.pair.kill(serving)?;
         let solo = Until::Is(Role::Solo, None);
-        scene.pair.until(survivor, &solo, PATIENCE)?;
+        if let Err(error) = scene.pair.until(survivor, &solo, PATIENCE) {
+            let status = scene.pair.status(survivor)?;
+            ensure!(status.role == Role::Backup && !status.protected, error);
+            progress::note(&format!(
+                "{round}: board {serving} died without an understudy"
+            ));
+            return Ok(takeovers);
+        }
         let said = scene.said(survivor)?;
         for (side, seen) in SIDES.into_iter().zip(&mut seen) {
             if side == survivor {
@@ -73,7 +81,7 @@ pub(super) fn measure(scene: &mut Scene, count: u32) -> Result<Takeovers> {
         }
         scene.pair.start(serving)?;
     }
-    takeovers.gap = scene.judge()?;
+    takeovers.gap = Some(scene.judge()?);
     Ok(takeovers)
 }
 
