@@ -96,6 +96,13 @@ fn broadcast_header(card: &Uplink) -> [u8; ETHERNET_HEADER] {
     header
 }
 
+/// Hands a frame to the node. What that drops it counts.
+fn receive(node: &mut Node, hands: &mut Hands, path: Path, bytes: &[u8], now: Instant) {
+    if node.receive(path, bytes, now, hands).is_ok() {
+        hands.hear(now);
+    }
+}
+
 /// The mirror's part of a frame, if it is one of the mirror's.
 fn payload<'f>(frame: &Frame<'f>) -> Option<&'f [u8]> {
     let (header, payload) = frame.head().split_at_checked(ETHERNET_HEADER)?;
@@ -179,10 +186,7 @@ impl Mirror {
         if let Stage::Running(state) = &mut *self.stage.lock() {
             let instant = self.instant(now);
             state.hands.be_called(now, instant);
-            // What is dropped is counted.
-            let _ = state
-                .node
-                .receive(Path::Lan, bytes, instant, &mut state.hands);
+            receive(&mut state.node, &mut state.hands, Path::Lan, bytes, instant);
         }
         true
     }
@@ -246,7 +250,7 @@ impl Mirror {
             }
             turn = card.turn(now, until, |frame| {
                 if let Some(bytes) = payload(frame) {
-                    let _ = node.receive(Path::Link, bytes, instant, hands);
+                    receive(node, hands, Path::Link, bytes, instant);
                 }
             });
         }

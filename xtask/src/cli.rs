@@ -275,6 +275,14 @@ pub(crate) enum Bench {
     /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together. Takes some two minutes, and
     /// three more for the peer. The figures are kept in target/understudy/bench/net.json.
     Net(NetOptions),
+    /// Measure what the mirror costs a pair of boards, and how long a takeover takes.
+    ///
+    /// The legacy system is asked by callers over the LAN while it is mirrored, while it is not, and while an understudy is sent; and
+    /// boards that serve have their plugs pulled. Told are the epochs' pauses, pages and bytes, how long answers and releases take, and how long
+    /// after its peer's last word the other board serves. In Bochs ticks are instructions, but two boards, and callers beside them,
+    /// keep no step, so nothing is the same twice. Takes some four minutes for each length of epochs. The figures are kept in
+    /// target/understudy/bench/mirror.json.
+    Mirror(MirrorOptions),
 }
 
 /// Options of every measurement.
@@ -323,6 +331,39 @@ pub(crate) struct RtOptions {
     /// Measure only the scenes whose name holds this: own-idle, own-busy, own-flood, shared-idle, shared-busy,
     /// shared-flood.
     pub scene: Option<String>,
+}
+
+/// Options of `bench mirror`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MirrorOptions {
+    /// What every measurement knows.
+    #[command(flatten)]
+    pub(crate) bench: BenchOptions,
+    /// The emulator.
+    #[arg(long, value_enum, default_value = "bochs")]
+    pub(crate) emulator: Choice,
+    /// How long the callers are watched each time, in seconds of this host.
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// How long epochs are to be, in milliseconds; several make several measurements.
+    #[arg(long, value_name = "MS", value_delimiter = ',', default_values_t = [5, 20])]
+    pub(crate) epochs: Vec<u32>,
+    /// Measure the mirror of Linux, too, beside the legacy system. In Bochs that takes long.
+    #[arg(long)]
+    pub(crate) linux: bool,
+    /// Takeovers to measure, with epochs of the last length.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) takeovers: u32,
+    /// Milliseconds between two heartbeats while takeovers are measured; ten times that is the silence after which a peer is taken
+    /// for dead.
+    #[arg(long, value_name = "MS", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) heartbeat: u32,
+    /// The same while costs are measured, which a board that is taken for dead would spoil: emulated boards stall when their host does.
+    #[arg(long, value_name = "MS", default_value_t = 300,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) patient_heartbeat: u32,
 }
 
 /// Hypervisors to compare with.

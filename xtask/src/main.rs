@@ -59,6 +59,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(cli::Bench::Boot(options)) => bench::boot(options),
         Command::Bench(cli::Bench::Rt(options)) => bench::rt(options),
         Command::Bench(cli::Bench::Net(options)) => bench::net(options),
+        Command::Bench(cli::Bench::Mirror(options)) => bench::mirror(options),
         Command::Test(options) => suite::test(options),
         Command::Simulate(options) => Ok(simulate::simulate(options)),
         Command::Witness(options) => witness::run(options),

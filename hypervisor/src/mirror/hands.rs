@@ -12,6 +12,7 @@ use crate::machine::PageId;
 use crate::memory::PhysicalMemory;
 use crate::network::{GuestNetwork, network};
 use alloc::vec::Vec;
+use core::time::Duration;
 use devices::nic::Sent;
 use log::{error, info, warn};
 use mirror::{
@@ -44,6 +45,8 @@ pub(super) struct Hands {
     frames: &'static Mutex<PhysicalMemory>,
     /// The board's TSC when the node was called, and what the node was told it is.
     now: (u64, Instant),
+    /// When a frame of the peer's came last that was not dropped, on whichever path.
+    heard: Option<Instant>,
 }
 
 impl Hands {
@@ -64,12 +67,18 @@ impl Hands {
             frame: Vec::new(),
             frames,
             now: (0, Instant(0)),
+            heard: None,
         }
     }
 
     /// The node is about to be called, at this time.
     pub(super) const fn be_called(&mut self, tsc: u64, instant: Instant) {
         self.now = (tsc, instant);
+    }
+
+    /// The peer is heard.
+    pub(super) const fn hear(&mut self, now: Instant) {
+        self.heard = Some(now);
     }
 
     fn kept(&mut self, number: u8) -> Option<&mut Kept> {
@@ -321,6 +330,13 @@ impl Board for Hands {
 
     fn tell(&mut self, report: Report) {
         match report {
+            // How long it took to see that the peer is gone.
+            Report::Role(Tell::Asking { .. } | Tell::Serves(_)) if self.heard.is_some() => {
+                let (_, now) = self.now;
+                let silence = self.heard.map_or(0, |heard| now.0.saturating_sub(heard.0));
+                let silence = Duration::from_micros(silence / 1000);
+                info!("mirror: {report}; the peer was heard {silence:?} ago");
+            }
             Report::Role(
                 Tell::Role { .. }
                 | Tell::Serves(_)

@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: what the hypervisor costs, measured in Bochs, where ticks are
-//! instructions and two runs are identical.
+//! instructions and two runs are identical, unless others than one board have a part in them.
 
 mod boot;
 mod exits;
 mod figures;
 mod kvm;
+mod mirror;
 pub(crate) mod native;
 mod net;
 mod peer;
@@ -14,6 +15,7 @@ mod trace;
 
 pub(crate) use boot::boot;
 pub(crate) use exits::exits;
+pub(crate) use mirror::mirror;
 pub(crate) use net::net;
 pub(crate) use rt::rt;
 
@@ -45,13 +47,18 @@ struct Workshop {
 impl Workshop {
     /// Builds what is measured, in a folder that no other measurement uses meanwhile.
     fn open(options: &BenchOptions) -> Result<Self> {
+        Self::open_for(options, Emulator::Bochs)
+    }
+
+    /// The same for boards in another emulator than [`Self::start`]'s.
+    fn open_for(options: &BenchOptions, emulator: Emulator) -> Result<Self> {
         let claim = paths::claim("bench")?;
         let build = BuildOptions {
             no_install: options.no_install,
             ..BuildOptions::default()
         };
         let folder = claim.folder.join("programs");
-        let programs = build::programs(&build, Emulator::Bochs.needs(), &folder)?;
+        let programs = build::programs(&build, emulator.needs(), &folder)?;
         Ok(Self {
             claim,
             programs,

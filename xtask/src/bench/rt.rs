@@ -26,19 +26,19 @@ const GOALS: [u64; 2] = [2_000, 10_000];
 
 /// What the RTOS says of one run, in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Latency {
-    count: u64,
-    mean: u64,
-    median: u64,
-    p99: u64,
-    p999: u64,
-    max: u64,
-    overruns: u64,
+pub(super) struct Latency {
+    pub(super) count: u64,
+    pub(super) mean: u64,
+    pub(super) median: u64,
+    pub(super) p99: u64,
+    pub(super) p999: u64,
+    pub(super) max: u64,
+    pub(super) overruns: u64,
 }
 
 impl Latency {
     /// Reads the last result in a console log.
-    fn read(console: &str) -> Option<Self> {
+    pub(super) fn read(console: &str) -> Option<Self> {
         let last = |start: &str| {
             let mut lines = console.lines().rev();
             lines.find_map(|line| line.trim().strip_prefix(start))

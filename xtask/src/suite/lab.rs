@@ -152,17 +152,8 @@ impl Lab {
     /// Where a text is wrong, or the wires cannot be laid.
     pub(crate) fn pair(&self, texts: &[String; 2]) -> Result<(Pair, Vec<[u8; 6]>)> {
         let image = |side: Side| {
-            let text = &texts[index(side)];
-            let root = paths::root();
-            let loaded = LoadedBoard::parse(text, "the pair", Some(side), &root, &self.programs)?;
             let folder = self.folder(&format!("image-{side}"))?;
-            let iso = loaded.make_image(&folder, &self.programs, "")?;
-            let megabytes = loaded.megabytes();
-            anyhow::Ok(Image {
-                iso,
-                board: loaded.board,
-                megabytes,
-            })
+            Image::make(&texts[index(side)], side, &self.programs, &folder)
         };
         let images = [image(Side::A)?, image(Side::B)?];
         let nics = images[0].board.guests.iter().flat_map(|guest| &guest.nics);

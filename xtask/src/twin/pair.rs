@@ -3,8 +3,10 @@
 use super::bystander::Bystander;
 use super::command::{Command, Net, Party, Until, Way};
 use super::status::{MARK, Status};
+use crate::compile::Programs;
 use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{CardModel, Emulator, Machine, NetworkCard, Pace, Setup};
+use crate::image::LoadedBoard;
 use crate::paths;
 use crate::wire::{Target, Wire};
 use anyhow::{Context, Result, bail};
@@ -75,6 +77,22 @@ pub(crate) struct Image {
     pub(crate) board: Board,
     /// The machine's memory.
     pub(crate) megabytes: u32,
+}
+
+impl Image {
+    /// Makes that of a side, from the text of a board file, in a folder.
+    ///
+    /// # Errors
+    ///
+    /// Where the text is wrong, or the CD cannot be made.
+    pub(crate) fn make(text: &str, side: Side, programs: &Programs, folder: &Path) -> Result<Self> {
+        let loaded = LoadedBoard::parse(text, "the pair", Some(side), &paths::root(), programs)?;
+        Ok(Self {
+            iso: loaded.make_image(folder, programs, "")?,
+            megabytes: loaded.megabytes(),
+            board: loaded.board,
+        })
+    }
 }
 
 /// A card of a board: it has the address by which the board file names it, or else one of the side and the number.

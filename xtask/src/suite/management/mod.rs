@@ -9,7 +9,7 @@ use crate::emulator::{CardModel, NetworkCard, Pace};
 use crate::paths;
 use crate::wire::{Tap, Wire};
 use anyhow::{Context, Result, bail, ensure};
-pub(super) use prometheus::Metrics;
+pub(crate) use prometheus::Metrics;
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::thread;

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 /// Values by their series, as the text has them: `name{label="value"}`.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::suite) struct Metrics(BTreeMap<String, f64>);
+pub(crate) struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
     /// Fetches those of the board.
@@ -16,7 +16,7 @@ impl Metrics {
     /// # Errors
     ///
     /// Where they cannot be had, or the text is wrong.
-    pub(in crate::suite) fn read(station: &Client) -> Result<Self> {
+    pub(crate) fn read(station: &Client) -> Result<Self> {
         Self::read_from(station, MANAGEMENT)
     }
 
@@ -25,7 +25,7 @@ impl Metrics {
     /// # Errors
     ///
     /// As [`Self::read`].
-    pub(in crate::suite) fn read_from(station: &Client, board: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn read_from(station: &Client, board: Ipv4Addr) -> Result<Self> {
         let (status, text) = station.http_text(board, 80, "/metrics", PATIENCE)?;
         ensure!(status == 200, "/metrics has status {status}");
         Self::parse(&text)
@@ -78,7 +78,7 @@ impl Metrics {
     /// # Errors
     ///
     /// Where there is none.
-    pub(in crate::suite) fn of(&self, series: &str) -> Result<f64> {
+    pub(crate) fn of(&self, series: &str) -> Result<f64> {
         let value = self.0.get(series).copied();
         value.with_context(|| format!("there is no {series}"))
     }
@@ -88,7 +88,7 @@ impl Metrics {
     /// # Errors
     ///
     /// Where there is none, or it has shrunk.
-    pub(in crate::suite) fn growth(&self, since: &Self, series: &str) -> Result<f64> {
+    pub(crate) fn growth(&self, since: &Self, series: &str) -> Result<f64> {
         let (now, before) = (self.of(series)?, since.of(series)?);
         ensure!(now >= before, "{series} shrank from {before} to {now}");
         Ok(now - before)

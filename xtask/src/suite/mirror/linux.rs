@@ -41,7 +41,7 @@ const KILL_AT: u64 = 3 << 20;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The pair's board file with Linux beside the legacy system.
-pub(super) fn with_linux(text: &str) -> String {
+pub(crate) fn with_linux(text: &str) -> String {
     text.replacen("[[uplink]]", &format!("{GUEST}[[uplink]]"), 1)
 }
 

@@ -6,6 +6,9 @@ mod rest;
 mod table;
 mod watched;
 
+pub(crate) use linux::with_linux;
+pub(crate) use watched::station;
+
 use super::{Case, lab::Lab};
 use crate::client::ledger::{Load, Plan};
 use crate::client::{Client, Station};
@@ -120,7 +123,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The text of a board file that both boards are made by.
-fn pair_text(on_silence: Option<OnSilence>) -> Result<String> {
+pub(crate) fn pair_text(on_silence: Option<OnSilence>) -> Result<String> {
     let text = String::from_utf8(paths::read(&paths::default_pair())?);
     let text = text.context("the pair's file is no text")?;
     let rule = match on_silence {
@@ -137,7 +140,7 @@ fn pair_text(on_silence: Option<OnSilence>) -> Result<String> {
 }
 
 /// The pair's text where guest and both cards on the LAN have one address: Bochs hands its card only what is for the card's own.
-fn with_address_of_cards(text: &str) -> String {
+pub(crate) fn with_address_of_cards(text: &str) -> String {
     const CARD: &str = "52:54:00:00:0a:01";
     text.replace("52:54:00:00:0b:01", CARD).replace(
         "nics = [{ model = \"virtio\",",

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 /// The boards' stations.
-pub(super) const fn station(side: Side) -> Ipv4Addr {
+pub(crate) const fn station(side: Side) -> Ipv4Addr {
     match side {
         Side::A => Ipv4Addr::new(10, 0, 0, 11),
         Side::B => Ipv4Addr::new(10, 0, 0, 12),
