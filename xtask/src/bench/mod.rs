@@ -4,6 +4,7 @@
 mod boot;
 mod exits;
 mod figures;
+mod flood;
 mod kvm;
 pub(crate) mod native;
 mod net;
