@@ -4,12 +4,11 @@
 //! The RTOS judges itself: from the rise of its clock chip's output to the time stamp that the task takes
 //! before its first port write, all on the board's time-stamp counter (`guests/rtos/src/latency.rs`).
 
-use super::flood::{self, CARD};
+use super::flood::{self, Flood};
 use super::{LIMIT, SHELL_PROMPT, Workshop};
 use crate::cli::RtOptions;
-use crate::emulator::{CardModel, Machine, NetworkCard};
+use crate::emulator::Machine;
 use crate::progress;
-use crate::wire::Wire;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -23,11 +22,13 @@ const RATE: u32 = 1000;
 const MARGIN: u32 = 8;
 /// Ticks that no release may exceed on a processor of its own, and on a shared one.
 const GOALS: [u64; 2] = [2_000, 10_000];
-/// Releases under a flood at least. The emulator's card is given a frame each 50,000 ticks, and the RTOS's clock ticks each 49,993:
+/// Releases under a flood at least. The emulator's cards are given a frame each 50,000 ticks, and the RTOS's clock ticks each 49,993:
 /// only after so many releases a frame has come at every moment of a period.
 const SWEEP: u32 = 7_200;
-/// Of a hundred releases of a flood, how many must have had a frame that the RTOS received, and answered.
+/// Of a hundred pings that the flood's cards can be given, so many the RTOS must have received, and answered.
 const FLOODED: u64 = 95;
+/// The board's cards.
+const CARDS: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// What the RTOS says of one run, in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,18 +81,30 @@ enum Load {
     Idle,
     /// Linux computes, writes to its disk and to its console.
     Busy,
-    /// Pings for the RTOS come from the wire, each of which it answers.
+    /// Each millisecond a ping comes from a wire, which the RTOS answers.
     Flood,
+    /// As many at once as there can be: one from the wire of each card.
+    Burst,
 }
 
 impl Load {
-    const ALL: [Self; 3] = [Self::Idle, Self::Busy, Self::Flood];
+    const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Flood, Self::Burst];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Busy => "busy",
             Self::Flood => "flood",
+            Self::Burst => "burst",
+        }
+    }
+
+    /// Pings each millisecond, each on a wire of its own.
+    fn pings(self) -> usize {
+        match self {
+            Self::Idle | Self::Busy => 0,
+            Self::Flood => 1,
+            Self::Burst => CARDS.count(),
         }
     }
 }
@@ -118,9 +131,9 @@ pub(crate) fn rt(options: &RtOptions) -> Result<ExitCode> {
             if !name(shared, load).contains(wanted) {
                 continue;
             }
-            let releases = match load {
-                Load::Flood => options.releases.max(SWEEP),
-                Load::Idle | Load::Busy => options.releases,
+            let releases = match load.pings() {
+                0 => options.releases,
+                _ => options.releases.max(SWEEP),
             };
             let what = format!("Measure {releases} releases {}", scene(shared, load));
             let run = progress::step(&what, || {
@@ -153,13 +166,15 @@ fn scene(shared: bool, load: Load) -> String {
         match load {
             Load::Idle => "Linux idle",
             Load::Busy => "Linux busy",
-            Load::Flood => "a flood of packets",
+            Load::Flood => "a ping each ms",
+            Load::Burst => "four pings each ms",
         }
     )
 }
 
 fn board(shared: bool) -> String {
     let (cpus, own) = if shared { (1, 0) } else { (2, 1) };
+    let uplinks = flood::uplinks(CARDS);
     format!(
         "[board]\nname = \"bench-rt\"\ncpus = {cpus}\n\n\
          [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = 0\n\
@@ -167,17 +182,16 @@ fn board(shared: bool) -> String {
          modules = [{{ image = \"@initramfs\" }}]\ndisks = [{{ size = \"4M\" }}]\n\n\
          [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = {own}\n\
          priority = 200\ncommand_line = \"net=virtio ip=10.0.0.2/24\"\n\
-         nics = [{{ model = \"virtio\", mac = \"52:54:00:00:00:{CARD:02x}\", urgent = true }}]\n\n\
-         [[uplink]]\nname = \"lan\"\ncard = \"52:54:00:00:00:{CARD:02x}\"\n"
+         nics = [{{ model = \"virtio\", urgent = true }}]\n\n{uplinks}"
     )
 }
 
 fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Result<Run> {
     let name = name(shared, load);
-    let wire = Wire::lay()?;
-    let card = NetworkCard::on(&wire, CardModel::E1000, CARD)?;
-    let mut machine =
-        workshop.start_with(&board(shared), &name, |setup| setup.cards = vec![card])?;
+    let flood = Flood::lay(CARDS)?;
+    let mut machine = workshop.start_with(&board(shared), &name, |setup| {
+        setup.cards = flood.cards().collect();
+    })?;
     machine.expect("linux: userland reached", LIMIT)?;
     machine.expect("# ", LIMIT)?;
     let busy = load == Load::Busy;
@@ -185,15 +199,11 @@ fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Resu
         machine.send(&format!("load {}\n", releases / RATE + MARGIN))?;
         machine.expect("load: line 5 ", LIMIT)?;
     }
-    let tap = wire.tap();
     let over = AtomicBool::new(false);
-    if load == Load::Flood {
-        flood::meet(&tap, LIMIT)?;
-    }
+    let pings = load.pings();
+    flood.meet(pings, LIMIT)?;
     thread::scope(|scope| {
-        if load == Load::Flood {
-            scope.spawn(|| flood::run(&tap, &over));
-        }
+        flood.run(pings, scope, &over);
         let measured = observe(&mut machine, releases, busy);
         over.store(true, Ordering::Relaxed);
         measured
@@ -202,9 +212,7 @@ fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Resu
     if latency.count != u64::from(releases) {
         bail!("the RTOS measured {} releases", latency.count);
     }
-    if load == Load::Flood {
-        check_flood(&latency)?;
-    }
+    check_flood(&latency, pings as u64)?;
     Ok(Run {
         shared,
         load,
@@ -212,15 +220,15 @@ fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Resu
     })
 }
 
-/// Whether the flood was one: the RTOS itself says what came to it meanwhile.
-fn check_flood(latency: &Latency) -> Result<()> {
+/// Whether a flood of so many pings each release was one: the RTOS itself says what came to it meanwhile.
+fn check_flood(latency: &Latency, pings: u64) -> Result<()> {
     let Latency {
         count,
         received,
         sent,
         ..
     } = *latency;
-    let least = count * FLOODED / 100;
+    let least = count * pings * FLOODED / 100;
     ensure!(
         received >= least && sent >= least,
         "that was no flood: between the first and the last of {count} releases, the RTOS received {received} frames and \
@@ -275,7 +283,7 @@ fn figures(runs: &[Run]) -> Value {
 
 fn table(runs: &[Run]) -> String {
     let mut text = format!(
-        "{:<42}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>8}{:>10}{:>10}{:>8}\n",
+        "{:<40}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>8}{:>10}{:>10}{:>8}\n",
         "release latency",
         "releases",
         "mean",
@@ -302,7 +310,7 @@ fn table(runs: &[Run]) -> String {
         } = run.latency;
         let _ = writeln!(
             text,
-            "{:<42}{count:>9}{mean:>7}{median:>7}{p99:>7}{p999:>7}{max:>7}{:>8}{overruns:>10}{received:>10}{sent:>8}",
+            "{:<40}{count:>9}{mean:>7}{median:>7}{p99:>7}{p999:>7}{max:>7}{:>8}{overruns:>10}{received:>10}{sent:>8}",
             scene(run.shared, run.load),
             GOALS[usize::from(run.shared)],
         );
@@ -317,7 +325,7 @@ mod tests {
     const SAID: &str = "jitter: n=100 min=1 mean=2 p50=2 p99=3 p99.9=3 max=4 tsc ticks\n\
         jitter: period=49992 tsc ticks, 9 overruns\nrtos> jitter 30000\n\
         jitter: n=30000 min=1400 mean=1508 p50=1500 p99=1590 p99.9=1600 max=1603 tsc ticks\n\
-        jitter: meanwhile 29990 frames received, 28500 sent\n\
+        jitter: meanwhile 119990 frames received, 114000 sent\n\
         jitter: period=49992 tsc ticks, 0 overruns\n";
 
     fn latency() -> Latency {
@@ -329,8 +337,8 @@ mod tests {
             p999: 1600,
             max: 1603,
             overruns: 0,
-            received: 29_990,
-            sent: 28_500,
+            received: 119_990,
+            sent: 114_000,
         }
     }
 
@@ -349,16 +357,16 @@ mod tests {
 
     #[test]
     fn what_is_no_flood_is_not_taken_for_one() {
-        check_flood(&latency()).unwrap();
-        for (received, sent) in [(28_499, 28_500), (29_990, 28_499), (0, 0)] {
+        check_flood(&latency(), 4).unwrap();
+        for (received, sent) in [(113_999, 114_000), (119_990, 113_999), (0, 0)] {
             let thin = Latency {
                 received,
                 sent,
                 ..latency()
             };
-            let error = check_flood(&thin).unwrap_err().to_string();
+            let error = check_flood(&thin, 4).unwrap_err().to_string();
             assert!(
-                error.starts_with("that was no flood") && error.contains("28500 are"),
+                error.starts_with("that was no flood") && error.contains("114000 are"),
                 "{error}"
             );
         }
