@@ -227,7 +227,7 @@ mod tests {
             over.store(true, Ordering::Relaxed);
         });
         let left = std::iter::from_fn(|| board.receive(Duration::ZERO)).count();
-        assert!((1..=UNDER_WAY as usize).contains(&left), "{left}");
+        assert!(left <= UNDER_WAY as usize, "{left}");
     }
 
     #[test]
