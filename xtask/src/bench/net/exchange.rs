@@ -238,7 +238,6 @@ impl Scene {
             came >= least,
             "that was no flood: {came} pings came in {milliseconds} ms between questions; {least} are the least that count"
         );
-        // A tick more than a millisecond of the emulator's is lost in rounding in a hundred seconds.
         let questions = self.pairs.values().map(|pair| pair.came);
         let earliest = capture::earliest(questions.chain(self.pings.iter().copied()), period);
         let earliest = earliest.unwrap_or(0);
