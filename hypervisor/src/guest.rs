@@ -258,11 +258,10 @@ impl GuestHandle {
         !self.is_about_due(tsc::read(), ARRIVAL_NEAR)
     }
 
-    /// Whether a timer of an urgent guest is due in less than `near` ticks, or is just being seen to: work for its network waits
+    /// Whether a timer of an urgent guest is due within `near` ticks, or is just being seen to: work for its network waits
     /// meanwhile, and so never makes a timer late.
     pub(crate) fn is_about_due(&self, now: u64, near: u64) -> bool {
-        let timer = self.timer.load(Ordering::SeqCst);
-        now.wrapping_add(near).wrapping_sub(timer) < near + TIMER_QUIET
+        is_around(self.timer.load(Ordering::SeqCst), now, near)
     }
 
     /// For the owner of an urgent guest, which looks at the network once it has seen to a timer: when the next one is due, 0 if
@@ -280,5 +279,28 @@ impl GuestHandle {
     /// For the owner, before it looks at the cards.
     pub(crate) fn take_network(&self) {
         self.network_waits.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// Whether a time is no more than `near` ticks before a timer, at it, or less than [`TIMER_QUIET`] after it.
+const fn is_around(timer: u64, now: u64, near: u64) -> bool {
+    now.wrapping_add(near).wrapping_sub(timer) < near + TIMER_QUIET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_waits_around_a_timer() {
+        const TIMER: u64 = 1_000_000;
+        for near in [WORK_NEAR, ARRIVAL_NEAR] {
+            let around = |now| is_around(TIMER, now, near);
+            assert!(!around(TIMER - near - 1) && around(TIMER - near));
+            assert!(around(TIMER) && around(TIMER + TIMER_QUIET - 1));
+            assert!(!around(TIMER + TIMER_QUIET));
+            // None is due, and the board has just started.
+            assert!(!is_around(0, TIMER, near) && is_around(near, 1, near));
+        }
     }
 }
