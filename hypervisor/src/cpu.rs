@@ -326,7 +326,7 @@ fn no_guests(
             network.next_look()
         });
         shared.power.off_if_idle();
-        idle(number, shared, timer, until);
+        idle(number, shared, timer, tsc::read(), until);
     }
 }
 
@@ -344,10 +344,9 @@ pub(crate) fn take_interrupts() {
 }
 
 /// Halts until an interrupt, at the latest until the TSC is `until`. The timer wakes the processor somewhat earlier, so that
-/// the way out of the halt is not added to how late the event is seen.
-fn idle(number: usize, shared: &Shared, timer: &Timer, until: u64) {
+/// the way out of the halt is not added to how late the event is seen. The caller's `now` is what it has decided by.
+fn idle(number: usize, shared: &Shared, timer: &Timer, now: u64, until: u64) {
     let lead = shared.wake_lead();
-    let now = tsc::read();
     if until.saturating_sub(now) <= lead {
         while tsc::read() < until {
             core::hint::spin_loop();
@@ -481,12 +480,13 @@ impl<S: Shell> Cpu<S> {
                 None if tended.is_some_and(Network::hurries) => {}
                 None => {
                     self.shared.power.off_if_idle();
-                    let left = until.saturating_sub(tsc::read());
+                    let now = tsc::read();
+                    let left = until.saturating_sub(now);
                     match next.filter(|_| left <= self.shared.wake_lead()) {
                         // All that need not wait for the timer is done before it is due.
                         Some((index, until)) => self.run_vcpu(index, now, until),
                         None => {
-                            idle(self.number, self.shared, self.timer, until);
+                            idle(self.number, self.shared, self.timer, now, until);
                             self.busy_since = tsc::read();
                         }
                     }

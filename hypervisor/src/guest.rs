@@ -125,10 +125,12 @@ const INPUT_MAX: usize = 4096;
 /// Commands that may wait for a guest's owner.
 const COMMANDS_MAX: usize = 16;
 
-/// TSC ticks before a timer in which an urgent guest's network waits: about what it takes to send or receive a frame, the guest's
-/// own part included.
-pub(crate) const TIMER_NEAR: u64 = 5_000;
-/// TSC ticks after one in which it does: what the guest does first is not held up.
+/// TSC ticks before a timer in which an urgent guest is not told of frames: what it takes to see to one, with the answer that the guest
+/// sends and the halt behind it.
+pub(crate) const ARRIVAL_NEAR: u64 = 9_000;
+/// TSC ticks before a timer in which its devices do none of the work that can wait: about twice what it takes to send a frame.
+pub(crate) const WORK_NEAR: u64 = 5_000;
+/// TSC ticks after one in which both wait, too: what the guest does first is not held up.
 pub(crate) const TIMER_QUIET: u64 = 3_000;
 
 static GUESTS: Once<Vec<GuestHandle>> = Once::new();
@@ -253,14 +255,13 @@ impl GuestHandle {
     pub(crate) fn note_network(&self) -> bool {
         self.network_waits.store(true, Ordering::SeqCst);
         // Only now: a look that the owner has had already is not counted on.
-        !self.is_about_due(tsc::read())
+        !self.is_about_due(tsc::read(), ARRIVAL_NEAR)
     }
 
-    /// Whether a timer of an urgent guest is due soon, or is just being seen to: work for its network waits meanwhile, and so
-    /// never makes a timer late.
-    pub(crate) fn is_about_due(&self, now: u64) -> bool {
-        let timer = self.timer.load(Ordering::SeqCst);
-        now.wrapping_add(TIMER_NEAR).wrapping_sub(timer) < TIMER_NEAR + TIMER_QUIET
+    /// Whether a timer of an urgent guest is due within `near` ticks, or is just being seen to: work for its network waits
+    /// meanwhile, and so never makes a timer late.
+    pub(crate) fn is_about_due(&self, now: u64, near: u64) -> bool {
+        is_around(self.timer.load(Ordering::SeqCst), now, near)
     }
 
     /// For the owner of an urgent guest, which looks at the network once it has seen to a timer: when the next one is due, 0 if
@@ -278,5 +279,28 @@ impl GuestHandle {
     /// For the owner, before it looks at the cards.
     pub(crate) fn take_network(&self) {
         self.network_waits.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// Whether a time is no more than `near` ticks before a timer, at it, or less than [`TIMER_QUIET`] after it.
+const fn is_around(timer: u64, now: u64, near: u64) -> bool {
+    now.wrapping_add(near).wrapping_sub(timer) < near + TIMER_QUIET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_waits_around_a_timer() {
+        const TIMER: u64 = 1_000_000;
+        for near in [WORK_NEAR, ARRIVAL_NEAR] {
+            let around = |now| is_around(TIMER, now, near);
+            assert!(!around(TIMER - near - 1) && around(TIMER - near));
+            assert!(around(TIMER) && around(TIMER + TIMER_QUIET - 1));
+            assert!(!around(TIMER + TIMER_QUIET));
+            // None is due, and the board has just started.
+            assert!(!is_around(0, TIMER, near) && is_around(near, 1, near));
+        }
     }
 }

@@ -83,6 +83,7 @@ pub(crate) struct Network {
     /// When, in the board's TSC, the tender looks although nobody asked it to.
     next_look: AtomicU64,
     ticks_per_microsecond: u64,
+    tsc_hz: u64,
     /// The board's TSC at its start, for the times of captured frames.
     start: u64,
 }
@@ -167,8 +168,8 @@ impl Network {
 
     #[cold]
     fn capture(&self, frame: &Frame<'_>, now: u64) {
-        let nanoseconds =
-            (now.saturating_sub(self.start)).saturating_mul(1000) / self.ticks_per_microsecond;
+        let ticks = u128::from(now.saturating_sub(self.start));
+        let nanoseconds = (ticks * 1_000_000_000 / u128::from(self.tsc_hz.max(1))) as u64;
         self.capture
             .lock()
             .push(nanoseconds, frame.length(), |into| {

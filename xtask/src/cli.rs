@@ -272,8 +272,9 @@ pub(crate) enum Bench {
     /// Measure what a network frame costs, from a guest to the wire, from the wire to a guest, and from guest to guest.
     ///
     /// Told per frame are the ticks that the machine is busy with it, the VM exits, and the interrupts of guests
-    /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together. Takes some two minutes, and
-    /// three more for the peer. The figures are kept in target/understudy/bench/net.json.
+    /// and of the card, for frames of 64 and 1500 bytes, one at a time and many together; and how long the legacy system's
+    /// exchange takes to answer a question from the wire. Takes some three minutes, and three more for the peer. The figures are
+    /// kept in target/understudy/bench/net.json.
     Net(NetOptions),
     /// Measure what the mirror costs a pair of boards, and how long a takeover takes.
     ///
@@ -316,6 +317,8 @@ pub(crate) struct NetOptions {
     /// Measure another hypervisor, too, in the same emulator with guests that do the same.
     #[arg(long, value_enum)]
     pub(crate) peer: Option<Peer>,
+    /// Measure only the parts whose name holds this: frames, exchange.
+    pub(crate) part: Option<String>,
 }
 
 /// Options of `bench rt`.
@@ -324,12 +327,13 @@ pub(crate) struct RtOptions {
     /// What every measurement knows.
     #[command(flatten)]
     pub(crate) bench: BenchOptions,
-    /// Releases of each measurement, 1,000 a second of the board's time.
+    /// Releases of each measurement, 1,000 a second of the board's time; under a flood 7,200 at least, so that frames come at
+    /// every moment of a period.
     #[arg(long, value_name = "N", default_value_t = 30_000,
           value_parser = clap::value_parser!(u32).range(100..=32_000))]
     pub(crate) releases: u32,
-    /// Measure only the scenes whose name holds this: own-idle, own-busy, own-flood, shared-idle, shared-busy,
-    /// shared-flood.
+    /// Measure only the scenes whose name holds this: own-idle, own-busy, own-flood, own-burst, shared-idle, shared-busy,
+    /// shared-flood, shared-burst.
     pub scene: Option<String>,
 }
 

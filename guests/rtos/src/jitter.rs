@@ -13,7 +13,12 @@ use rtos::{
 
 use crate::{
     console::say,
-    machine::{pit, shared::Late, uart},
+    machine::{
+        pit,
+        shared::{Late, Shared},
+        uart,
+    },
+    network::{self, Frames},
     system,
 };
 
@@ -38,6 +43,8 @@ static RECORD: Record = Record(UnsafeCell::new(
 static RELEASED: Late<SemaphoreId> = Late::new();
 static DONE: Late<SemaphoreId> = Late::new();
 static NOTED: AtomicUsize = AtomicUsize::new(0);
+/// The network's frames at the first release that counts and at the last, if there is a card.
+static FRAMES: Shared<[Option<Frames>; 2]> = Shared::new([None; 2]);
 
 /// Makes the semaphores.
 pub(crate) fn init() {
@@ -82,6 +89,10 @@ pub(crate) fn measure(releases: usize) {
             say!(
                 "jitter: n={count} min={min} mean={mean} p50={p50} p99={p99} p99.9={p999} max={max} tsc ticks"
             );
+            if let [Some(first), Some(last)] = FRAMES.with(|frames| *frames) {
+                let (received, sent) = (last.received - first.received, last.sent - first.sent);
+                say!("jitter: meanwhile {received} frames received, {sent} sent");
+            }
             say!("jitter: period={period} tsc ticks, {overruns} overruns");
         }
         _ => say!("jitter: FAILED {noted} of {count} releases"),
@@ -109,7 +120,11 @@ fn note(count: u32) {
             // SAFETY: `measure` asks for no more than there is room for, and does not touch the record now.
             unsafe { record.add(place).write(release) };
             NOTED.store(place + 1, Ordering::Relaxed);
+            if place == 0 {
+                FRAMES.with(|frames| frames[0] = network::frames());
+            }
         }
     }
+    FRAMES.with(|frames| frames[1] = network::frames());
     system::signal(done);
 }

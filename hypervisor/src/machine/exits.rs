@@ -25,6 +25,10 @@ use vcpu::{
 /// than the hypervisor serves them must not keep the guest from running.
 const PROGRESS: u64 = 256;
 
+/// TSC ticks: a halt that a timer is about to end is waited for where it began, since leaving for the scheduler and coming back takes about
+/// as long, and would make the timer late.
+const HALT_SHORT: u64 = 1_200;
+
 /// TSC ticks that a vCPU spins for a lock before another one gets its processor.
 const PAUSE_WINDOW: u32 = 4096;
 
@@ -261,6 +265,15 @@ impl Context<'_> {
                     active.skip_instruction()?;
                     let wakeable = active.interrupts_enabled()?;
                     self.take_apic(active)?;
+                    if wakeable && !self.platform.event_pending() {
+                        let now = tsc::read();
+                        if self.next_event() <= now + HALT_SHORT {
+                            self.statistics.count(kind, now - since);
+                            kind = Kind::Schedule;
+                            self.platform.release();
+                            since = self.wait(now).unwrap_or_else(tsc::read);
+                        }
+                    }
                     if !wakeable || !self.platform.event_pending() {
                         break End::Halted { wakeable };
                     }

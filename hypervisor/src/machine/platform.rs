@@ -7,7 +7,7 @@ use super::origin::Origin;
 use super::requests::Requests;
 use super::{Glance, Machine, pvclock};
 use crate::cpu;
-use crate::guest::{GuestHandle, TIMER_QUIET};
+use crate::guest::{ARRIVAL_NEAR, GuestHandle, TIMER_QUIET};
 use core::sync::atomic::Ordering;
 use devices::lapic::{Effect, Fault, receivers};
 use devices::msi::Dispatch;
@@ -470,7 +470,7 @@ impl<'a> Platform<'a> {
             return;
         }
         self.look(guest, now);
-        if guest.network_waits() && !guest.is_about_due(now) {
+        if guest.network_waits() && !guest.is_about_due(now, ARRIVAL_NEAR) {
             self.take_arrivals(guest);
         }
     }

@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::exits::End;
 use super::{Ending, Machine};
 use crate::console;
+use crate::guest::WORK_NEAR;
 use crate::memory::{GuestMemory, OutOfBounds};
 use crate::mirror::Put;
 use crate::network::{Frame, Rest};
@@ -158,7 +159,7 @@ impl Effects for Requests {
 
     fn has_time(&mut self) -> bool {
         let guest = self.machine.handle;
-        !guest.urgent || !guest.is_about_due(tsc::read())
+        !guest.urgent || !guest.is_about_due(tsc::read(), WORK_NEAR)
     }
 
     fn send_frame(&mut self, nic: u8, frame: &Outgoing<'_>) -> Result<Sent, OutsideMemory> {

@@ -168,6 +168,7 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         left: AtomicBool::new(false),
         next_look: AtomicU64::new(0),
         ticks_per_microsecond: (parts.tsc_hz / 1_000_000).max(1),
+        tsc_hz: parts.tsc_hz,
         start: tsc::read(),
     });
 }

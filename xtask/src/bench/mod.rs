@@ -4,6 +4,7 @@
 mod boot;
 mod exits;
 mod figures;
+mod flood;
 mod kvm;
 mod mirror;
 pub(crate) mod native;

@@ -4,18 +4,17 @@
 //! The RTOS judges itself: from the rise of its clock chip's output to the time stamp that the task takes
 //! before its first port write, all on the board's time-stamp counter (`guests/rtos/src/latency.rs`).
 
+use super::flood::{self, Flood};
 use super::{LIMIT, SHELL_PROMPT, Workshop};
 use crate::cli::RtOptions;
-use crate::emulator::{CardModel, Machine, NetworkCard};
+use crate::emulator::Machine;
 use crate::progress;
-use crate::wire::{Tap, Wire};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, ScopedJoinHandle};
-use std::time::Duration;
+use std::thread;
 
 /// Releases a second.
 const RATE: u32 = 1000;
@@ -23,6 +22,13 @@ const RATE: u32 = 1000;
 const MARGIN: u32 = 8;
 /// Ticks that no release may exceed on a processor of its own, and on a shared one.
 const GOALS: [u64; 2] = [2_000, 10_000];
+/// Releases under a flood at least. The emulator's cards are given a frame each 50,000 ticks, and the RTOS's clock ticks each 49,993:
+/// only after so many releases a frame has come at every moment of a period.
+const SWEEP: u32 = 7_200;
+/// Of a hundred pings that the flood's cards can be given, so many the RTOS must have received, and answered.
+const FLOODED: u64 = 95;
+/// The board's cards.
+const CARDS: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// What the RTOS says of one run, in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +40,9 @@ pub(super) struct Latency {
     pub(super) p999: u64,
     pub(super) max: u64,
     pub(super) overruns: u64,
+    /// Frames that the RTOS received and sent from the first release to the last.
+    pub(super) received: u64,
+    pub(super) sent: u64,
 }
 
 impl Latency {
@@ -49,6 +58,7 @@ impl Latency {
             let mut words = figures.split_whitespace();
             words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
         };
+        let (received, sent) = last("jitter: meanwhile ")?.split_once(" frames received, ")?;
         let (_, overruns) = last("jitter: period=")?.split_once(", ")?;
         Some(Self {
             count,
@@ -58,6 +68,8 @@ impl Latency {
             p999: value("p99.9")?,
             max: value("max")?,
             overruns: overruns.strip_suffix(" overruns")?.parse().ok()?,
+            received: received.parse().ok()?,
+            sent: sent.strip_suffix(" sent")?.parse().ok()?,
         })
     }
 }
@@ -69,18 +81,30 @@ enum Load {
     Idle,
     /// Linux computes, writes to its disk and to its console.
     Busy,
-    /// Small packets for the RTOS come from the wire, each of which it answers.
+    /// Each millisecond a ping comes from a wire, which the RTOS answers.
     Flood,
+    /// As many at once as there can be: one from the wire of each card.
+    Burst,
 }
 
 impl Load {
-    const ALL: [Self; 3] = [Self::Idle, Self::Busy, Self::Flood];
+    const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Flood, Self::Burst];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Busy => "busy",
             Self::Flood => "flood",
+            Self::Burst => "burst",
+        }
+    }
+
+    /// Pings each millisecond, each on a wire of its own.
+    fn pings(self) -> usize {
+        match self {
+            Self::Idle | Self::Busy => 0,
+            Self::Flood => 1,
+            Self::Burst => CARDS.count(),
         }
     }
 }
@@ -91,11 +115,9 @@ struct Run {
     shared: bool,
     load: Load,
     latency: Latency,
-    /// Packets of the flood that reached the board.
-    packets: u64,
 }
 
-/// Measures all four runs.
+/// Measures all runs.
 ///
 /// # Errors
 ///
@@ -109,13 +131,13 @@ pub(crate) fn rt(options: &RtOptions) -> Result<ExitCode> {
             if !name(shared, load).contains(wanted) {
                 continue;
             }
-            let what = format!(
-                "Measure {} releases {}",
-                options.releases,
-                scene(shared, load)
-            );
+            let releases = match load.pings() {
+                0 => options.releases,
+                _ => options.releases.max(SWEEP),
+            };
+            let what = format!("Measure {releases} releases {}", scene(shared, load));
             let run = progress::step(&what, || {
-                let run = measure(&workshop, options.releases, shared, load)?;
+                let run = measure(&workshop, releases, shared, load)?;
                 let Latency { mean, max, .. } = run.latency;
                 progress::note(&format!("mean {mean}, max {max} ticks"));
                 Ok(run)
@@ -144,20 +166,15 @@ fn scene(shared: bool, load: Load) -> String {
         match load {
             Load::Idle => "Linux idle",
             Load::Busy => "Linux busy",
-            Load::Flood => "a flood of packets",
+            Load::Flood => "a ping each ms",
+            Load::Burst => "four pings each ms",
         }
     )
 }
 
-/// Addresses in the flood's scene. Bochs gives its card no frames but those for the card itself, so the RTOS has the card's
-/// address; the switch does not mind.
-const CARD: u8 = 1;
-const RTOS: [u8; 6] = [0x52, 0x54, 0, 0, 0, CARD];
-const STATION: [u8; 6] = [0x52, 0x54, 0, 0, 2, 1];
-
 fn board(shared: bool) -> String {
     let (cpus, own) = if shared { (1, 0) } else { (2, 1) };
-    let mac = RTOS.map(|byte| format!("{byte:02x}")).join(":");
+    let uplinks = flood::uplinks(CARDS);
     format!(
         "[board]\nname = \"bench-rt\"\ncpus = {cpus}\n\n\
          [[guest]]\nname = \"linux\"\nimage = \"@linux\"\nmemory = \"256M\"\ncpu = 0\n\
@@ -165,42 +182,16 @@ fn board(shared: bool) -> String {
          modules = [{{ image = \"@initramfs\" }}]\ndisks = [{{ size = \"4M\" }}]\n\n\
          [[guest]]\nname = \"rtos\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = {own}\n\
          priority = 200\ncommand_line = \"net=virtio ip=10.0.0.2/24\"\n\
-         nics = [{{ model = \"virtio\", mac = \"{mac}\", urgent = true }}]\n\n\
-         [[uplink]]\nname = \"lan\"\ncard = \"52:54:00:00:00:{CARD:02x}\"\n"
+         nics = [{{ model = \"virtio\", urgent = true }}]\n\n{uplinks}"
     )
-}
-
-/// A ping for the RTOS: as small as frames are.
-fn ping() -> Vec<u8> {
-    let mut frame = [&RTOS[..], &STATION, &[0x08, 0x00]].concat();
-    // IPv4 (RFC 791), 28 bytes, from 10.0.0.9 to 10.0.0.2, with its checksum; ICMP echo (RFC 792) without data.
-    frame.extend([
-        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x66, 0xD7, 10, 0, 0, 9, 10, 0, 0, 2,
-    ]);
-    frame.extend([8, 0, 0xF7, 0xFF, 0, 0, 0, 0]);
-    frame.resize(60, 0);
-    frame
-}
-
-/// Sends pings until it is told to stop; returns how many.
-fn flood(tap: &Tap, over: &AtomicBool) -> u64 {
-    /// Packets in a second of the wall's clock, in which the emulated board does some fifty million instructions.
-    const RATE: u32 = 10_000;
-    const PIECE: Duration = Duration::from_millis(100);
-    let frame = ping();
-    let mut sent = 0;
-    while !over.load(Ordering::Relaxed) {
-        sent += tap.flood(&frame, RATE, PIECE);
-    }
-    sent
 }
 
 fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Result<Run> {
     let name = name(shared, load);
-    let wire = Wire::lay()?;
-    let card = NetworkCard::on(&wire, CardModel::E1000, CARD)?;
-    let mut machine =
-        workshop.start_with(&board(shared), &name, |setup| setup.cards = vec![card])?;
+    let flood = Flood::lay(CARDS)?;
+    let mut machine = workshop.start_with(&board(shared), &name, |setup| {
+        setup.cards = flood.cards().collect();
+    })?;
     machine.expect("linux: userland reached", LIMIT)?;
     machine.expect("# ", LIMIT)?;
     let busy = load == Load::Busy;
@@ -208,25 +199,42 @@ fn measure(workshop: &Workshop, releases: u32, shared: bool, load: Load) -> Resu
         machine.send(&format!("load {}\n", releases / RATE + MARGIN))?;
         machine.expect("load: line 5 ", LIMIT)?;
     }
-    let tap = wire.tap();
     let over = AtomicBool::new(false);
-    let packets = thread::scope(|scope| {
-        let flooding = (load == Load::Flood).then(|| scope.spawn(|| flood(&tap, &over)));
+    let pings = load.pings();
+    flood.meet(pings, LIMIT)?;
+    thread::scope(|scope| {
+        flood.run(pings, scope, &over);
         let measured = observe(&mut machine, releases, busy);
         over.store(true, Ordering::Relaxed);
-        let sent = flooding.map_or(Ok(0), ScopedJoinHandle::join);
-        measured.map(|()| sent.unwrap_or(0))
+        measured
     })?;
     let latency = Latency::read(&machine.console.text()).context("the RTOS told no figures")?;
     if latency.count != u64::from(releases) {
         bail!("the RTOS measured {} releases", latency.count);
     }
+    check_flood(&latency, pings as u64)?;
     Ok(Run {
         shared,
         load,
         latency,
-        packets,
     })
+}
+
+/// Whether a flood of so many pings each release was one: the RTOS itself says what came to it meanwhile.
+fn check_flood(latency: &Latency, pings: u64) -> Result<()> {
+    let Latency {
+        count,
+        received,
+        sent,
+        ..
+    } = *latency;
+    let least = count * pings * FLOODED / 100;
+    ensure!(
+        received >= least && sent >= least,
+        "that was no flood: between the first and the last of {count} releases, the RTOS received {received} frames and \
+         answered {sent}; {least} are the least that count"
+    );
+    Ok(())
 }
 
 /// Has the RTOS measure, until its figures are on the console.
@@ -253,7 +261,8 @@ fn figures(runs: &[Run]) -> Value {
             json!({
                 "processor": if run.shared { "shared" } else { "own" },
                 "load": run.load.name(),
-                "packets": run.packets,
+                "frames_received": latency.received,
+                "frames_sent": latency.sent,
                 "releases": latency.count,
                 "mean": latency.mean,
                 "p50": latency.median,
@@ -274,8 +283,18 @@ fn figures(runs: &[Run]) -> Value {
 
 fn table(runs: &[Run]) -> String {
     let mut text = format!(
-        "{:<38}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>8}{:>10}\n",
-        "release latency", "releases", "mean", "p50", "p99", "p99.9", "max", "goal", "overruns"
+        "{:<40}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>8}{:>10}{:>10}{:>8}\n",
+        "release latency",
+        "releases",
+        "mean",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "goal",
+        "overruns",
+        "frames in",
+        "out"
     );
     for run in runs {
         let Latency {
@@ -286,10 +305,12 @@ fn table(runs: &[Run]) -> String {
             p999,
             max,
             overruns,
+            received,
+            sent,
         } = run.latency;
         let _ = writeln!(
             text,
-            "{:<38}{count:>9}{mean:>7}{median:>7}{p99:>7}{p999:>7}{max:>7}{:>8}{overruns:>10}",
+            "{:<40}{count:>9}{mean:>7}{median:>7}{p99:>7}{p999:>7}{max:>7}{:>8}{overruns:>10}{received:>10}{sent:>8}",
             scene(run.shared, run.load),
             GOALS[usize::from(run.shared)],
         );
@@ -304,6 +325,7 @@ mod tests {
     const SAID: &str = "jitter: n=100 min=1 mean=2 p50=2 p99=3 p99.9=3 max=4 tsc ticks\n\
         jitter: period=49992 tsc ticks, 9 overruns\nrtos> jitter 30000\n\
         jitter: n=30000 min=1400 mean=1508 p50=1500 p99=1590 p99.9=1600 max=1603 tsc ticks\n\
+        jitter: meanwhile 119990 frames received, 114000 sent\n\
         jitter: period=49992 tsc ticks, 0 overruns\n";
 
     fn latency() -> Latency {
@@ -315,6 +337,8 @@ mod tests {
             p999: 1600,
             max: 1603,
             overruns: 0,
+            received: 119_990,
+            sent: 114_000,
         }
     }
 
@@ -332,20 +356,20 @@ mod tests {
     }
 
     #[test]
-    fn the_flood_is_of_pings() {
-        let frame = ping();
-        let sliced = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
-        let Some(etherparse::NetSlice::Ipv4(packet)) = &sliced.net else {
-            panic!("no IPv4: {sliced:?}");
-        };
-        let header = packet.header().to_header();
-        assert_eq!(header.calc_header_checksum(), header.header_checksum);
-        let Some(etherparse::TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
-            panic!("no ICMP: {sliced:?}");
-        };
-        let (header, data) = (icmp.header(), icmp.payload());
-        let right = etherparse::Icmpv4Header::with_checksum(header.icmp_type.clone(), data);
-        assert_eq!(header, right);
+    fn what_is_no_flood_is_not_taken_for_one() {
+        check_flood(&latency(), 4).unwrap();
+        for (received, sent) in [(113_999, 114_000), (119_990, 113_999), (0, 0)] {
+            let thin = Latency {
+                received,
+                sent,
+                ..latency()
+            };
+            let error = check_flood(&thin, 4).unwrap_err().to_string();
+            assert!(
+                error.starts_with("that was no flood") && error.contains("114000 are"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -354,7 +378,6 @@ mod tests {
             shared,
             load: Load::Busy,
             latency: latency(),
-            packets: 0,
         };
         let runs = [run(false), run(true)];
         let lines = table(&runs);

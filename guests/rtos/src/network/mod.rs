@@ -62,9 +62,9 @@ struct Memory {
 
 /// Frames since the start.
 #[derive(Clone, Copy, Debug, Default)]
-struct Frames {
-    received: u64,
-    sent: u64,
+pub(crate) struct Frames {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     /// Pauses that a flood made necessary.
     pauses: u64,
 }
@@ -261,6 +261,11 @@ impl Turn {
         self.spent += took;
         self.spent > pit::tsc_hz() / TICKS_PER_SECOND / SHARE
     }
+}
+
+/// What has come and gone so far; `None` without a card.
+pub(crate) fn frames() -> Option<Frames> {
+    STATE.with(|state| state.as_ref().map(|state| state.frames))
 }
 
 /// Prints what there is to know about the network.

@@ -414,6 +414,8 @@ mod tests {
             p999: mean,
             max: 2 * mean,
             overruns: 0,
+            received: 0,
+            sent: 0,
         }
     }
 

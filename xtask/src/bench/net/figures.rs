@@ -1,5 +1,6 @@
 //! What frames cost: read from consoles, kept as JSON, shown as a table.
 
+use super::exchange::RoundTrips;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -23,7 +24,7 @@ pub(super) struct Frames {
 }
 
 /// All figures of a measurement, in its order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures {
     /// Of our network.
     pub frames: Vec<Frames>,
@@ -31,6 +32,8 @@ pub(super) struct Figures {
     pub quiet: f64,
     /// Of the peer's, if it was measured.
     pub peer: Option<Vec<Frames>>,
+    /// Of the legacy system's exchange.
+    pub exchange: Vec<RoundTrips>,
 }
 
 impl Frames {
@@ -80,11 +83,23 @@ impl Figures {
             "frames": rows(&self.frames),
             "quiet_ticks_in_1000": self.quiet,
             "kvm": self.peer.as_deref().map(rows),
+            "exchange": self.exchange.iter().map(RoundTrips::json).collect::<Vec<_>>(),
         })
     }
 
     /// As a table for people.
     pub(super) fn table(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.frames.is_empty() {
+            parts.push(self.frames_table());
+        }
+        if !self.exchange.is_empty() {
+            parts.push(RoundTrips::table(&self.exchange));
+        }
+        parts.join("\n")
+    }
+
+    fn frames_table(&self) -> String {
         let mut text = format!(
             "{:<18}{:>6}{:>9}{:>8}{:>12}{:>13}{:>9}{:>7}\n",
             "per frame", "bytes", "ticks", "exits", "interrupts", "of the card", "KVM", "ratio"
@@ -141,6 +156,7 @@ mod tests {
             frames: vec![Frames::read(LINE).unwrap()],
             quiet: 1.5,
             peer: Some(vec![Frames::read(&peer).unwrap()]),
+            exchange: Vec::new(),
         };
         let row = |figures: &Figures| {
             let table = figures.table();

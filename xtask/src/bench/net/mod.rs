@@ -17,7 +17,11 @@
 //! operating systems: they suppress the doorbells and interrupts that the event index makes needless, halt while
 //! there is nothing to do, and let many frames share an interrupt. They do not look into the frames. Lengths count from the
 //! destination's address on, without the checksum.
+//!
+//! Beside that, `exchange` tells how long a question from the wire to the RTOS waits for its answer.
 
+mod capture;
+mod exchange;
 mod far_end;
 mod figures;
 mod kvm;
@@ -37,20 +41,25 @@ use std::process::ExitCode;
 /// Where the machine does not run through.
 pub(crate) fn net(options: &NetOptions) -> Result<ExitCode> {
     let workshop = Workshop::open(&options.bench)?;
-    let (frames, quiet) = progress::step("Measure our network", || own::measure(&workshop))?;
-    progress::note(&format!(
-        "without frames, {quiet:.1} ticks of 1000 are busy"
-    ));
-    let mut figures = Figures {
-        frames,
-        quiet,
-        peer: None,
-    };
-    if let Some(Peer::Kvm) = options.peer {
-        let peer = progress::step("Measure the network of KVM", || {
-            kvm::measure(&workshop.folder("kvm-net"), !options.bench.no_install)
+    let wanted = options.part.as_deref().unwrap_or("");
+    let mut figures = Figures::default();
+    if "frames".contains(wanted) {
+        let (frames, quiet) = progress::step("Measure our network", || own::measure(&workshop))?;
+        progress::note(&format!(
+            "without frames, {quiet:.1} ticks of 1000 are busy"
+        ));
+        (figures.frames, figures.quiet) = (frames, quiet);
+        if let Some(Peer::Kvm) = options.peer {
+            let peer = progress::step("Measure the network of KVM", || {
+                kvm::measure(&workshop.folder("kvm-net"), !options.bench.no_install)
+            })?;
+            figures.peer = Some(peer);
+        }
+    }
+    if "exchange".contains(wanted) {
+        figures.exchange = progress::step("Measure the exchange's answers", || {
+            exchange::measure(&workshop)
         })?;
-        figures.peer = Some(peer);
     }
     workshop.publish("net", &figures.json(), &figures.table())?;
     Ok(ExitCode::SUCCESS)
