@@ -11,6 +11,7 @@ use super::super::flood::{self, Flood};
 use super::super::{LIMIT, SHELL_PROMPT, Workshop};
 use super::capture::{self, Pair, Told};
 use crate::client::{Client, Retry, Station};
+use crate::emulator::bochs::IPS;
 use crate::emulator::{CardModel, Machine, NetworkCard};
 use crate::wire::Wire;
 use anyhow::{Context, Result, bail, ensure};
@@ -170,7 +171,7 @@ impl Bench {
 
     /// Asks, beside so many pings each millisecond.
     fn run(&mut self, scene: &'static str, pings: u64, subscriber: Number) -> Result<RoundTrips> {
-        let mut all = Scene::new(self.ticks_per_second / 1000);
+        let mut all = Scene::new(IPS / 1000);
         while !all.is_enough() {
             let first = self.number + 1;
             for _ in 0..ROUND {
@@ -186,6 +187,7 @@ impl Bench {
 
 /// What the captures of a scene tell.
 struct Scene {
+    /// Of the emulator, not as the hypervisor has measured them.
     ticks_per_millisecond: u64,
     pairs: BTreeMap<u32, Pair>,
     /// Pings within rounds, and how long those were.
