@@ -362,7 +362,10 @@ impl Node {
         }
         self.event(Event::Tick, now, board);
         let mut events = Events::default();
-        let more = self.following.flip(board) || self.following.inspect(board, &mut events);
+        let more = self.following.flip(board)
+            || self
+                .following
+                .inspect(|guest, state| board.inspect(guest, state), &mut events);
         self.raise(events, now, board);
         if !more {
             let Self {

@@ -3,6 +3,7 @@
 use super::arrivals::Arrivals;
 use super::drill::{self, Step};
 use super::kept::{Came, Kept};
+use super::outputs::Output;
 use super::state::MirroredV1;
 use super::{ETHERNET_HEADER, broadcast_header};
 use crate::console;
@@ -20,8 +21,6 @@ use mirror::{
     Tell,
 };
 use spin::Mutex;
-
-use super::outputs::Output;
 
 /// Frames of each guest that leave in one turn at most.
 const BATCH: usize = 32;
@@ -269,6 +268,7 @@ impl Board for Hands {
         let Some(kept) = self.kept(guest) else {
             return;
         };
+        kept.leave_inspection();
         let guest = kept.guest;
         match MirroredV1::decode(state) {
             Ok(MirroredV1::Stays) => return info!("{}: did not run, and does not", guest.name),

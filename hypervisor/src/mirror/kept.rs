@@ -345,6 +345,11 @@ impl Kept {
         Inspection::Bad
     }
 
+    /// The image is looked at no longer: the guest goes on from it.
+    pub(super) fn leave_inspection(&mut self) {
+        self.digest = None;
+    }
+
     /// Gets the next page to the front, if there is one.
     fn fetch(&mut self) {
         let pages = &mut self.pages;

@@ -207,14 +207,18 @@ impl Following {
         more
     }
 
-    /// Has the board look at what is in the live images. Whether it is to look again.
-    pub(super) fn inspect(&mut self, board: &mut impl Board, events: &mut Events) -> bool {
+    /// Has the board look at what is in the live images, by guest and state. Whether it is to look again.
+    pub(super) fn inspect(
+        &mut self,
+        mut look: impl FnMut(u8, &[u8]) -> Inspection,
+        events: &mut Events,
+    ) -> bool {
         let mut busy = false;
         for group in self.groups.iter_mut().filter(|group| group.unseen) {
             group.unseen = false;
             for guest in group.understudy.guests() {
                 let state = group.understudy.state(guest).unwrap_or(&[]);
-                match board.inspect(guest, state) {
+                match look(guest, state) {
                     Inspection::Good => {}
                     Inspection::Bad => events.0.push(Event::ImageLost),
                     Inspection::Busy => group.unseen = true,
@@ -261,6 +265,7 @@ impl Following {
             let understudy = &mut group.understudy;
             understudy.forget_staged();
             while understudy.flip(board, FLIPS) {}
+            group.unseen = false;
             let passed = now.since(group.committed_at);
             let Some(commit) = understudy.committed() else {
                 continue;

@@ -45,6 +45,7 @@ fn hear(following: &mut Following, record: Record<'_>) -> Vec<Event> {
         following.control(&segment[..length], &mut events);
     } else {
         while following.flip(&mut Nothing) {}
+        assert!(!following.inspect(|_, _| Inspection::Good, &mut events));
         let (now, memory) = (Instant::default(), &mut Nothing);
         let taken = following.record(0, &record, &mut None, now, memory, &mut events);
         assert_eq!(taken, Ok(true));
@@ -107,4 +108,27 @@ fn a_new_session_counts_bonds_anew() {
         );
         following.session();
     }
+}
+
+#[test]
+fn an_image_stays_as_it_is_while_it_is_looked_at() {
+    let mut following = following();
+    nearly_all(&mut following, 1);
+    assert_eq!(
+        hear(&mut following, commit(2, 7)),
+        [Event::Complete(Bond(1))]
+    );
+    let mut events = Events::default();
+    let busy = |guest, _: &[u8]| match guest {
+        1 => Inspection::Good,
+        _ => Inspection::Busy,
+    };
+    assert!(following.inspect(busy, &mut events));
+    let next = commit(2, 8);
+    let (now, memory) = (Instant::default(), &mut Nothing);
+    let taken = following.record(0, &next, &mut None, now, memory, &mut events);
+    assert_eq!(taken, Ok(false));
+    assert!(!following.inspect(|_, _| Inspection::Bad, &mut events));
+    assert_eq!(events.0, [Event::ImageLost]);
+    assert_eq!(hear(&mut following, next), []);
 }
