@@ -2,9 +2,8 @@
 //! is written in.
 
 use super::status::Role;
-use crate::wire::{Action, read_actions, read_time};
+use crate::wire::{Action, ScriptError, read_actions, read_time};
 use mirror::Side;
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -202,22 +201,6 @@ pub(crate) struct Step {
     /// What it says.
     pub(crate) command: Command,
 }
-
-/// What is wrong with a script.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ScriptError {
-    /// The line, from 1.
-    line: usize,
-    reason: String,
-}
-
-impl fmt::Display for ScriptError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.reason)
-    }
-}
-
-impl std::error::Error for ScriptError {}
 
 /// Reads a line that may be empty or a remark.
 ///

@@ -9,15 +9,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
+pub(super) const SECTION: u32 = 0x0a0d_0d0a;
+pub(super) const INTERFACE: u32 = 1;
+pub(super) const PACKET: u32 = 6;
 /// Tells readers the order of bytes.
-const MAGIC: u32 = 0x1a2b_3c4d;
-const ETHERNET: u16 = 1;
+pub(super) const MAGIC: u32 = 0x1a2b_3c4d;
+pub(super) const ETHERNET: u16 = 1;
 
 /// Options of blocks.
-const COMMENT: u16 = 1;
+pub(super) const COMMENT: u16 = 1;
 const INTERFACE_NAME: u16 = 2;
 const RESOLUTION: u16 = 9;
 /// Nanoseconds: ten to the power of minus this.

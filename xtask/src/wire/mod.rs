@@ -16,7 +16,7 @@ mod tap;
 
 pub(crate) use packets::read as read_capture;
 pub(crate) use random::Share;
-pub(crate) use script::{HELP, Script, read_actions, read_time};
+pub(crate) use script::{HELP, Script, ScriptError, read_actions, read_time};
 pub(crate) use segment::{Action, Counts, Target};
 pub(crate) use spells::Spells;
 pub(crate) use tap::Tap;

@@ -1,14 +1,9 @@
 //! Reads captures of this program's own (see [`super::capture`]), from a file that may still be written.
 
+use super::capture::{COMMENT, ETHERNET, INTERFACE, MAGIC, PACKET, SECTION};
 use std::fmt;
 use std::time::Duration;
 
-const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
-const MAGIC: u32 = 0x1a2b_3c4d;
-const ETHERNET: u16 = 1;
-const COMMENT: u16 = 1;
 /// A block's kind, its length, and the length again at its end.
 const FRAMING: usize = 12;
 /// A packet block's fields before the frame.

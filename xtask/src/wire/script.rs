@@ -64,8 +64,9 @@ impl Script {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ScriptError {
     /// The line, from 1.
-    line: usize,
-    reason: String,
+    pub(crate) line: usize,
+    /// Why it is refused.
+    pub(crate) reason: String,
 }
 
 impl fmt::Display for ScriptError {
