@@ -61,6 +61,8 @@ pub(crate) struct Mirror {
     stage: Mutex<Stage>,
     /// A guest has failed that may do better on the other board.
     gives_way: AtomicBool,
+    /// TSC ticks after which a processor that does not answer counts as stuck.
+    patience: u64,
     tsc_hz: u64,
 }
 
@@ -117,12 +119,14 @@ impl Mirror {
         card: Option<Uplink>,
         tsc_hz: u64,
     ) -> Self {
+        let tsc_hz = tsc_hz.max(1);
         Self {
             config: config.clone(),
             card,
             stage: Mutex::new(Stage::Waiting(Box::new(board.clone()))),
             gives_way: AtomicBool::new(false),
-            tsc_hz: tsc_hz.max(1),
+            patience: u64::from(config.dead_after) * STUCK * tsc_hz / 1_000_000,
+            tsc_hz,
         }
     }
 
@@ -225,8 +229,7 @@ impl Mirror {
             return Turn::default();
         };
         let turn = self.run(state, network, now, until);
-        let patience = u64::from(self.config.dead_after) * STUCK * self.tsc_hz / 1_000_000;
-        let stuck = state.hands.stuck(now, patience);
+        let stuck = state.hands.stuck(now, self.patience);
         drop(stage);
         if let Some(guest) = stuck {
             // The board cannot serve any more. Its peer is told so on the way.
