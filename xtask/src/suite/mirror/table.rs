@@ -179,12 +179,25 @@ fn failure(cells: &[&'static str]) -> Result<Failure, String> {
         let side = word.parse();
         side.map_err(|_| format!("in turn is \"{in_turn}\", not sides like \"a b a\""))
     });
+    let steps = steps(text)?;
+    let run = match *run {
+        "core" => Run::Core,
+        "usual" => Run::Usual,
+        "all" => Run::All,
+        _ => return Err(format!("run is \"{run}\", not core or usual or all")),
+    };
+    let freezes = |step: &Command| matches!(step, Command::Freeze(..));
+    if run == Run::Core && steps.iter().any(freezes) {
+        return Err(
+            "the clock of a board frozen in Bochs stands still, so this is none of core".into(),
+        );
+    }
     Ok(Failure {
         name,
         text,
         on_silence,
         other,
-        steps: steps(text)?,
+        steps,
         in_turn: sides.collect::<Result<_, _>>()?,
         outcomes: [outcome(a)?, outcome(b)?],
         gap: match *gap {
@@ -192,12 +205,7 @@ fn failure(cells: &[&'static str]) -> Result<Failure, String> {
             gap => Some(crate::wire::read_time(gap)?),
         },
         kept: choice("state", state, "kept", "lost")?,
-        run: match *run {
-            "core" => Run::Core,
-            "usual" => Run::Usual,
-            "all" => Run::All,
-            _ => return Err(format!("run is \"{run}\", not core or usual or all")),
-        },
+        run,
     })
 }
 
@@ -338,6 +346,10 @@ mod tests {
             let error = read_rows(&GOOD.replacen(from, to, 1)).unwrap_err();
             assert_eq!(error, reason);
         }
+        let frozen = GOOD.replacen("kill a", "freeze a", 1);
+        let error = read_rows(&frozen.replacen("usual", "core", 1)).unwrap_err();
+        assert!(error.contains("stands still"), "{error}");
+        assert!(read_rows(&frozen).is_ok());
         let twice = read_rows(&format!("{GOOD}\n{GOOD}")).unwrap_err();
         assert_eq!(twice, "line 6: mirror-x is there already");
         assert_eq!(read_rows("").unwrap_err(), "line 3: the table is empty");
