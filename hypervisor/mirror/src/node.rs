@@ -120,6 +120,8 @@ pub trait Board: Memory {
     fn order(&mut self, group: u8, order: Order);
     /// What a group has handed over and is not yet told; none if there is no such group.
     fn checkpoint(&mut self, group: u8) -> Option<&mut Self::Checkpoint>;
+    /// Whether a group has written about as much as a checkpoint can hold: then the next one does not wait for its time.
+    fn presses(&mut self, group: u8) -> bool;
     /// The backup has an epoch: what left the group's guests up to its freeze is held for its sake no longer.
     fn acknowledge(&mut self, group: u8, epoch: Epoch);
     /// A guest's live image and its state are as of a commit: whether that is what it should be. Called again while that is not known;

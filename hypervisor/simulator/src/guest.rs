@@ -313,6 +313,14 @@ impl Guest {
         }
     }
 
+    /// Pages that are marked.
+    pub(crate) fn marked(&self) -> usize {
+        let frames = self.areas.iter().flatten();
+        frames
+            .filter(|frame| frame.mark.hardware || frame.mark.hypervisor)
+            .count()
+    }
+
     /// Shows the pages to `take` that are marked, and takes the marks off.
     pub(crate) fn collect(
         &mut self,

@@ -8,6 +8,9 @@ use mirror::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+/// A group that has written more pages than these ends its epoch early.
+const PRESSING: usize = 6;
+
 /// A group's checkpoint. The pages are copies.
 #[derive(Debug, Default)]
 pub(crate) struct Captured {
@@ -374,6 +377,11 @@ impl Board for Machine {
 
     fn checkpoint(&mut self, number: u8) -> Option<&mut Captured> {
         self.group(number).map(|group| &mut group.captured)
+    }
+
+    fn presses(&mut self, number: u8) -> bool {
+        self.group(number)
+            .is_some_and(|group| group.guests.iter().map(Guest::marked).sum::<usize>() > PRESSING)
     }
 
     fn acknowledge(&mut self, number: u8, epoch: Epoch) {

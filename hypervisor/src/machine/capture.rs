@@ -18,11 +18,12 @@ use super::{Machine, StartFailure};
 use crate::cpu;
 use crate::guest::{GuestHandle, GuestState};
 use crate::memory::{GuestMemory, PhysicalMemory};
+use crate::network::TENDER;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use devices::Ticks;
 use pages::Pages;
 use spin::Mutex;
@@ -43,6 +44,9 @@ pub(crate) enum Wanted {
     Survey = 1,
     /// The same as copies of one moment, with the state of that moment.
     Checkpoint = 2,
+    /// That the guest stands still until something else is wanted. It wants that itself: it has written as much as a checkpoint
+    /// can hold.
+    Halt = 5,
 }
 
 /// What came of it, once all of its pages were taken.
@@ -116,6 +120,10 @@ pub(crate) struct Captures {
     waits: AtomicBool,
     /// Checkpoints are to have digests.
     digests: AtomicBool,
+    /// The guest may write so many pages from one checkpoint to the next; 0 if that is not bounded.
+    bound: AtomicUsize,
+    /// Half of them are written, and who captures the guest was told.
+    presses: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -144,6 +152,7 @@ impl Captures {
             wanted if wanted == Wanted::Begin as u8 => Some(Wanted::Begin),
             wanted if wanted == Wanted::End as u8 => Some(Wanted::End),
             wanted if wanted == Wanted::Survey as u8 => Some(Wanted::Survey),
+            wanted if wanted == Wanted::Halt as u8 => Some(Wanted::Halt),
             _ => Some(Wanted::Checkpoint),
         }
     }
@@ -191,6 +200,26 @@ impl Captures {
     fn stall(&self) {
         self.waits.store(true, Ordering::Release);
         self.let_take();
+    }
+
+    /// Whether the guest may only write so much.
+    #[inline(always)]
+    pub(super) fn is_bounded(&self) -> bool {
+        self.bound.load(Ordering::Relaxed) != 0
+    }
+
+    /// The guest is to stand still, if nothing else is wanted; whether that is so.
+    fn want_to_halt(&self) -> bool {
+        let (none, halt) = (0, Wanted::Halt as u8);
+        let order = Ordering::Relaxed;
+        self.wanted
+            .compare_exchange(none, halt, order, order)
+            .is_ok()
+    }
+
+    /// What the guest has written since the last checkpoint is about to be taken.
+    fn relieve(&self) {
+        self.presses.store(false, Ordering::Relaxed);
     }
 
     /// For the lead: nothing comes of what is wanted, or is under way.
@@ -269,6 +298,49 @@ impl Machine {
     pub(crate) fn capture(&self, wanted: Wanted) {
         self.captures.wanted.store(wanted as u8, Ordering::Release);
         cpu::attend(self.vcpus[0].cpu);
+    }
+
+    /// Bounds how many pages the guest may write from one checkpoint to the next, if it is not zero: at half of them it
+    /// calls for the next one, and at all of them it stands still until that comes.
+    pub(crate) fn bound_captures(&self, pages: usize) {
+        self.captures.relieve();
+        self.captures.bound.store(pages, Ordering::Relaxed);
+        cpu::attend(self.vcpus[0].cpu);
+    }
+
+    /// Whether the next checkpoint should not wait, for what the guest has written.
+    pub(crate) fn presses(&self) -> bool {
+        self.captures.presses.load(Ordering::Relaxed)
+    }
+
+    /// For who has just noted the guest's writes: sees to it that there are not too many.
+    #[inline]
+    pub(super) fn heed_bound(&self) {
+        if self.captures.is_bounded() && self.has_written(2) {
+            self.press();
+        }
+    }
+
+    #[cold]
+    fn press(&self) {
+        let captures = &self.captures;
+        if !captures.presses.swap(true, Ordering::Relaxed) {
+            cpu::attend(TENDER);
+        }
+        if self.overflows() && captures.want_to_halt() {
+            cpu::attend(self.vcpus[0].cpu);
+        }
+    }
+
+    /// Whether the guest has written as much as it may.
+    pub(super) fn overflows(&self) -> bool {
+        self.captures.is_bounded() && self.has_written(1)
+    }
+
+    /// Whether this part of the bound is written.
+    fn has_written(&self, part: u64) -> bool {
+        let written: u64 = self.areas().map(GuestMemory::marked).sum();
+        written * part >= self.captures.bound.load(Ordering::Relaxed) as u64
     }
 
     /// Whether checkpoints from the next one on have digests of all memory and disks, for which the guest stands still for long.

@@ -161,6 +161,7 @@ impl<V: Vcpu> VirtualCpu<V> {
         self.activity = Activity::Running;
         let ended = context.enter_and_exit(&mut active, since, until);
         active.take_log(&mut |page| self.machine.memory.mark(page))?;
+        self.machine.heed_bound();
         ended
     }
 }
@@ -375,7 +376,10 @@ impl Context<'_> {
                 }
                 self.memory_fault(active, fault)?;
             }
-            RareExit::LogFull => active.take_log(&mut |page| self.machine.memory.mark(page))?,
+            RareExit::LogFull => {
+                active.take_log(&mut |page| self.machine.memory.mark(page))?;
+                self.machine.heed_bound();
+            }
             RareExit::TaskSwitch(switch) => match active.task_switching() {
                 Some(vcpu) => task_switch::perform(vcpu, &self.machine.memory, switch)?,
                 None => return Err(Crash::Unexpected(exit)),

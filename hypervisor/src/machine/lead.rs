@@ -54,6 +54,8 @@ enum Stage {
         /// Whether captures are possible behind it, if it is for their sake.
         captures: Option<bool>,
     },
+    /// The run is interrupted, since this TSC of the board: the guest waits for its next capture.
+    Halted(u64),
     /// A capture is taken, while the run is interrupted.
     Capturing(Taking),
 }
@@ -233,6 +235,12 @@ impl Lead {
                         Step::Nothing
                     }
                 }
+            }
+            Stage::Halted(_) => {
+                if machine.is_quiet() {
+                    self.halted(machine);
+                }
+                Step::Nothing
             }
             Stage::Ending(next) => {
                 let next = *next;

@@ -30,6 +30,7 @@ pub(super) fn permit(
             let noted = tables.note_write(fault.physical);
             if noted {
                 machine.memory.mark(fault.physical);
+                machine.heed_bound();
             }
             Ok(noted)
         }

@@ -230,6 +230,12 @@ impl GuestMemory {
         self.written.take_next(address)
     }
 
+    /// How many pages are marked.
+    #[inline(always)]
+    pub fn marked(&self) -> u64 {
+        self.written.count()
+    }
+
     /// Forgets all marks.
     pub fn forget_marked(&self) {
         let mut from = 0;
@@ -294,7 +300,7 @@ mod tests {
     }
 
     /// The numbers of the marked pages.
-    fn marked(memory: &GuestMemory) -> Vec<u64> {
+    fn take_all(memory: &GuestMemory) -> Vec<u64> {
         core::iter::from_fn(|| memory.take_marked(0))
             .flat_map(|(at, pages)| pages.iter().map(move |page| at / 0x1000 + page))
             .collect()
@@ -304,28 +310,31 @@ mod tests {
     fn every_write_marks_its_pages() {
         let (memory, other) = (fake::memory(0x20_3000), fake::memory(0x20_3000));
         memory.write(0x5000, &[1]).unwrap();
-        assert_eq!(marked(&memory), []);
+        assert_eq!(take_all(&memory), []);
         memory.begin_marking().unwrap();
         other.transfer(0, &memory, 0x5000, 0x2000).unwrap();
-        assert_eq!(marked(&memory), []);
+        assert_eq!(take_all(&memory), []);
         memory.write(0x5fff, &[1, 2]).unwrap();
         memory.write(0x9000, &[]).unwrap();
         memory.write(0x20_2fff, &[1]).unwrap();
         assert!(memory.write(0x20_2fff, &[1, 2]).is_err());
-        assert_eq!(marked(&memory), [5, 6, 0x202]);
-        assert_eq!(marked(&memory), []);
+        memory.write(0x5000, &[1]).unwrap();
+        assert_eq!((memory.marked(), other.marked()), (3, 0));
+        assert_eq!(take_all(&memory), [5, 6, 0x202]);
+        assert_eq!(take_all(&memory), []);
+        assert_eq!(memory.marked(), 0);
         memory.transfer(0x1f_ffff, &other, 0, 0x1002).unwrap();
-        assert_eq!(marked(&memory), [0x1ff, 0x200, 0x201]);
+        assert_eq!(take_all(&memory), [0x1ff, 0x200, 0x201]);
         memory.store_u16(0x7ffe, 1).unwrap();
         memory.scrub(0x20_1fff..0x30_0000);
-        assert_eq!(marked(&memory), [7, 0x201, 0x202]);
+        assert_eq!(take_all(&memory), [7, 0x201, 0x202]);
         memory.copy_from(&other, 0x10_0000..0x10_1000);
         memory.read_u64(0).unwrap();
-        assert_eq!(marked(&memory), [0x100]);
+        assert_eq!(take_all(&memory), [0x100]);
         memory.end_marking();
         memory.write(0x5000, &[1]).unwrap();
-        assert_eq!(marked(&memory), []);
-        assert_eq!(marked(&other), []);
+        assert_eq!(take_all(&memory), []);
+        assert_eq!(take_all(&other), []);
     }
 
     #[test]

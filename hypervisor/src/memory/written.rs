@@ -3,7 +3,7 @@
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use spin::Once;
 use vcpu::{PageSet, REGION_SIZE};
 
@@ -16,6 +16,8 @@ const WORDS: usize = (REGION_SIZE / PAGE / 64) as usize;
 pub(super) struct Written {
     wanted: AtomicBool,
     marks: Once<Marks>,
+    /// How many pages are marked. One that is taken before it is counted makes it one less for a moment.
+    count: AtomicI64,
 }
 
 /// Marks of whole regions.
@@ -78,13 +80,22 @@ impl Written {
             else {
                 return;
             };
-            pages[word % WORDS].fetch_or(1 << (page % 64), Ordering::SeqCst);
+            let mark = 1 << (page % 64);
+            if pages[word % WORDS].fetch_or(mark, Ordering::SeqCst) & mark == 0 {
+                self.count.fetch_add(1, Ordering::Relaxed);
+            }
             // Who takes the page's mark has cleared the region's before; or the region is found once more.
             let bit = 1 << (region % 64);
             if regions.load(Ordering::SeqCst) & bit == 0 {
                 regions.fetch_or(bit, Ordering::SeqCst);
             }
         }
+    }
+
+    /// How many pages are marked.
+    #[inline(always)]
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 
     /// The first region with marked pages at or behind an address, and those pages, which are marked no more; `None` if
@@ -109,6 +120,8 @@ impl Written {
                     },
                 ));
                 if !pages.is_empty() {
+                    self.count
+                        .fetch_sub(pages.count() as i64, Ordering::Relaxed);
                     return Some((region as u64 * REGION_SIZE, pages));
                 }
             }

@@ -1,7 +1,9 @@
 //! What is told of a guest's epochs.
 
 use crate::machine::Figures;
+use alloc::collections::VecDeque;
 use core::fmt::{self, Write};
+use mirror::Epoch;
 
 /// The upper bounds of a histogram's buckets, in microseconds.
 const BOUNDS: [u64; 16] = [
@@ -78,31 +80,32 @@ pub(super) struct Epochs {
     pub(super) differing: u64,
     /// When the last one ended, in nanoseconds of the board's time; none if the next does not follow on it.
     pub(super) ended: Option<u64>,
-    /// The same, while the backup does not have it.
-    pub(super) awaited: Option<u64>,
+    /// Epochs that the backup does not have, and when they ended.
+    awaited: VecDeque<(Epoch, u64)>,
 }
 
 impl Epochs {
-    /// An epoch has ended at a time, with a pause, both in nanoseconds, and so many pages.
-    pub(super) fn end(&mut self, now: u64, pause: u64, pages: u64) {
+    /// This epoch has ended at a time, with a pause, both in nanoseconds, and so many pages.
+    pub(super) fn end(&mut self, epoch: Epoch, now: u64, pause: u64, pages: u64) {
         self.pause.add(pause);
         if let Some(before) = self.ended.replace(now) {
             self.length.add(now.saturating_sub(before));
         }
-        self.awaited = Some(now);
+        self.awaited.push_back((epoch, now));
         self.pages += pages;
     }
 
-    /// The backup has it.
-    pub(super) fn acknowledge(&mut self, now: u64) {
-        if let Some(ended) = self.awaited.take() {
+    /// The backup has an epoch, and those before it.
+    pub(super) fn acknowledge(&mut self, epoch: Epoch, now: u64) {
+        while let Some((_, ended)) = self.awaited.pop_front_if(|(awaited, _)| *awaited <= epoch) {
             self.delay.add(now.saturating_sub(ended));
         }
     }
 
     /// The next epoch does not follow on the last one.
     pub(super) fn interrupt(&mut self) {
-        (self.ended, self.awaited) = (None, None);
+        self.ended = None;
+        self.awaited.clear();
     }
 }
 
@@ -148,14 +151,17 @@ mod tests {
     #[test]
     fn epochs_are_as_long_as_from_end_to_end() {
         let mut epochs = Epochs::default();
-        epochs.end(1_000_000, 5000, 7);
-        epochs.acknowledge(3_000_000);
-        epochs.end(21_000_000, 5000, 8);
+        epochs.end(Epoch(4), 1_000_000, 5000, 7);
+        epochs.end(Epoch(5), 2_000_000, 5000, 7);
+        epochs.acknowledge(Epoch(4), 3_000_000);
+        epochs.end(Epoch(6), 21_000_000, 5000, 8);
+        epochs.acknowledge(Epoch(6), 22_000_000);
+        epochs.end(Epoch(7), 23_000_000, 5000, 8);
         epochs.interrupt();
-        epochs.acknowledge(22_000_000);
-        epochs.end(90_000_000, 5000, 1);
-        assert_eq!(epochs.pages, 16);
+        epochs.acknowledge(Epoch(7), 24_000_000);
+        epochs.end(Epoch(8), 90_000_000, 5000, 1);
+        assert_eq!(epochs.pages, 31);
         let sums = [&epochs.pause, &epochs.length, &epochs.delay].map(|it| it.sum);
-        assert_eq!(sums, [15_000, 20_000_000, 2_000_000]);
+        assert_eq!(sums, [25_000, 22_000_000, 23_000_000]);
     }
 }

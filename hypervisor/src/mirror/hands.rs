@@ -240,13 +240,17 @@ impl Board for Hands {
         self.kept(group)
     }
 
+    fn presses(&mut self, group: u8) -> bool {
+        self.kept(group).is_some_and(|kept| kept.presses())
+    }
+
     fn acknowledge(&mut self, group: u8, epoch: Epoch) {
         drill::at(Step::Acknowledge);
         if let Some(kept) = self.kept(group) {
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.acknowledge(epoch);
             }
-            kept.acknowledged();
+            kept.acknowledged(epoch);
         }
     }
 

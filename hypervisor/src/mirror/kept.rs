@@ -18,7 +18,7 @@ use log::{error, warn};
 use mirror::{Area, Checkpoint, Epoch, Extent, Inspection, Order, PAGE_SIZE, Page, Place};
 use spin::Mutex;
 
-/// Pages that can be copied in one pause; more wait for those to be told.
+/// Pages that can be copied in one pause, which the guest may write from one checkpoint to the next.
 const POOL: usize = 1024;
 
 /// Pages that are compared in one go.
@@ -162,10 +162,15 @@ impl Kept {
         self.tracked
     }
 
-    /// The backup has the epoch that ended last.
-    pub(super) fn acknowledged(&mut self) {
+    /// The backup has an epoch.
+    pub(super) fn acknowledged(&mut self, epoch: Epoch) {
         let now = self.machine.nanoseconds(self.machine.time());
-        self.epochs.acknowledge(now);
+        self.epochs.acknowledge(epoch, now);
+    }
+
+    /// Whether its next checkpoint should not wait for its time.
+    pub(super) fn presses(&self) -> bool {
+        self.machine.presses()
     }
 
     /// Whether something is under way.
@@ -243,11 +248,19 @@ impl Kept {
                     }
                 };
                 self.machine.prepare_captures(seal)?;
+                self.machine.bound_captures(0);
                 Wanted::Begin
             }
             Task::Pass => Wanted::Survey,
-            Task::Freeze => Wanted::Checkpoint,
-            Task::End => Wanted::End,
+            Task::Freeze => {
+                // Passes copy nothing; from here on all that it writes is to be copied.
+                self.machine.bound_captures(POOL);
+                Wanted::Checkpoint
+            }
+            Task::End => {
+                self.machine.bound_captures(0);
+                Wanted::End
+            }
         };
         self.machine.capture(wanted);
         Ok(true)
@@ -275,9 +288,9 @@ impl Kept {
             .add(capture.pages, capture.pause, self.state.len());
         let time = self.machine.nanoseconds(capture.guest_time);
         let pause = self.machine.nanoseconds(Ticks(capture.pause));
-        self.epochs.end(time, pause, capture.pages);
         let outputs = self.guest.outputs.as_ref();
         let epoch = outputs.map_or_else(Epoch::default, Outputs::sealed);
+        self.epochs.end(epoch, time, pause, capture.pages);
         Came::Frozen(epoch, time)
     }
 

@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 const FEW_PAGES: u32 = 256;
 /// So many passes are followed by a freeze in any case.
 const PASSES_MAX: u32 = 8;
+/// Epochs of a group that may have ended while the backup does not have them: one is told while the one before it is on its way.
+const UNDER_WAY_MAX: u64 = 2;
 
 /// Where a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +261,7 @@ impl Leading {
         let resting = self
             .groups
             .iter()
-            .filter(|group| group.phase == Phase::Resting && group.acknowledged == group.sealed);
+            .filter(|group| group.phase == Phase::Resting && group.may_end());
         resting
             .map(|group| group.frozen_at + group.config.epoch)
             .min()
@@ -267,6 +269,11 @@ impl Leading {
 }
 
 impl Group {
+    /// Whether another epoch may end although the backup may not have those before it.
+    const fn may_end(&self) -> bool {
+        self.sealed.0.saturating_sub(self.acknowledged.0) < UNDER_WAY_MAX
+    }
+
     /// Puts as much of the checkpoint on the link as there is room for.
     fn tell(&mut self, link: &mut Link, board: &mut impl Board) {
         let lane = self.lane();
@@ -308,7 +315,7 @@ impl Group {
             }
             Phase::Resting => {
                 let due = now >= self.frozen_at + self.config.epoch;
-                self.acknowledged == self.sealed && (due || finishing)
+                self.may_end() && (due || finishing || board.presses(number))
             }
             _ => false,
         };

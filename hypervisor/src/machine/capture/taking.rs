@@ -45,10 +45,11 @@ pub(in crate::machine) struct Taking {
 }
 
 impl Taking {
-    pub(in crate::machine) fn new(wanted: Wanted) -> Self {
+    /// The guest stands still, or soon will, since the board's TSC was `since`.
+    pub(in crate::machine) fn new(wanted: Wanted, since: u64) -> Self {
         Self {
             wanted,
-            since: tsc::read(),
+            since,
             begun: false,
             guest_time: Ticks(0),
             state: None,
@@ -79,6 +80,7 @@ impl Taking {
     fn begin(&mut self, machine: &'static Machine) -> Result<(), Missed> {
         self.guest_time = machine.time();
         machine.forget_translations();
+        machine.captures.relieve();
         if self.wanted == Wanted::Checkpoint {
             machine.captures.keep_from_taking();
             machine.stand_still();

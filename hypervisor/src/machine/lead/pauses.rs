@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::machine::capture::{Missed, Taking, Wanted};
 use crate::machine::tracking::Pass;
 use core::sync::atomic::Ordering;
+use drivers::tsc;
 use log::info;
 
 impl Lead {
@@ -72,13 +73,33 @@ impl Lead {
         cpu::attend(machine.vcpus[0].cpu);
     }
 
+    /// Sees whether the run may be interrupted no longer, or for something else. Its vCPUs are parked.
+    pub(super) fn halted(&mut self, machine: &'static Machine) {
+        if machine.run.ending.lock().is_some() || !machine.captures.is_bounded() {
+            return self.go_on(machine);
+        }
+        self.capture(machine);
+    }
+
     /// Begins a capture, if one is wanted.
     pub(super) fn capture(&mut self, machine: &'static Machine) {
         let Some(wanted) = machine.captures.take_wanted() else {
             return;
         };
-        let runs = matches!(self.stage, Stage::Running);
+        let (runs, since) = match self.stage {
+            Stage::Running => (true, tsc::read()),
+            Stage::Halted(since) => (true, since),
+            _ => (false, tsc::read()),
+        };
         let on = match wanted {
+            Wanted::Halt => {
+                // A checkpoint may have come first.
+                if matches!(self.stage, Stage::Running) && machine.overflows() {
+                    machine.pause_run(true);
+                    self.stage = Stage::Halted(since);
+                }
+                return;
+            }
             Wanted::Checkpoint if !runs => {
                 let missed = Missed::NotRunning(machine.handle.state());
                 return machine.captures.refuse(missed);
@@ -87,7 +108,7 @@ impl Lead {
                 if runs {
                     machine.pause_run(wanted == Wanted::Checkpoint);
                 }
-                self.stage = Stage::Capturing(Taking::new(wanted));
+                self.stage = Stage::Capturing(Taking::new(wanted, since));
                 return;
             }
             Wanted::Begin => true,
