@@ -29,7 +29,7 @@ mod tracking;
 mod understudy;
 mod virtual_cpu;
 
-pub(crate) use capture::{Capture, CapturedState, Missed, PageId, Wanted};
+pub(crate) use capture::{Capture, CapturedState, Missed, PageId, Rendezvous, Wanted};
 pub(crate) use digest::Digest;
 pub(crate) use figures::Figures;
 pub(crate) use statistics::Totals;
@@ -128,6 +128,8 @@ struct Run {
     leaves_state: AtomicBool,
     /// Whether it is over only for a while: the vCPUs stay as they are.
     pauses: AtomicBool,
+    /// The next one is being made ready, from nothing.
+    starts: AtomicBool,
     /// Why it is over, if the guest ended it.
     ending: Mutex<Option<Ending>>,
     /// Where guest time is zero ([`Origin`]).
@@ -375,6 +377,11 @@ impl Machine {
         self.vcpus[index].parked.load(Ordering::Relaxed)
     }
 
+    /// Whether a run is being made ready, from nothing.
+    pub(crate) fn starts(&self) -> bool {
+        self.run.starts.load(Ordering::Relaxed)
+    }
+
     /// Whether every owner knows that the run is over.
     fn is_quiet(&self) -> bool {
         self.vcpus
@@ -432,6 +439,7 @@ impl Machine {
     /// Begins run `number` with these devices. A guest that `moved` here asks
     /// its drivers to tell the network so.
     fn begin_run(&'static self, number: u64, devices: Pc, origin: Origin, moved: bool) {
+        self.run.starts.store(false, Ordering::Relaxed);
         let clock_hz = devices.clock_hz();
         let mut shared = self.devices.lock();
         *shared = devices;

@@ -7,6 +7,7 @@ mod arrivals;
 mod drill;
 mod facts;
 mod figures;
+mod group;
 mod hands;
 mod kept;
 pub(crate) mod operator;
@@ -21,6 +22,7 @@ use crate::guest::GuestHandle;
 use crate::machine::{Machine, StartFailure};
 use crate::network::{Frame, Network, TENDER, Turn, Uplink, network};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use config::{Arbiter, Board, MirrorMode, OnSilence};
 use core::hash::Hash;
@@ -28,8 +30,9 @@ use core::num::NonZeroU128;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use drill::Step;
+use group::{Group, Outcome};
 use hands::{Hands, mirrored};
-use kept::{Came, Kept};
+use kept::Kept;
 use log::{error, info};
 use mirror::Side;
 use mirror::witness::{Boot, Pair};
@@ -269,12 +272,12 @@ impl Mirror {
         for _ in 0..ROUNDS {
             while let Some((group, came)) = hands.poll() {
                 match came {
-                    Came::Passed(pages) => {
+                    Outcome::Passed(pages) => {
                         drill::at(Step::Pass);
                         node.passed(group, pages);
                     }
-                    Came::Frozen(epoch, time) => node.frozen(group, epoch, time),
-                    Came::Failed => node.failed(instant, hands),
+                    Outcome::Frozen(epoch, time) => node.frozen(group, epoch, time),
+                    Outcome::Failed => node.failed(instant, hands),
                 }
             }
             next = node.turn(instant, hands);
@@ -320,23 +323,25 @@ impl Mirror {
                 Some(Some(machine)) => machines.push((mirror, handle, *machine)),
             }
         }
-        let (mut kept, mut cold): (Vec<Kept>, Vec<&GuestHandle>) = (Vec::new(), Vec::new());
-        let mut groups = Vec::new();
+        let mut cold: Vec<&GuestHandle> = Vec::new();
+        let mut warm: BTreeMap<u8, (u32, Vec<Kept>)> = BTreeMap::new();
         for (mirror, handle, machine) in &machines {
             if mirror.mode == MirrorMode::Cold {
                 cold.push(handle);
                 continue;
             }
             let one = Kept::new(handle, machine, &shared.memory)?;
-            groups.push(GroupConfig {
-                number: one.number(),
-                extents: alloc::vec![one.extent()],
-                epoch: Duration::from_micros(u64::from(mirror.epoch)),
-                urgent: handle.urgent,
-            });
-            kept.push(one);
+            let (_, members) = warm
+                .entry(mirror.group)
+                .or_insert((mirror.epoch, Vec::new()));
+            members.push(one);
         }
-        let config = self.node_config(board, machines.iter().map(|(_, _, it)| *it), groups)?;
+        let groups = warm
+            .into_iter()
+            .map(|(number, (epoch, members))| Group::new(number, epoch, members));
+        let groups: Vec<Group> = groups.collect();
+        let all = machines.iter().map(|(_, _, machine)| *machine);
+        let config = self.node_config(board, all, groups.iter().map(Group::config).collect())?;
         let nonce = Nonce(nonce(now, self.config.side, self.card.as_ref()));
         let (side, instant) = (self.config.side, self.instant(now));
         info!("mirror: side {side} of the pair {}", board.name);
@@ -349,7 +354,7 @@ impl Mirror {
         };
         Ok(Some(State {
             node: Node::new(config, nonce, instant),
-            hands: Hands::new(kept, cold, &shared.memory),
+            hands: Hands::new(groups, cold, &shared.memory),
             uplink: true,
         }))
     }

@@ -31,7 +31,7 @@ use devices::{Effects, Pc, Ticks};
 use drivers::tsc;
 use log::warn;
 use mirror::Path;
-use net::{Capture, PortId, Switch};
+use net::{Capture, Forwarding, MacAddress, PortId, PortSet, Switch};
 use pins::Pins;
 use port::{End, Given};
 use spin::{Mutex, Once};
@@ -133,10 +133,26 @@ impl Network {
     /// Takes a frame from a port to wherever it is to go.
     fn forward(&self, from: &Port, frame: &Frame<'_>) -> Sent {
         let now = tsc::read();
-        let way = self
-            .switch
-            .lock()
-            .forward(from.id, frame.head(), frame.length(), now);
+        let (head, length) = (frame.head(), frame.length());
+        let way = self.switch.lock().forward(from.id, head, length, now);
+        self.send_by(&way, from, frame, now)
+    }
+
+    /// The same, if it is to go to some of these ports alone, and nobody captures it.
+    fn forward_within(&self, within: PortSet, from: &Port, frame: &Frame<'_>) -> Option<Sent> {
+        let now = tsc::read();
+        let (head, length) = (frame.head(), frame.length());
+        let mut switch = self.switch.lock();
+        let way = switch.forward(from.id, head, length, now);
+        if way.captured || !way.ports.without(within).is_empty() {
+            switch.take_back(from.id, &way, length);
+            return None;
+        }
+        drop(switch);
+        Some(self.send_by(&way, from, frame, now))
+    }
+
+    fn send_by(&self, way: &Forwarding, from: &Port, frame: &Frame<'_>, now: u64) -> Sent {
         let alone = way.ports.len() == 1;
         for id in way.ports.iter() {
             let Some(port) = self.port(id) else { continue };
@@ -150,7 +166,7 @@ impl Network {
             match given {
                 Given::Taken => {}
                 Given::Busy if alone => {
-                    self.switch.lock().take_back(from.id, &way, frame.length());
+                    self.switch.lock().take_back(from.id, way, frame.length());
                     return Sent::Busy;
                 }
                 Given::Busy | Given::Refused => {
@@ -162,7 +178,7 @@ impl Network {
             self.capture(frame, now);
         }
         Sent::Done {
-            takers: way.ports.len() as u32,
+            takers: way.ports.len(),
         }
     }
 
@@ -327,15 +343,36 @@ impl GuestNetwork {
 
     /// A frame leaves a card: it is sent, or held as long as it may not be seen.
     pub(crate) fn put(self, guest: &GuestHandle, nic: u8, frame: &Frame<'_>) -> Sent {
-        match guest
-            .outputs
-            .as_ref()
-            .map(|outputs| outputs.put_frame(nic, frame))
+        let Some(outputs) = &guest.outputs else {
+            return self.send(nic, frame);
+        };
+        if let Some(within) = outputs.inside(frame)
+            && let Some(sent) = self.send_within(within, nic, frame)
         {
-            None | Some(Put::Passes) => self.send(nic, frame),
-            Some(Put::Held) => Sent::Done { takers: 1 },
-            Some(Put::Full) => Sent::Busy,
+            outputs.passed_inside();
+            return sent;
         }
+        match outputs.put_frame(nic, frame) {
+            Put::Passes => self.send(nic, frame),
+            Put::Held => Sent::Done { takers: 1 },
+            Put::Full => Sent::Busy,
+        }
+    }
+
+    /// Sends a frame from a card, if it goes by no other ports than these.
+    fn send_within(self, within: PortSet, nic: u8, frame: &Frame<'_>) -> Option<Sent> {
+        let (Some(network), Some(port)) = (network(), self.ports.get(usize::from(nic))) else {
+            return Some(Sent::DROPPED);
+        };
+        network.forward_within(within, port, frame)
+    }
+
+    /// The ports of the cards, and the stations behind them.
+    pub(crate) fn stations(self) -> impl Iterator<Item = (PortId, MacAddress)> {
+        self.ports.iter().filter_map(|port| match &port.end {
+            End::Guest(end) => Some((port.id, end.mac)),
+            End::Uplink(_) | End::Station(_) => None,
+        })
     }
 
     /// Sends a frame from a card.

@@ -79,6 +79,9 @@ pub struct GuestMirror {
     pub mode: MirrorMode,
     /// Microseconds from one checkpoint to the next: [`GuestMirror::EPOCH_MIN`] to [`GuestMirror::EPOCH_MAX`].
     pub epoch: u32,
+    /// Its group: guests of one group have their checkpoints in common, and what they send each other is not held. The group has the number
+    /// of its first guest; a guest alone has its own.
+    pub group: u8,
 }
 
 impl GuestMirror {
@@ -125,6 +128,32 @@ impl Board {
                     reason.into(),
                 ));
             }
+        }
+        self.group_problems(problems);
+    }
+
+    /// Guests of a group are checkpointed together.
+    fn group_problems(&self, problems: &mut Vec<Problem>) {
+        for (index, guest) in self.guests.iter().take(Self::GUESTS_MAX).enumerate() {
+            let Some(mirror) = guest.mirror else { continue };
+            let first = self.guests.get(usize::from(mirror.group));
+            let first = first.and_then(|first| Some((first, first.mirror?)));
+            let reason = match first {
+                Some(_) if usize::from(mirror.group) == index => continue,
+                Some((_, first)) if first.group != mirror.group => "its group is no guest's own",
+                Some((_, first))
+                    if mirror.mode != MirrorMode::Warm || first.mode != MirrorMode::Warm =>
+                {
+                    "only guests with mirror = \"warm\" have checkpoints in common"
+                }
+                Some((_, first)) if first.epoch != mirror.epoch => {
+                    "guests of one group have one epoch"
+                }
+                Some(_) => continue,
+                None => "its group is no mirrored guest's",
+            };
+            let place = Place::Guest(index, GuestKey::MirrorGroup);
+            problems.push(Problem::new(place, reason.into()));
         }
     }
 }

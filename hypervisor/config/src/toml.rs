@@ -48,7 +48,8 @@
 //! dead_after = "100 ms"           # ten heartbeats are the default
 //! ```
 //!
-//! In a pair, a guest may have `mirror = "cold"` or `"warm"` (default: `"off"`), and then `epoch = "20 ms"`. Both boards have one file. A text that differs between them is written
+//! In a pair, a guest may have `mirror = "cold"` or `"warm"` (default: `"off"`), and then `epoch = "20 ms"`. Guests with the
+//! same `mirror_group = "NAME"` have their checkpoints in common. Both boards have one file. A text that differs between them is written
 //! `address = { a = "192.0.2.2/24", b = "192.0.2.3/24" }`; which board is meant is said when the file is read.
 //!
 //! A key that is not known is an error, not a comment. All errors are reported at once, each with
@@ -101,6 +102,7 @@ const GUEST_KEYS: &[&str] = &[
     "watchdog",
     "mirror",
     "epoch",
+    "mirror_group",
 ];
 const MODULE_KEYS: &[&str] = &["image", "command_line"];
 const DISK_KEYS: &[&str] = &["image", "size", "read_only"];
@@ -222,6 +224,7 @@ pub fn parse(
             notes: &mut notes,
             side,
             sources: Vec::new(),
+            groups: Vec::new(),
             bad: Vec::new(),
         };
         let board = file.board(document.get_ref());
@@ -250,6 +253,8 @@ struct File<'n, 't> {
     notes: &'n mut Notes<'t>,
     side: Option<Side>,
     sources: Vec<ModuleSource>,
+    /// Names of groups of mirrored guests, each with its first guest.
+    groups: Vec<(String, u8)>,
     /// Places that have an error already: no rule is checked on the stand-in values there.
     bad: Vec<Place>,
 }
@@ -595,6 +600,7 @@ impl File<'_, '_> {
                 GuestKey::Watchdog => table.position("watchdog"),
                 GuestKey::Mirror => table.position("mirror"),
                 GuestKey::Epoch => table.position("epoch"),
+                GuestKey::MirrorGroup => table.position("mirror_group"),
             }),
             Place::Uplink(index, key) => tables.uplinks.get(index).map(|table| match key {
                 UplinkKey::Name => table.position("name"),

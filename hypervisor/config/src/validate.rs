@@ -55,6 +55,8 @@ pub enum GuestKey {
     Mirror,
     /// Its epoch.
     Epoch,
+    /// Its group.
+    MirrorGroup,
 }
 
 /// One key of an uplink's table.

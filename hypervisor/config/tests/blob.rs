@@ -37,6 +37,7 @@ fn guest(name: &str, cpu: u32, priority: u8) -> Guest {
         mirror: Some(GuestMirror {
             mode: MirrorMode::Warm,
             epoch: 5_000,
+            group: 0,
         }),
     }
 }

@@ -76,6 +76,7 @@ fn one_file_is_two_boards() {
     let guest = GuestMirror {
         mode: MirrorMode::Warm,
         epoch: 5_000,
+        group: 0,
     };
     assert_eq!(a.guests[0].mirror, Some(guest));
     // What the guests have is the same on both, and what is the board's own is not.
@@ -216,6 +217,44 @@ fn mistakes_are_named() {
     ] {
         let reason = refused(from, to);
         assert!(reason.starts_with(wanted), "{to}: {reason}");
+    }
+}
+
+/// The board with two more guests: one in the group of the first, and one in none.
+fn grouped(second: &str) -> String {
+    let more = format!(
+        "[[guest]]\nname = \"second\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 0\nmirror = \"warm\"\n\n\
+         [[guest]]\nname = \"third\"\nimage = \"@rtos\"\nmemory = \"16M\"\ncpu = 0\npriority = 50\n{second}\n\n[[uplink]]"
+    );
+    let named = "epoch = \"5 ms\"\nmirror_group = \"exchange\"";
+    BOARD
+        .replacen("[[uplink]]", &more, 1)
+        .replacen("epoch = \"5 ms\"", named, 1)
+}
+
+#[test]
+fn a_group_has_the_number_of_its_first_guest() {
+    let good = "mirror = \"warm\"\nepoch = \"5 ms\"\nmirror_group = \"exchange\"";
+    let board = read(&grouped(good), Side::A).expect("a good board");
+    let groups: Vec<_> = board
+        .guests
+        .iter()
+        .map(|guest| guest.mirror.map(|it| it.group))
+        .collect();
+    assert_eq!(groups, [Some(0), Some(1), Some(0)]);
+    for (bad, wanted) in [
+        (good.replace("5 ms", "6 ms"), "have one epoch"),
+        (
+            good.replace("warm", "cold"),
+            "only guests with mirror = \"warm\"",
+        ),
+        (
+            "mirror_group = \"exchange\"".into(),
+            "has the key \"mirror_group\"",
+        ),
+    ] {
+        let errors = read(&grouped(&bad), Side::A).expect_err("a bad group");
+        assert!(errors.to_string().contains(wanted), "{errors}");
     }
 }
 

@@ -219,10 +219,10 @@ impl OutputGate {
         sealed
     }
 
-    /// The epoch that ended last.
-    #[must_use]
-    pub const fn sealed(&self) -> Epoch {
-        Epoch(self.epoch.0.saturating_sub(1))
+    /// What comes from now on is this epoch's. If that has ended once already, it was not told: what came since then waits for the one
+    /// behind it.
+    pub const fn begin(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// The backup has an epoch: what it and those before it put out may leave.

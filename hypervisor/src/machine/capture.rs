@@ -8,9 +8,11 @@
 //! by the next one. So a guest is copied a first time while it runs.
 
 mod pages;
+mod rendezvous;
 mod taking;
 
 pub(crate) use pages::PageId;
+pub(crate) use rendezvous::Rendezvous;
 pub(super) use taking::{Progress, Taking};
 
 use super::frozen::MachineStateV1;
@@ -26,7 +28,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use devices::Ticks;
 use pages::Pages;
-use spin::Mutex;
+use spin::{Mutex, Once};
 use vcpu::{FRAME_SIZE, Frame, FrameSource};
 
 /// Frames that are added to a pool in a step.
@@ -124,6 +126,9 @@ pub(crate) struct Captures {
     bound: AtomicUsize,
     /// Half of them are written, and who captures the guest was told.
     presses: AtomicBool,
+    /// Where it meets those that are checkpointed with it, if there are any, and whether they wait for it.
+    rendezvous: Once<&'static Rendezvous>,
+    due: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -144,6 +149,10 @@ impl Captures {
     #[inline(always)]
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn is_checkpoint_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) == Wanted::Checkpoint as u8
     }
 
     pub(super) fn take_wanted(&self) -> Option<Wanted> {
@@ -222,9 +231,26 @@ impl Captures {
         self.presses.store(false, Ordering::Relaxed);
     }
 
+    /// The guest stands still, or will not: nobody waits for it.
+    fn arrive(&self) {
+        if self.due.swap(false, Ordering::SeqCst)
+            && let Some(rendezvous) = self.rendezvous.get()
+        {
+            rendezvous.arrive();
+        }
+    }
+
+    /// Whether those that are checkpointed with it stand still, too.
+    fn all_are_there(&self) -> bool {
+        self.rendezvous
+            .get()
+            .is_none_or(|rendezvous| rendezvous.is_complete())
+    }
+
     /// For the lead: nothing comes of what is wanted, or is under way.
     pub(super) fn refuse(&self, missed: Missed) {
         self.wanted.store(0, Ordering::Relaxed);
+        self.arrive();
         self.waits.store(false, Ordering::Relaxed);
         self.let_take();
         self.shared.lock().outcome = Some(Err(missed));
@@ -298,6 +324,16 @@ impl Machine {
     pub(crate) fn capture(&self, wanted: Wanted) {
         self.captures.wanted.store(wanted as u8, Ordering::Release);
         cpu::attend(self.vcpus[0].cpu);
+    }
+
+    /// From now on its checkpoints are taken with those of others, which meet there.
+    pub(crate) fn meet_at(&self, rendezvous: &'static Rendezvous) {
+        self.captures.rendezvous.call_once(|| rendezvous);
+    }
+
+    /// Others wait for the checkpoint that will be asked for next.
+    pub(crate) fn is_expected(&self) {
+        self.captures.due.store(true, Ordering::SeqCst);
     }
 
     /// Bounds how many pages the guest may write from one checkpoint to the next, if it is not zero: at half of them it

@@ -101,6 +101,7 @@ impl Lead {
         machine.end_run(None);
         self.frozen = None;
         self.stage = Stage::Ending(Next::Start);
+        machine.run.starts.store(true, Ordering::Relaxed);
         machine.handle.set_state(GuestState::Running);
     }
 

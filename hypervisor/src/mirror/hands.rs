@@ -2,8 +2,9 @@
 
 use super::arrivals::Arrivals;
 use super::drill::{self, Step};
-use super::kept::{Came, Kept};
-use super::outputs::Output;
+use super::group::{Group, Outcome};
+use super::kept::Kept;
+use super::outputs::{Output, Outputs};
 use super::state::MirroredV1;
 use super::{ETHERNET_HEADER, broadcast_header};
 use crate::console;
@@ -28,7 +29,7 @@ const BATCH: usize = 32;
 /// The board, as a node sees it.
 pub(super) struct Hands {
     /// Guests whose state is mirrored, and those of which only the image is kept.
-    pub(super) kept: Vec<Kept>,
+    groups: Vec<Group>,
     pub(super) cold: Vec<&'static GuestHandle>,
     pub(super) gate: Gate,
     /// The guests were stopped, to serve no longer.
@@ -50,12 +51,12 @@ pub(super) struct Hands {
 
 impl Hands {
     pub(super) fn new(
-        kept: Vec<Kept>,
+        groups: Vec<Group>,
         cold: Vec<&'static GuestHandle>,
         frames: &'static Mutex<PhysicalMemory>,
     ) -> Self {
         Self {
-            kept,
+            groups,
             cold,
             gate: Gate::Closed,
             stopped: false,
@@ -80,22 +81,41 @@ impl Hands {
         self.heard = Some(now);
     }
 
-    fn kept(&mut self, number: u8) -> Option<&mut Kept> {
-        self.kept.iter_mut().find(|kept| kept.number() == number)
+    /// All guests whose state is mirrored.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Kept> {
+        self.groups.iter().flat_map(Group::members)
+    }
+
+    fn kept_mut(&mut self, guest: u8) -> Option<&mut Kept> {
+        let mut all = self.groups.iter_mut().flat_map(Group::members_mut);
+        all.find(|kept| kept.number() == guest)
+    }
+
+    fn group(&mut self, number: u8) -> Option<&mut Group> {
+        let mut groups = self.groups.iter_mut();
+        groups.find(|group| group.number() == number)
+    }
+
+    /// The same, each with the number of its group.
+    pub(super) fn by_groups(&self) -> impl Iterator<Item = (u8, &Kept)> {
+        self.groups.iter().flat_map(|group| {
+            let members = group.members().iter();
+            members.map(|kept| (group.number(), kept))
+        })
     }
 
     /// The next thing that has come of an order: of which group.
-    pub(super) fn poll(&mut self) -> Option<(u8, Came)> {
+    pub(super) fn poll(&mut self) -> Option<(u8, Outcome)> {
         let frames = self.frames;
-        self.kept
+        self.groups
             .iter_mut()
-            .find_map(|kept| Some((kept.number(), kept.poll(frames)?)))
+            .find_map(|group| Some((group.number(), group.poll(frames)?)))
     }
 
     /// The guest whose lead was called so many ticks ago or more, and does not come. Time in which the whole board did not run
     /// does not count.
     pub(super) fn stuck(&mut self, tsc: u64, patience: u64) -> Option<&'static GuestHandle> {
-        let called = self.kept.iter().find(|kept| kept.calls());
+        let called = self.kept().find(|kept| kept.calls());
         let called = called.map(|kept| kept.guest);
         let rested = tsc.saturating_sub(self.looked) >= patience / 4;
         self.looked = tsc;
@@ -111,13 +131,13 @@ impl Hands {
 
     /// Whether something is under way with a guest's lead.
     pub(super) fn is_busy(&self) -> bool {
-        self.kept.iter().any(Kept::is_busy)
+        self.groups.iter().any(Group::is_busy)
     }
 
     /// Lets out what may leave. Whether there may be more.
     pub(super) fn release(&self, now: Instant) -> bool {
         let mut more = false;
-        for kept in &self.kept {
+        for kept in self.kept() {
             let Some(outputs) = kept.guest.outputs.as_ref().filter(|it| it.waits()) else {
                 continue;
             };
@@ -146,7 +166,7 @@ impl Hands {
     }
 
     fn all(&self) -> impl Iterator<Item = &'static GuestHandle> + '_ {
-        let warm = self.kept.iter().map(|kept| kept.guest);
+        let warm = self.kept().map(|kept| kept.guest);
         warm.chain(self.cold.iter().copied())
     }
 }
@@ -169,34 +189,34 @@ fn page(place: Place) -> PageId {
 /// digest differs.
 impl Memory for Hands {
     fn clear(&mut self, place: Place) {
-        if let Some(kept) = self.kept(place.guest) {
+        if let Some(kept) = self.kept_mut(place.guest) {
             let _ = kept.understudy.clear(page(place));
         }
     }
 
     fn bring(&mut self, place: Place) {
-        if let Some(kept) = self.kept(place.guest) {
+        if let Some(kept) = self.kept_mut(place.guest) {
             let _ = kept.understudy.bring(page(place));
         }
     }
 
     fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
         drill::at(Step::Stage);
-        if let Some(kept) = self.kept(place.guest) {
+        if let Some(kept) = self.kept_mut(place.guest) {
             let _ = kept.understudy.amend(page(place), offset, bytes);
         }
     }
 
     fn flip(&mut self, place: Place) {
         drill::at(Step::Flip);
-        if let Some(kept) = self.kept(place.guest) {
+        if let Some(kept) = self.kept_mut(place.guest) {
             let _ = kept.understudy.flip(page(place));
         }
     }
 }
 
 impl Board for Hands {
-    type Checkpoint = Kept;
+    type Checkpoint = Group;
 
     fn send(&mut self, path: Path, frame: &[u8]) {
         let Some((network, mirror)) = network().and_then(|it| Some((it, it.mirror()?))) else {
@@ -226,36 +246,34 @@ impl Board for Hands {
             Order::FreezeForGood => drill::at(Step::HandOver),
             Order::Track | Order::Pass | Order::Untrack => {}
         }
-        if let Some(kept) = self.kept(group) {
-            kept.order(order);
-            if order == Order::Untrack
-                && let Some(outputs) = &kept.guest.outputs
-            {
-                outputs.let_go();
-            }
+        let Some(group) = self.group(group) else {
+            return;
+        };
+        group.order(order);
+        if order == Order::Untrack {
+            let guests = group.members().iter().map(|kept| kept.guest);
+            let outputs = guests.filter_map(|guest| guest.outputs.as_ref());
+            outputs.for_each(Outputs::let_go);
         }
     }
 
-    fn checkpoint(&mut self, group: u8) -> Option<&mut Kept> {
-        self.kept(group)
+    fn checkpoint(&mut self, group: u8) -> Option<&mut Group> {
+        self.group(group)
     }
 
     fn presses(&mut self, group: u8) -> bool {
-        self.kept(group).is_some_and(|kept| kept.presses())
+        self.group(group).is_some_and(|group| group.presses())
     }
 
     fn acknowledge(&mut self, group: u8, epoch: Epoch) {
         drill::at(Step::Acknowledge);
-        if let Some(kept) = self.kept(group) {
-            if let Some(outputs) = &kept.guest.outputs {
-                outputs.acknowledge(epoch);
-            }
-            kept.acknowledged(epoch);
+        if let Some(group) = self.group(group) {
+            group.acknowledge(epoch);
         }
     }
 
     fn inspect(&mut self, guest: u8, state: &[u8]) -> Inspection {
-        self.kept(guest)
+        self.kept_mut(guest)
             .map_or(Inspection::Good, |kept| kept.inspect(state))
     }
 
@@ -269,7 +287,7 @@ impl Board for Hands {
 
     fn resume(&mut self, guest: u8, state: &[u8], time: u64) {
         let (tsc, now) = self.now;
-        let Some(kept) = self.kept(guest) else {
+        let Some(kept) = self.kept_mut(guest) else {
             return;
         };
         kept.leave_inspection();
@@ -277,7 +295,8 @@ impl Board for Hands {
         match MirroredV1::decode(state) {
             Ok(MirroredV1::Stays) => return info!("{}: did not run, and does not", guest.name),
             Ok(MirroredV1::Starts) => start(guest),
-            Ok(MirroredV1::Runs { machine, .. }) => {
+            Ok(MirroredV1::Runs { machine, ahead, .. }) => {
+                let time = time.saturating_add_signed(ahead);
                 kept.machine.resume(machine.to_vec(), time, tsc);
             }
             Err(error) => return error!("{}: cannot be resumed: {error}", guest.name),
@@ -294,7 +313,8 @@ impl Board for Hands {
     }
 
     fn go_on(&mut self) {
-        for kept in self.kept.iter().filter(|kept| !kept.is_tracked()) {
+        let free = self.groups.iter().filter(|group| !group.is_tracked());
+        for kept in free.flat_map(Group::members) {
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.let_go();
             }
@@ -309,7 +329,7 @@ impl Board for Hands {
 
     fn suspend(&mut self) {
         // They come as far as there is room for what they put out.
-        for kept in &self.kept {
+        for kept in self.kept() {
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.hold();
             }
@@ -318,7 +338,7 @@ impl Board for Hands {
 
     fn stop(&mut self) {
         self.stopped = true;
-        for kept in &self.kept {
+        for kept in self.groups.iter().flat_map(Group::members) {
             self.arrivals.leave(kept.guest);
             kept.machine.fence();
             if let Some(outputs) = &kept.guest.outputs {

@@ -1,21 +1,22 @@
 //! A guest that is mirrored, on whichever board.
 
-use super::Outputs;
 use super::drill::{self, Step};
 use super::figures::Epochs;
 use super::state::MirroredV1;
 use crate::guest::{GuestHandle, GuestState};
 use crate::machine::{
-    Capture, CapturedState, Digest, Machine, Missed, PageId, StartFailure, Understudy, Wanted,
+    Capture, CapturedState, Digest, Machine, Missed, PageId, Rendezvous, StartFailure, Understudy,
+    Wanted,
 };
 use crate::memory::PhysicalMemory;
+use crate::network::GuestNetwork;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use devices::Ticks;
 use log::{error, warn};
-use mirror::{Area, Checkpoint, Epoch, Extent, Inspection, Order, PAGE_SIZE, Page, Place};
+use mirror::{Area, Checkpoint, Epoch, Extent, Inspection, PAGE_SIZE, Page, Place};
+use net::PortSet;
 use spin::Mutex;
 
 /// Pages that can be copied in one pause, which the guest may write from one checkpoint to the next.
@@ -26,7 +27,7 @@ const DIGESTED: usize = 64;
 
 /// What is to be done by the guest's lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Task {
+pub(super) enum Task {
     /// To note what it writes from now on, and to hand over everything, while it runs.
     Begin,
     /// To hand over what was written, while it runs.
@@ -37,13 +38,17 @@ enum Task {
     End,
 }
 
-/// What came of an order.
+/// What came of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
     /// A pass handed over so many pages.
     Passed(u32),
-    /// A checkpoint is handed over: the epoch that ended by it, and the guest's time in nanoseconds.
-    Frozen(Epoch, u64),
+    /// A checkpoint is handed over.
+    Frozen,
+    /// The guest does not run, which is all there is to say of it.
+    Rests,
+    /// Its run ended before it was frozen: it is something else now.
+    Missed,
     /// Nothing, and nothing will.
     Failed,
 }
@@ -54,17 +59,22 @@ pub(super) struct Kept {
     pub(super) machine: &'static Machine,
     /// On the backup, what is staged; on the primary, what the backup has.
     pub(super) understudy: Understudy,
-    /// What is under way, and whether anybody wants to know what comes of it.
-    task: Option<(Task, bool)>,
-    tasks: VecDeque<Task>,
-    /// Writes are noted, or will be by then.
-    tracked: bool,
     pages: Pages,
+    /// What is to be told of it beside its pages, and its time then, in nanoseconds.
+    last: Last,
+    time: u64,
     state: Vec<u8>,
     state_told: usize,
     pub(super) epochs: Epochs,
     /// On the backup: what is being compared.
     digest: Option<Digest>,
+}
+
+/// What a guest was at the end of the last epoch.
+enum Last {
+    /// It did not run.
+    Rests(MirroredV1<'static>),
+    Ran(Box<Capture>),
 }
 
 /// The page that is being told, and what is known of the others.
@@ -94,9 +104,6 @@ impl Kept {
             guest,
             machine,
             understudy: Understudy::new(machine, frames)?,
-            task: None,
-            tasks: VecDeque::new(),
-            tracked: false,
             pages: Pages {
                 front: None,
                 page: page(),
@@ -105,6 +112,8 @@ impl Kept {
                 scratch: page(),
                 known: known.collect(),
             },
+            last: Last::Rests(MirroredV1::Stays),
+            time: 0,
             state: Vec::new(),
             state_told: 0,
             epochs: Epochs::default(),
@@ -131,113 +140,84 @@ impl Kept {
         self.guest.index as u8
     }
 
-    /// What is to be done next.
-    pub(super) fn order(&mut self, order: Order) {
-        match order {
-            // The first pass begins.
-            Order::Track => self.tracked = false,
-            Order::Pass if self.tracked => self.tasks.push_back(Task::Pass),
-            Order::Pass => {
-                self.tracked = true;
-                self.tasks.push_back(Task::Begin);
+    /// It is of a group, these guests, which meet there.
+    pub(super) fn join(&self, group: &[Self], rendezvous: &'static Rendezvous) {
+        self.machine.meet_at(rendezvous);
+        let (mut ports, mut stations) = (PortSet::EMPTY, Vec::new());
+        for other in group.iter().filter(|it| it.number() != self.number()) {
+            for (port, station) in GuestNetwork::of(other.guest).stations() {
+                ports.set(port, true);
+                stations.push(station);
             }
-            Order::Freeze | Order::FreezeForGood => self.tasks.push_back(Task::Freeze),
-            Order::Untrack => {
-                // Nobody wants to know what comes of the rest.
-                self.tasks.clear();
-                if let Some((_, wanted)) = &mut self.task {
-                    *wanted = false;
-                }
-                self.pages.front = None;
-                self.epochs.interrupt();
-                if core::mem::take(&mut self.tracked) {
-                    self.tasks.push_back(Task::End);
-                }
-            }
+        }
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.join(ports, stations);
         }
     }
 
-    /// Whether its epochs say what may leave it.
-    pub(super) const fn is_tracked(&self) -> bool {
-        self.tracked
+    /// Nothing of it is told any more.
+    pub(super) fn forget(&mut self) {
+        self.pages.front = None;
+        self.epochs.interrupt();
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.set_inside(false);
+        }
     }
 
     /// The backup has an epoch.
-    pub(super) fn acknowledged(&mut self, epoch: Epoch) {
+    pub(super) fn acknowledge(&mut self, epoch: Epoch) {
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.acknowledge(epoch);
+        }
         let now = self.machine.nanoseconds(self.machine.time());
         self.epochs.acknowledge(epoch, now);
     }
 
-    /// Whether its next checkpoint should not wait for its time.
-    pub(super) fn presses(&self) -> bool {
-        self.machine.presses()
+    /// Its time at the end of the last epoch, in nanoseconds.
+    pub(super) const fn time(&self) -> u64 {
+        self.time
     }
 
-    /// Whether something is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.task.is_some() || !self.tasks.is_empty()
+    /// Gets frames for copies of its pages; whether all are there now, and `None` if there are not so many.
+    pub(super) fn fill_pool(&mut self, frames: &Mutex<PhysicalMemory>) -> Option<bool> {
+        match self.machine.fill_pool(POOL, frames) {
+            Ok(full) => Some(full),
+            Err(failure) => self.cannot_be_mirrored(&failure),
+        }
     }
 
-    /// Sees to what is under way; what has come of it, if that is wanted.
-    pub(super) fn poll(&mut self, frames: &Mutex<PhysicalMemory>) -> Option<Came> {
-        let Some((task, wanted)) = self.task else {
-            let task = self.tasks.pop_front()?;
-            if task == Task::Freeze
-                && let Some(rest) = MirroredV1::at_rest(self.guest.state())
-            {
-                return Some(self.rests(&rest));
-            }
-            return match self.begin(task, frames) {
-                Ok(true) => {
-                    self.task = Some((task, true));
-                    None
-                }
-                Ok(false) => {
-                    self.tasks.push_front(task);
-                    None
-                }
-                Err(failure) => {
-                    error!("{}: cannot be mirrored: {failure}", self.guest.name);
-                    Some(Came::Failed)
-                }
-            };
-        };
-        if wanted && task != Task::End {
-            self.fetch();
+    fn cannot_be_mirrored<T>(&self, failure: &StartFailure) -> Option<T> {
+        error!("{}: cannot be mirrored: {failure}", self.guest.name);
+        None
+    }
+
+    /// Ends this epoch if it does not run; else others wait for it to be frozen.
+    pub(super) fn rests(&mut self, epoch: Epoch) -> Option<Came> {
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.begin(epoch);
+        }
+        let rest = if self.machine.starts() {
+            Some(MirroredV1::Starts)
         } else {
-            while self.machine.take_page(&mut self.pages.scratch, |_, _| true) {}
-        }
-        if self.pages.front.is_some() {
-            return None;
-        }
-        let outcome = self.machine.take_capture()?;
-        self.task = None;
-        let came = match (task, outcome) {
-            (Task::End, _) => return None,
-            (Task::Begin | Task::Pass, Ok(capture)) => {
-                Came::Passed(u32::try_from(capture.pages).unwrap_or(u32::MAX))
-            }
-            (Task::Freeze, Ok(capture)) => self.frozen(&capture),
-            // What it is now is seen next time.
-            (Task::Freeze, Err(Missed::NotRunning(_) | Missed::Ended)) if wanted => {
-                self.tasks.push_front(Task::Freeze);
-                return None;
-            }
-            (_, Err(missed)) => {
-                warn!("{}: no checkpoint: {missed}", self.guest.name);
-                Came::Failed
-            }
+            MirroredV1::at_rest(self.guest.state())
         };
-        wanted.then_some(came)
+        let Some(rest) = rest else {
+            self.machine.is_expected();
+            return None;
+        };
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.seal();
+        }
+        self.last = Last::Rests(rest);
+        self.time = self.machine.nanoseconds(self.machine.time());
+        self.epochs.interrupt();
+        Some(Came::Rests)
     }
 
-    /// Has the guest's lead begin with a task; `false` as long as there are not enough frames for that.
-    fn begin(&mut self, task: Task, frames: &Mutex<PhysicalMemory>) -> Result<bool, StartFailure> {
+    /// Has its lead begin with a task; whether it can be.
+    pub(super) fn begin(&mut self, task: Task) -> bool {
         let wanted = match task {
             Task::Begin => {
-                if !self.machine.fill_pool(POOL, frames)? {
-                    return Ok(false);
-                }
                 for words in &mut self.pages.known {
                     words.fill(0);
                 }
@@ -247,7 +227,9 @@ impl Kept {
                         outputs.seal();
                     }
                 };
-                self.machine.prepare_captures(seal)?;
+                if let Err(failure) = self.machine.prepare_captures(seal) {
+                    return self.cannot_be_mirrored(&failure).unwrap_or(false);
+                }
                 self.machine.bound_captures(0);
                 Wanted::Begin
             }
@@ -263,47 +245,76 @@ impl Kept {
             }
         };
         self.machine.capture(wanted);
-        Ok(true)
+        true
     }
 
-    fn frozen(&mut self, capture: &Capture) -> Came {
-        let machine = match capture.state.as_ref().map(CapturedState::encode) {
-            Some(Ok(machine)) => machine,
-            Some(Err(failure)) => {
-                error!("{}: no checkpoint: {failure}", self.guest.name);
-                return Came::Failed;
+    /// Sees to its task. What has come of that; its pages are only dropped, if nobody wants them.
+    pub(super) fn poll(&mut self, wanted: bool) -> Option<Came> {
+        if wanted {
+            self.fetch();
+        } else {
+            while self.machine.take_page(&mut self.pages.scratch, |_, _| true) {}
+        }
+        if self.pages.front.is_some() {
+            return None;
+        }
+        let outcome = self.machine.take_capture()?;
+        Some(match outcome {
+            Ok(capture) if capture.state.is_some() => {
+                self.froze(capture);
+                Came::Frozen
             }
-            None => return Came::Failed,
-        };
-        let state = MirroredV1::Runs {
-            digest: capture.digest,
-            machine: &machine,
-        };
-        let Ok(state) = state.encode() else {
-            return Came::Failed;
-        };
-        (self.state, self.state_told) = (state, 0);
-        self.epochs
-            .cost
-            .add(capture.pages, capture.pause, self.state.len());
-        let time = self.machine.nanoseconds(capture.guest_time);
-        let pause = self.machine.nanoseconds(Ticks(capture.pause));
-        let outputs = self.guest.outputs.as_ref();
-        let epoch = outputs.map_or_else(Epoch::default, Outputs::sealed);
-        self.epochs.end(epoch, time, pause, capture.pages);
-        Came::Frozen(epoch, time)
+            Ok(capture) => Came::Passed(u32::try_from(capture.pages).unwrap_or(u32::MAX)),
+            Err(Missed::NotRunning(_) | Missed::Ended) => Came::Missed,
+            Err(missed) => {
+                warn!("{}: no checkpoint: {missed}", self.guest.name);
+                Came::Failed
+            }
+        })
     }
 
-    /// The guest does not run: that is all there is to say of it.
-    fn rests(&mut self, rest: &MirroredV1<'_>) -> Came {
-        let Ok(state) = rest.encode() else {
-            return Came::Failed;
+    fn froze(&mut self, capture: Capture) {
+        self.time = self.machine.nanoseconds(capture.guest_time);
+        self.last = Last::Ran(Box::new(capture));
+    }
+
+    /// Has its state told as it was at the end of this epoch, when its group's time was `group`, in nanoseconds. Whether that can be.
+    pub(super) fn tell_state(&mut self, epoch: Epoch, group: u64) -> bool {
+        let machine;
+        let mirrored = match &self.last {
+            Last::Rests(rest) => *rest,
+            Last::Ran(capture) => {
+                match capture.state.as_ref().map(CapturedState::encode) {
+                    Some(Ok(encoded)) => machine = encoded,
+                    Some(Err(failure)) => {
+                        error!("{}: no checkpoint: {failure}", self.guest.name);
+                        return false;
+                    }
+                    None => return false,
+                }
+                MirroredV1::Runs {
+                    digest: capture.digest,
+                    ahead: self.time.wrapping_sub(group).cast_signed(),
+                    machine: &machine,
+                }
+            }
         };
+        let Ok(state) = mirrored.encode() else {
+            return false;
+        };
+        if let Last::Ran(capture) = &self.last {
+            let pause = self.machine.nanoseconds(Ticks(capture.pause));
+            self.epochs.end(epoch, self.time, pause, capture.pages);
+            self.epochs
+                .cost
+                .add(capture.pages, capture.pause, state.len());
+        }
+        // What the others send it and it sends them belongs to their common epochs from here on.
+        if let Some(outputs) = &self.guest.outputs {
+            outputs.set_inside(matches!(self.last, Last::Ran(_)));
+        }
         (self.state, self.state_told) = (state, 0);
-        self.epochs.interrupt();
-        let outputs = self.guest.outputs.as_ref();
-        let epoch = outputs.map_or_else(Epoch::default, Outputs::seal);
-        Came::Frozen(epoch, self.machine.nanoseconds(self.machine.time()))
+        true
     }
 
     /// Whether the guest's lead has been called, and does not come. What it then does itself may take its time.

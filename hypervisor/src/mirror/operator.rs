@@ -2,30 +2,36 @@
 
 use super::drill::{self, Step};
 use super::kept::Kept;
-use super::{Mirror, Stage};
+use super::{Mirror, Stage, State};
 use crate::console;
 use crate::network::network;
 use drivers::tsc;
-use mirror::{Command, Path};
+use mirror::{Command, Path, Side};
 
 macro_rules! say {
     ($($arguments:tt)*) => { console::write(format_args!($($arguments)*)) };
 }
 
-fn mirror() -> Option<&'static Mirror> {
-    network().and_then(|network| network.mirror())
+/// Lets `work` see the mirror, once it runs.
+fn with_state(work: impl FnOnce(&Mirror, &mut State)) {
+    let Some(mirror) = network().and_then(|network| network.mirror()) else {
+        return say!("the board file names no mirror\n");
+    };
+    match &mut *mirror.stage.lock() {
+        Stage::Running(state) => work(mirror, state),
+        Stage::Waiting(_) | Stage::Failed => {
+            say!("mirror: side {}, not running\n", mirror.config.side);
+        }
+    }
 }
 
 /// Shows what the board is in its pair.
 pub(crate) fn show() {
-    let Some(mirror) = mirror() else {
-        return say!("the board file names no mirror\n");
-    };
-    let stage = mirror.stage.lock();
-    let Stage::Running(state) = &*stage else {
-        return say!("mirror: side {}, not running\n", mirror.config.side);
-    };
-    let (node, side) = (&state.node, mirror.config.side);
+    with_state(|mirror, state| show_state(mirror.config.side, state));
+}
+
+fn show_state(side: Side, state: &State) {
+    let node = &state.node;
     let role = node.role();
     let newest = node.epochs().map(|(_, sealed, _)| sealed).max();
     let committed = node.committed().filter_map(|(_, it)| it.map(|it| it.epoch));
@@ -51,7 +57,7 @@ pub(crate) fn show() {
             );
         }
     }
-    for kept in &state.hands.kept {
+    for kept in state.hands.kept() {
         if kept.epochs.pages > 0 {
             say!("  {}: {}\n", kept.guest.name, kept.epochs.cost);
         }
@@ -83,40 +89,10 @@ pub(crate) fn show() {
 
 /// Wants something of the board's node; what follows the name is a drill's step, or off for audits.
 pub(crate) fn command(name: &str, more: Option<&str>) {
-    if name == "die" {
-        return match more.and_then(Step::named) {
-            Some(step) => drill::end_at(step),
-            None => {
-                say!("at which step?");
-                Step::ALL.iter().for_each(|step| say!(" {}", step.name()));
-                say!("\n");
-            }
-        };
-    }
-    if name == "audit" {
-        let wanted = match more {
-            None => true,
-            Some("off") => false,
-            Some(other) => return say!("{other}: only off is known\n"),
-        };
-        return match mirror().map(|mirror| mirror.stage.lock()).as_deref() {
-            Some(Stage::Running(state)) => {
-                for kept in &state.hands.kept {
-                    kept.machine.digest_captures(wanted);
-                }
-            }
-            _ => say!("the mirror does not run\n"),
-        };
-    }
-    if name == "spoil" {
-        return match mirror().map(|mirror| mirror.stage.lock()).as_deref() {
-            Some(Stage::Running(state)) if !state.node.role().role().owns() => {
-                state.hands.kept.iter().for_each(Kept::spoil);
-            }
-            _ => say!("there is no understudy here\n"),
-        };
-    }
     let command = match name {
+        "die" => return die(more),
+        "audit" => return audit(more),
+        "spoil" => return with_state(|_, state| spoil(state)),
         "switchover" => Command::Switchover,
         "force" => Command::Force,
         "solo" => Command::Detach,
@@ -127,16 +103,44 @@ pub(crate) fn command(name: &str, more: Option<&str>) {
             );
         }
     };
-    let Some(mirror) = mirror() else {
-        return say!("the board file names no mirror\n");
-    };
-    match &mut *mirror.stage.lock() {
-        Stage::Running(state) => {
-            let tsc = tsc::read();
-            let now = mirror.instant(tsc);
-            state.hands.be_called(tsc, now);
-            state.node.command(command, now, &mut state.hands);
+    with_state(|mirror, state| {
+        let tsc = tsc::read();
+        let now = mirror.instant(tsc);
+        state.hands.be_called(tsc, now);
+        state.node.command(command, now, &mut state.hands);
+    });
+}
+
+/// The board dies at a step.
+fn die(step: Option<&str>) {
+    match step.and_then(Step::named) {
+        Some(step) => drill::end_at(step),
+        None => {
+            say!("at which step?");
+            Step::ALL.iter().for_each(|step| say!(" {}", step.name()));
+            say!("\n");
         }
-        _ => say!("the mirror does not run\n"),
     }
+}
+
+/// Epochs have digests, or no more.
+fn audit(more: Option<&str>) {
+    let wanted = match more {
+        None => true,
+        Some("off") => false,
+        Some(other) => return say!("{other}: only off is known\n"),
+    };
+    with_state(|_, state| {
+        for kept in state.hands.kept() {
+            kept.machine.digest_captures(wanted);
+        }
+    });
+}
+
+/// Spoils the understudies that are kept here.
+fn spoil(state: &State) {
+    if state.node.role().role().owns() {
+        return say!("there is no understudy here\n");
+    }
+    state.hands.kept().for_each(Kept::spoil);
 }

@@ -2,10 +2,11 @@
 
 use crate::network::Frame;
 use alloc::collections::VecDeque;
-use core::sync::atomic::{AtomicBool, Ordering};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use mirror::{Epoch, OutputGate};
-use net::{FrameQueue, Offload};
-use spin::Mutex;
+use net::{FrameQueue, MacAddress, Offload, PortSet};
+use spin::{Mutex, Once};
 
 /// Bytes that may be held: what a gigabit card sends in two milliseconds, or a long frame and many short ones.
 const SIZE: usize = 256 << 10;
@@ -46,7 +47,18 @@ pub(crate) enum Put {
 pub(crate) struct Outputs {
     /// Whether outputs are held, or some that were held are still there: others must not overtake them.
     holds: AtomicBool,
+    /// What it sends to others of its group is not held: they belong to the same epochs.
+    inside: AtomicBool,
+    group: Once<Group>,
+    /// Frames that were not held for that.
+    passed: AtomicU64,
     queue: Mutex<Queue>,
+}
+
+/// The others of a guest's group.
+struct Group {
+    ports: PortSet,
+    stations: Vec<MacAddress>,
 }
 
 struct Queue {
@@ -86,6 +98,9 @@ impl Outputs {
     pub(crate) fn new() -> Self {
         Self {
             holds: AtomicBool::new(false),
+            inside: AtomicBool::new(false),
+            group: Once::new(),
+            passed: AtomicU64::new(0),
             queue: Mutex::new(Queue {
                 bytes: FrameQueue::new(SIZE),
                 kinds: VecDeque::new(),
@@ -94,6 +109,16 @@ impl Outputs {
                 mirrored: false,
             }),
         }
+    }
+
+    /// Which guests have their checkpoints together with this one: these ports, with these stations.
+    pub(super) fn join(&self, ports: PortSet, stations: Vec<MacAddress>) {
+        self.group.call_once(|| Group { ports, stations });
+    }
+
+    /// What is sent to those belongs to its epochs and theirs from now on, or no more.
+    pub(super) fn set_inside(&self, inside: bool) {
+        self.inside.store(inside, Ordering::Release);
     }
 
     /// A frame leaves a card.
@@ -105,6 +130,18 @@ impl Outputs {
         self.hold_frame(nic, frame)
     }
 
+    /// The ports of its group, if a frame that leaves a card need not be held as long as it leaves by those alone: it is for a station
+    /// there.
+    #[inline]
+    pub(crate) fn inside(&self, frame: &Frame<'_>) -> Option<PortSet> {
+        let group = self.group.get()?;
+        if !self.inside.load(Ordering::Acquire) || !self.holds.load(Ordering::Acquire) {
+            return None;
+        }
+        let to = frame.head().first_chunk().copied().map(MacAddress)?;
+        group.stations.contains(&to).then_some(group.ports)
+    }
+
     fn hold_frame(&self, nic: u8, frame: &Frame<'_>) -> Put {
         let kind = Kind::Frame(nic, frame.offload);
         let mut queue = self.queue.lock();
@@ -114,6 +151,16 @@ impl Outputs {
             into.get_mut(read..).unwrap_or(&mut []).fill(0);
         });
         if room { Put::Held } else { Put::Full }
+    }
+
+    /// A frame left to its group alone.
+    pub(crate) fn passed_inside(&self) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    pub(super) fn inside_frames(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// Text leaves for the console.
@@ -143,9 +190,9 @@ impl Outputs {
         queue.gate.seal()
     }
 
-    /// The epoch that was sealed last.
-    pub(crate) fn sealed(&self) -> Epoch {
-        self.queue.lock().gate.sealed()
+    /// The epoch that is sealed next is this one.
+    pub(super) fn begin(&self, epoch: Epoch) {
+        self.queue.lock().gate.begin(epoch);
     }
 
     /// The backup has an epoch.

@@ -2,7 +2,7 @@
 
 use super::figures::Epochs;
 use super::hands::Hands;
-use super::{Mirror, Stage, State};
+use super::{Mirror, Outputs, Stage, State};
 use crate::network::report::{list, metric};
 use core::fmt::{self, Write};
 use mirror::{Epoch, Path, Protection, Role};
@@ -15,13 +15,13 @@ struct Marks {
     kept: Epoch,
 }
 
-fn marks(state: &State, guest: u8) -> Marks {
+fn marks(state: &State, group: u8) -> Marks {
     let mut leading = state.node.epochs();
     let (_, ended, acknowledged) = leading
-        .find(|(group, ..)| *group == guest)
+        .find(|(number, ..)| *number == group)
         .unwrap_or_default();
     let mut kept = state.node.committed();
-    let kept = kept.find(|(group, _)| *group == guest);
+    let kept = kept.find(|(number, _)| *number == group);
     let kept = kept.and_then(|(_, committed)| committed);
     Marks {
         ended,
@@ -83,8 +83,8 @@ impl Mirror {
         }
         for (name, help, mark) in MARKS {
             metric(to, "gauge", name, help)?;
-            for kept in &state.hands.kept {
-                let (guest, value) = (&kept.guest.name, mark(&marks(state, kept.number())));
+            for (group, kept) in state.hands.by_groups() {
+                let (guest, value) = (&kept.guest.name, mark(&marks(state, group)));
                 writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {value}")?;
             }
         }
@@ -150,12 +150,12 @@ impl Mirror {
             role.term(),
             role.protection(),
         )?;
-        list(to, state.hands.kept.iter(), |to, kept| {
+        list(to, state.hands.by_groups(), |to, (group, kept)| {
             let Marks {
                 ended,
                 acknowledged,
                 kept: here,
-            } = marks(state, kept.number());
+            } = marks(state, group);
             write!(
                 to,
                 "{{\"name\":\"{}\",\"ended\":{ended},\"acknowledged\":{acknowledged},\"kept\":{here}}}",
@@ -175,9 +175,17 @@ fn epochs(hands: &Hands, to: &mut impl Write) -> fmt::Result {
         name,
         "Pages that were written within epochs.",
     )?;
-    for kept in &hands.kept {
+    for kept in hands.kept() {
         let (guest, pages) = (&kept.guest.name, kept.epochs.pages);
         writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {pages}")?;
+    }
+    let name = "mirror_inside_frames_total";
+    let help = "Frames that were not held, since they went to guests of the same group alone.";
+    metric(to, "counter", name, help)?;
+    for kept in hands.kept() {
+        let outputs = kept.guest.outputs.as_ref();
+        let (guest, frames) = (&kept.guest.name, outputs.map_or(0, Outputs::inside_frames));
+        writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {frames}")?;
     }
     type Count = (&'static str, &'static str, fn(&Epochs) -> u64);
     const COUNTS: [Count; 2] = [
@@ -194,7 +202,7 @@ fn epochs(hands: &Hands, to: &mut impl Write) -> fmt::Result {
     ];
     for (name, help, value) in COUNTS {
         metric(to, "counter", name, help)?;
-        for kept in &hands.kept {
+        for kept in hands.kept() {
             let (guest, value) = (&kept.guest.name, value(&kept.epochs));
             writeln!(to, "understudy_{name}{{guest=\"{guest}\"}} {value}")?;
         }
@@ -206,7 +214,7 @@ fn epochs(hands: &Hands, to: &mut impl Write) -> fmt::Result {
         name,
         "How long a guest stood still at an epoch's end.",
     )?;
-    for kept in &hands.kept {
+    for kept in hands.kept() {
         kept.epochs.pause.write(to, name, &kept.guest.name)?;
     }
     let name = "mirror_epoch_seconds";
@@ -216,13 +224,13 @@ fn epochs(hands: &Hands, to: &mut impl Write) -> fmt::Result {
         name,
         "From one epoch's end to the next one's.",
     )?;
-    for kept in &hands.kept {
+    for kept in hands.kept() {
         kept.epochs.length.write(to, name, &kept.guest.name)?;
     }
     let name = "mirror_delay_seconds";
     let help = "From an epoch's end until the backup had it: so long outputs are held, beside the epoch itself.";
     metric(to, "histogram", name, help)?;
-    for kept in &hands.kept {
+    for kept in hands.kept() {
         kept.epochs.delay.write(to, name, &kept.guest.name)?;
     }
     Ok(())

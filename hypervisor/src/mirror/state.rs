@@ -15,6 +15,8 @@ pub(super) enum MirroredV1<'a> {
     Runs {
         /// A digest of its memory and its disks, if that is to be compared.
         digest: Option<u64>,
+        /// Its time, less that of its group, in nanoseconds.
+        ahead: i64,
         /// Its machine's state.
         machine: &'a [u8],
     },
@@ -62,10 +64,12 @@ mod tests {
             MirroredV1::Starts,
             MirroredV1::Runs {
                 digest: Some(u64::MAX),
+                ahead: -7_000_000_000,
                 machine: &[1; 300],
             },
             MirroredV1::Runs {
                 digest: None,
+                ahead: 0,
                 machine: &[],
             },
         ] {

@@ -140,9 +140,27 @@ impl File<'_, '_> {
             self.notes.error(table.position("epoch"), reason);
         }
         self.mark(epoch.is_none(), Place::Guest(index, GuestKey::Epoch));
+        let group = table.string("mirror_group", self.notes);
+        if mode.is_none() && group.is_some() {
+            let reason = "only a guest with mirror = \"warm\" has the key \"mirror_group\"";
+            self.notes.error(table.position("mirror_group"), reason);
+        }
         Some(GuestMirror {
             mode: mode?,
             epoch: epoch.unwrap_or(GuestMirror::EPOCH_DEFAULT),
+            group: self.group(index, group),
+        })
+    }
+
+    /// The number of a guest's group, which is its first guest's.
+    fn group(&mut self, index: usize, name: Option<String>) -> u8 {
+        let own = u8::try_from(index).unwrap_or(u8::MAX);
+        let Some(name) = name else { return own };
+        let known = self.groups.iter().find(|(known, _)| *known == name);
+        let first = known.map(|(_, first)| *first);
+        first.unwrap_or_else(|| {
+            self.groups.push((name, own));
+            own
         })
     }
 }

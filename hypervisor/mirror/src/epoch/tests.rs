@@ -385,3 +385,24 @@ fn outputs_leave_with_their_epoch() {
     gate.release();
     assert_eq!(gate.free(), 2);
 }
+
+#[test]
+fn what_left_after_a_seal_that_was_not_told_waits_for_the_next_epoch() {
+    let mut gate = OutputGate::new();
+    let first = Epoch::default().next();
+    gate.begin(first);
+    gate.put();
+    assert_eq!(gate.seal(), first);
+    gate.put();
+    // It is sealed once more: another guest of the group was not there.
+    gate.begin(first);
+    gate.put();
+    assert_eq!(gate.seal(), first);
+    gate.put();
+    gate.acknowledge(first);
+    assert_eq!(gate.free(), 1);
+    gate.begin(first.next());
+    assert_eq!(gate.seal(), first.next());
+    gate.acknowledge(first.next());
+    assert_eq!(gate.free(), 4);
+}

@@ -20,7 +20,7 @@ const REGIONS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::machine) enum Progress {
     More,
-    /// There are no frames: the lead is called when there are.
+    /// There are no frames, or others that are to stand still, too, do not yet: the lead is called when that changes.
     Stalled,
     /// The guest can run on.
     Done,
@@ -94,6 +94,7 @@ impl Taking {
             if let Some(seal) = machine.captures.shared.lock().seal {
                 seal(machine.handle);
             }
+            machine.captures.arrive();
         }
         Ok(())
     }
@@ -166,6 +167,9 @@ impl Taking {
     }
 
     fn finish(&mut self, machine: &'static Machine) -> Progress {
+        if self.wanted == Wanted::Checkpoint && !machine.captures.all_are_there() {
+            return Progress::Stalled;
+        }
         let mut made = None;
         if let Some(digest) = &mut self.digest {
             made = digest.step(machine, DIGESTED);

@@ -13,7 +13,8 @@ use log::info;
 impl Lead {
     /// Nothing comes of a capture that is being taken: the guest is to do something else.
     pub(super) fn leave_capture(&self, machine: &Machine) {
-        if let Stage::Capturing(_) = self.stage {
+        let captures = &machine.captures;
+        if matches!(self.stage, Stage::Capturing(_)) || captures.is_checkpoint_wanted() {
             machine
                 .captures
                 .refuse(Missed::NotRunning(machine.handle.state()));

@@ -1,12 +1,13 @@
 //! Linux and the legacy system, both mirrored: connections, the disk and the clock of an unmodified Linux survive its board, and what
 //! it has shown to the world of the legacy system's calls is so on the board that survives.
 
-use super::{END, FIRST, PATIENCE, RTOS, STATION, plan, protected, warm};
+use super::{END, FIRST, PATIENCE, RTOS, STATION, plan, protected, station, warm};
 use crate::client::Client;
 use crate::client::ledger::Load;
 use crate::suite::gateway::check_blob;
 use crate::suite::lab::Lab;
 use crate::suite::lan::wait_for_gateway;
+use crate::suite::management::Metrics;
 use crate::twin::{Pair, Role, SIDES, Until};
 use crate::wire::{Spells, read_capture};
 use anyhow::{Context, Result, bail, ensure};
@@ -93,9 +94,41 @@ fn uptime(pair: &mut Pair, side: Side) -> Result<f64> {
     said.parse().with_context(|| format!("{said:?} is no time"))
 }
 
+/// The same with both in a group.
+fn in_group(text: &str) -> String {
+    let grouped = "epoch = \"20ms\"\nmirror_group = \"exchange\"";
+    let own = |text: &str, epoch: &str| text.replacen(epoch, grouped, 1);
+    own(&own(text, "epoch = \"20ms\""), "epoch = \"50ms\"")
+}
+
 /// What a board's death does to what the world has from it.
 pub(super) fn survives(lab: &Lab) -> Result<()> {
-    let text = with_linux(&super::pair_text(None)?);
+    survives_with(lab, with_linux(&super::pair_text(None)?))?;
+    Ok(())
+}
+
+/// The same where what the guests send each other is not held.
+pub(super) fn group_survives(lab: &Lab) -> Result<()> {
+    let page = survives_with(lab, in_group(&with_linux(&super::pair_text(None)?)))?;
+    for guest in ["linux", "rtos"] {
+        let name = format!("understudy_mirror_inside_frames_total{{guest=\"{guest}\"}}");
+        let (frames, of) = (page.of(&name)?, page.of(&epochs_of("linux"))?);
+        ensure!(
+            frames > of / 10.0,
+            "{frames} frames of {guest}'s passed in {of} epochs"
+        );
+    }
+    let [linux, rtos] = [epochs_of("linux"), epochs_of("rtos")].map(|name| page.of(&name));
+    ensure!(linux? == rtos?, "they have no epochs in common: {page:?}");
+    Ok(())
+}
+
+fn epochs_of(guest: &str) -> String {
+    format!("understudy_mirror_epoch_ended{{guest=\"{guest}\"}}")
+}
+
+/// Returns what board a told of itself before it died.
+fn survives_with(lab: &Lab, text: String) -> Result<Metrics> {
     let (mut pair, guests) = lab.pair(&[text.clone(), text])?;
     let capture = lab.folder("wires")?.join("lan.pcapng");
     pair.lan.capture(&capture)?;
@@ -118,7 +151,7 @@ pub(super) fn survives(lab: &Lab) -> Result<()> {
     let before = uptime(&mut pair, Side::A)?;
 
     let (fetched, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let published = thread::scope(|scope| -> Result<Meters> {
+    let (published, page) = thread::scope(|scope| -> Result<(Meters, Metrics)> {
         let fetch = scope.spawn(|| {
             let mut sum = crc32fast::Hasher::new();
             let mut take = |piece: &[u8]| {
@@ -147,6 +180,7 @@ pub(super) fn survives(lab: &Lab) -> Result<()> {
             }
             thread::sleep(Duration::from_millis(10));
         }
+        let page = Metrics::read_from(&client, station(Side::A));
         let killed = pair
             .kill(Side::A)
             .and_then(|()| pair.until(Side::B, &Until::Is(Role::Solo, None), PATIENCE));
@@ -161,7 +195,10 @@ pub(super) fn survives(lab: &Lab) -> Result<()> {
         let path = format!("/blob/{BLOB}.crc32");
         let (_, told) = client.http_text(LINUX, 80, &path, END)?;
         ensure!(sum == told, "the checksum is {sum} and not {told}");
-        shown.context("the gateway across the board's death")
+        Ok((
+            shown.context("the gateway across the board's death")?,
+            page?,
+        ))
     })?;
 
     load.halt(END)?;
@@ -189,7 +226,7 @@ pub(super) fn survives(lab: &Lab) -> Result<()> {
             "for the guest {guest:02x?} transmitted {boards:?}"
         );
     }
-    Ok(())
+    Ok(page)
 }
 
 #[cfg(test)]
@@ -206,7 +243,13 @@ mod tests {
             .map(|guest| guest.name.as_str())
             .collect();
         assert_eq!(names, ["rtos", "linux"]);
-        assert!(board.guests.iter().all(|guest| guest.mirror.is_some()));
+        let groups = |board: &config::Board| -> Vec<_> {
+            let mirrors = board.guests.iter().filter_map(|guest| guest.mirror);
+            mirrors.map(|mirror| mirror.group).collect()
+        };
+        assert_eq!(groups(&board), [0, 1]);
+        let (board, _) = config::toml::parse(&in_group(&text), "b", Some(Side::A)).unwrap();
+        assert_eq!(groups(&board), [0, 0]);
     }
 
     #[test]

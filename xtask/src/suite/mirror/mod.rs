@@ -73,6 +73,15 @@ pub(super) fn cases() -> Vec<Case> {
     );
     cases.push(
         Case::new(
+            "mirror-group",
+            "Linux and the legacy system with their checkpoints in common: the same, and what they send each other is not held",
+            SECONDS,
+            linux::group_survives,
+        )
+        .on_qemu(),
+    );
+    cases.push(
+        Case::new(
             "mirror-watched",
             "both boards of a pair tell what they are, whether the guests are protected, and what epochs cost",
             SECONDS,

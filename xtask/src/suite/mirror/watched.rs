@@ -44,10 +44,10 @@ pub(super) fn told(lab: &Lab) -> Result<()> {
     let ended = guest(&a, "mirror_epoch_ended")?;
     ensure!(ended > 10.0, "{ended} epochs");
     ensure!(
-        guest(&a, "mirror_epoch_acknowledged")? + 1.0 >= ended,
+        guest(&a, "mirror_epoch_acknowledged")? + 2.0 >= ended,
         "{a:?}"
     );
-    ensure!(guest(&b, "mirror_epoch_kept")? + 1.0 >= ended, "{b:?}");
+    ensure!(guest(&b, "mirror_epoch_kept")? + 2.0 >= ended, "{b:?}");
     ensure!(guest(&a, "mirror_pause_seconds_count")? >= ended, "{a:?}");
     for name in ["pause", "epoch", "delay"] {
         let [count, sum] =
