@@ -2,7 +2,8 @@
 //!
 //! What arrives is staged beside the live image, which is that of the last epoch that arrived in full. A commit flips the staged
 //! pages into it: from then on the new epoch counts, and the copying is a redo that may be done at any time later, by
-//! steps, and again. So there is no moment at which a takeover finds half an epoch.
+//! steps, and again. So there is no moment at which a takeover finds half an epoch. Before the first commit nothing could be gone on
+//! from: until then, pages are flipped as they come.
 
 use crate::page::{BadPiece, Base, PAGE_SIZE, decode};
 use crate::record::{Area, BadRecord, Record};
@@ -424,6 +425,11 @@ impl Understudy {
             memory.write(place, offset, bytes);
         })
         .map_err(Violation::Piece)?;
+        if last && self.committed.is_none() {
+            // There is no image that anybody could go on from: the first one comes about as its pages come, not all at once with its commit.
+            memory.flip(place);
+            area.staged.set(place.number, false);
+        }
         self.open = (!last).then_some(place);
         self.pages = self.pages.wrapping_add(u32::from(last));
         Ok(Progress::Taken)

@@ -406,3 +406,37 @@ fn what_left_after_a_seal_that_was_not_told_waits_for_the_next_epoch() {
     gate.acknowledge(first.next());
     assert_eq!(gate.free(), 4);
 }
+
+#[test]
+fn the_first_image_comes_about_before_its_commit_and_later_ones_behind_theirs() {
+    let (mut backup, mut stage) = (understudy(), Stage::new());
+    let place = places()[5];
+    backup.receive(&BEGIN, &mut stage).unwrap();
+    for (epoch, value) in [(Epoch(1), 7), (Epoch(2), 9)] {
+        let mut page = [0; PAGE_SIZE];
+        page[8] = value;
+        let mut primary = Primary::default();
+        primary.pages.push_back((place, page));
+        let mut teller = Teller::new(GROUP, Bond(1));
+        teller.stage = crate::epoch::Stage::Pages;
+        teller.end_with(epoch, 0);
+        let mut segment = [0; 1000];
+        let length = teller.fill(&mut primary, &mut segment);
+        let (pages, commit) = Records::new(&segment[..length])
+            .map(Result::unwrap)
+            .partition::<Vec<_>, _>(|record| !matches!(record, Record::Commit { .. }));
+        for record in &pages {
+            backup.receive(record, &mut stage).unwrap();
+        }
+        // The second one's page waits beside the first one's.
+        assert_eq!(stage.live[&place][8], 7);
+        for record in &commit {
+            assert_eq!(
+                backup.receive(record, &mut stage),
+                Ok(Progress::Committed(epoch))
+            );
+        }
+        while backup.flip(&mut stage, 1) {}
+        assert_eq!(stage.live[&place][8], value);
+    }
+}
