@@ -319,7 +319,10 @@ impl Kept {
 
     /// Whether the guest's lead has been called, and does not come. What it then does itself may take its time.
     pub(super) fn calls(&self) -> bool {
-        self.machine.is_called() && self.guest.state() == GuestState::Running
+        // While the guest is made ready to start, it comes behind that.
+        self.machine.is_called()
+            && self.guest.state() == GuestState::Running
+            && !self.machine.starts()
     }
 
     /// Changes a byte of the live image, its last, for a drill.
