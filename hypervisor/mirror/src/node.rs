@@ -124,9 +124,9 @@ pub trait Board: Memory {
     fn presses(&mut self, group: u8) -> bool;
     /// The backup has an epoch: what left the group's guests up to its freeze is held for its sake no longer.
     fn acknowledge(&mut self, group: u8, epoch: Epoch);
-    /// A guest's live image and its state are as of a commit: whether that is what it should be. Called again while that is not known;
-    /// the image stays as it is until then.
-    fn inspect(&mut self, guest: u8, state: &[u8]) -> Inspection;
+    /// A guest's live image and its state are as of a commit, the first one of its bond or another: whether that is what it should be, and
+    /// can be gone on from. Called again while that is not known; the image stays as it is until then.
+    fn inspect(&mut self, guest: u8, state: &[u8], first: bool) -> Inspection;
     /// Whether anything may leave that is not held for an epoch's sake.
     fn gate(&mut self, gate: Gate);
     /// Starts all mirrored guests afresh.
@@ -365,9 +365,10 @@ impl Node {
         self.event(Event::Tick, now, board);
         let mut events = Events::default();
         let more = self.following.flip(board)
-            || self
-                .following
-                .inspect(|guest, state| board.inspect(guest, state), &mut events);
+            || self.following.inspect(
+                |guest, state, first| board.inspect(guest, state, first),
+                &mut events,
+            );
         self.raise(events, now, board);
         if !more {
             let Self {

@@ -347,7 +347,7 @@ impl Board for Machine {
         self.wishes.frames.push((path, frame.to_vec()));
     }
 
-    fn inspect(&mut self, _: u8, _: &[u8]) -> Inspection {
+    fn inspect(&mut self, _: u8, _: &[u8], _: bool) -> Inspection {
         // The judge looks at it when it is gone on from.
         Inspection::Good
     }

@@ -72,13 +72,15 @@ pub(super) fn save(machine: &Machine) -> Result<Vec<u8>, StartFailure> {
     Ok(postcard::to_allocvec(&state)?)
 }
 
-/// Puts a saved state into the machine, all of whose vCPUs are parked: their owners take theirs when the run begins.
-/// The devices are returned, to begin the run with.
+/// Reads a saved state: devices and vCPUs.
 ///
 /// # Errors
 ///
-/// [`StartFailure`] for bytes that are not a state of this machine.
-pub(super) fn restore(machine: &Machine, bytes: &[u8]) -> Result<Pc, StartFailure> {
+/// [`StartFailure`] for bytes that are not a state of this machine, or of one that this board cannot go on with.
+pub(super) fn read(
+    machine: &Machine,
+    bytes: &[u8],
+) -> Result<(Pc, Vec<VirtualCpuStateV1>), StartFailure> {
     let state: MachineStateV1 = postcard::from_bytes(bytes)?;
     if state.vcpus.len() != machine.vcpus.len() {
         return Err(StartFailure(alloc::format!(
@@ -88,7 +90,18 @@ pub(super) fn restore(machine: &Machine, bytes: &[u8]) -> Result<Pc, StartFailur
         )));
     }
     let devices = Pc::restore(machine.pc_config(0), state.devices)?;
-    for (port, vcpu) in machine.vcpus.iter().zip(state.vcpus) {
+    Ok((devices, state.vcpus))
+}
+
+/// Puts a saved state into the machine, all of whose vCPUs are parked: their owners take theirs when the run begins.
+/// The devices are returned, to begin the run with.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(super) fn restore(machine: &Machine, bytes: &[u8]) -> Result<Pc, StartFailure> {
+    let (devices, vcpus) = read(machine, bytes)?;
+    for (port, vcpu) in machine.vcpus.iter().zip(vcpus) {
         *port.saved.lock() = Some(vcpu);
     }
     Ok(devices)

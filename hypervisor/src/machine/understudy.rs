@@ -2,7 +2,7 @@
 //! take the guest's place.
 
 use super::capture::PageId;
-use super::{Awakening, Machine, StartFailure, guest_memory};
+use super::{Awakening, Machine, StartFailure, frozen, guest_memory};
 use crate::cpu;
 use crate::guest::{Command, GuestState};
 use crate::memory::{GuestMemory, OutOfBounds, PhysicalMemory};
@@ -144,6 +144,15 @@ impl Machine {
             self.handle.state(),
             GuestState::Stopped | GuestState::Off | GuestState::Crashed
         )
+    }
+
+    /// Whether the guest could go on from a state here.
+    ///
+    /// # Errors
+    ///
+    /// [`StartFailure`] with the reason why not.
+    pub(crate) fn try_state(&self, state: &[u8]) -> Result<(), StartFailure> {
+        frozen::read(self, state).map(drop)
     }
 
     /// Lets the guest, which is at rest, go on from a state ([`CapturedState::encode`](super::capture::CapturedState::encode)) that belongs to what its

@@ -272,9 +272,9 @@ impl Board for Hands {
         }
     }
 
-    fn inspect(&mut self, guest: u8, state: &[u8]) -> Inspection {
+    fn inspect(&mut self, guest: u8, state: &[u8], first: bool) -> Inspection {
         self.kept_mut(guest)
-            .map_or(Inspection::Good, |kept| kept.inspect(state))
+            .map_or(Inspection::Good, |kept| kept.inspect(state, first))
     }
 
     fn gate(&mut self, gate: Gate) {

@@ -343,17 +343,29 @@ impl Kept {
         }
     }
 
-    /// Looks at the image that has just been brought up to date, whose state this is.
-    pub(super) fn inspect(&mut self, state: &[u8]) -> Inspection {
-        let told = match MirroredV1::decode(state) {
+    /// Looks at the image that has just been brought up to date, whose state this is. Whether this board could go on from the state is seen
+    /// with the first of them.
+    pub(super) fn inspect(&mut self, state: &[u8], first: bool) -> Inspection {
+        let name = &self.guest.name;
+        let (told, machine) = match MirroredV1::decode(state) {
             Ok(MirroredV1::Runs {
-                digest: Some(told), ..
-            }) => told,
-            Ok(_) => return Inspection::Good,
+                digest, machine, ..
+            }) => (digest, machine),
+            Ok(MirroredV1::Stays | MirroredV1::Starts) => return Inspection::Good,
             Err(error) => {
-                error!("{}: its state is none: {error}", self.guest.name);
+                error!("{name}: its state is none: {error}");
                 return Inspection::Bad;
             }
+        };
+        if first
+            && self.digest.is_none()
+            && let Err(failure) = self.machine.try_state(machine)
+        {
+            error!("{name}: could not be resumed here: {failure}");
+            return Inspection::Bad;
+        }
+        let Some(told) = told else {
+            return Inspection::Good;
         };
         let digest = self.digest.get_or_insert_with(Digest::new);
         let Some(own) = digest.step(self.machine, DIGESTED) else {

@@ -26,8 +26,9 @@ struct Group {
     answer: Option<Epoch>,
     /// When it came.
     committed_at: Instant,
-    /// Nobody has looked yet at what came of it.
+    /// Nobody has looked yet at what came of it, or at any one of its bond.
     unseen: bool,
+    unproven: bool,
 }
 
 /// What a backup does for its primary.
@@ -53,6 +54,7 @@ impl Following {
             answer: None,
             committed_at: Instant::default(),
             unseen: false,
+            unproven: true,
         });
         Self {
             groups: groups.collect(),
@@ -190,7 +192,7 @@ impl Following {
             (Progress::Taken, Record::Begin { bond, .. }) => {
                 // What came up to here was by the bond before, although this one may have been announced.
                 (group.bond, group.answer) = (Some(*bond), None);
-                group.complete = false;
+                (group.complete, group.unproven) = (false, true);
                 self.begin(*bond, events);
             }
             (Progress::Taken, _) => {}
@@ -210,7 +212,7 @@ impl Following {
     /// Has the board look at what is in the live images, by guest and state. Whether it is to look again.
     pub(super) fn inspect(
         &mut self,
-        mut look: impl FnMut(u8, &[u8]) -> Inspection,
+        mut look: impl FnMut(u8, &[u8], bool) -> Inspection,
         events: &mut Events,
     ) -> bool {
         let mut busy = false;
@@ -218,12 +220,13 @@ impl Following {
             group.unseen = false;
             for guest in group.understudy.guests() {
                 let state = group.understudy.state(guest).unwrap_or(&[]);
-                match look(guest, state) {
+                match look(guest, state, group.unproven) {
                     Inspection::Good => {}
                     Inspection::Bad => events.0.push(Event::ImageLost),
                     Inspection::Busy => group.unseen = true,
                 }
             }
+            group.unproven &= group.unseen;
             busy |= group.unseen;
         }
         busy

@@ -45,7 +45,7 @@ fn hear(following: &mut Following, record: Record<'_>) -> Vec<Event> {
         following.control(&segment[..length], &mut events);
     } else {
         while following.flip(&mut Nothing) {}
-        assert!(!following.inspect(|_, _| Inspection::Good, &mut events));
+        assert!(!following.inspect(|_, _, _| Inspection::Good, &mut events));
         let (now, memory) = (Instant::default(), &mut Nothing);
         let taken = following.record(0, &record, &mut None, now, memory, &mut events);
         assert_eq!(taken, Ok(true));
@@ -119,7 +119,7 @@ fn an_image_stays_as_it_is_while_it_is_looked_at() {
         [Event::Complete(Bond(1))]
     );
     let mut events = Events::default();
-    let busy = |guest, _: &[u8]| match guest {
+    let busy = |guest, _: &[u8], _| match guest {
         1 => Inspection::Good,
         _ => Inspection::Busy,
     };
@@ -128,7 +128,32 @@ fn an_image_stays_as_it_is_while_it_is_looked_at() {
     let (now, memory) = (Instant::default(), &mut Nothing);
     let taken = following.record(0, &next, &mut None, now, memory, &mut events);
     assert_eq!(taken, Ok(false));
-    assert!(!following.inspect(|_, _| Inspection::Bad, &mut events));
+    assert!(!following.inspect(|_, _, _| Inspection::Bad, &mut events));
     assert_eq!(events.0, [Event::ImageLost]);
     assert_eq!(hear(&mut following, next), []);
+}
+
+#[test]
+fn the_first_image_of_a_bond_is_looked_at_as_such() {
+    let mut following = following();
+    let mut look = |following: &mut Following, seen: Inspection| {
+        let (mut events, mut first) = (Events::default(), Vec::new());
+        while following.flip(&mut Nothing) {}
+        following.inspect(
+            |guest, _, unproven| {
+                first.push((guest, unproven));
+                seen
+            },
+            &mut events,
+        );
+        first
+    };
+    for bond in 1..3 {
+        nearly_all(&mut following, bond);
+        // The last commit is seen with the next record.
+        assert_eq!(look(&mut following, Inspection::Busy), [(1, true)]);
+        assert_eq!(look(&mut following, Inspection::Good), [(1, true)]);
+        hear(&mut following, commit(1, 8));
+        assert_eq!(look(&mut following, Inspection::Good), [(1, false)]);
+    }
 }
