@@ -241,8 +241,11 @@ pub fn write_log(arguments: fmt::Arguments<'_>) {
 ///
 /// All other processors must be stopped, and the caller must never return.
 pub unsafe fn write_last_words(arguments: fmt::Arguments<'_>) {
-    // SAFETY: the holder of the lock, if any, does not run again, by contract.
-    unsafe { LINE.force_unlock() };
+    // The holder of the lock, and those that wait for it: each has a ticket.
+    while LINE.is_locked() {
+        // SAFETY: none of them runs again, by contract.
+        unsafe { LINE.force_unlock() };
+    }
     LINE.lock().interrupts = false;
     let _ = Terminal::new(true).write_fmt(arguments);
 }

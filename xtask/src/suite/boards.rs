@@ -74,7 +74,37 @@ pub(super) fn cases() -> Vec<Case> {
             240,
             stop_and_start,
         ),
+        Case::new(
+            "panic",
+            "a hypervisor that panics says why and where, whoever is just writing to the console",
+            240,
+            last_words,
+        )
+        .on_both(),
     ]
+}
+
+fn last_words(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(&pair(2, "", ""))?;
+    to_guest(&mut session, 2)?;
+    // It lists its commands, some hundred bytes, while the board ends.
+    shell(&mut session)?;
+    session.send(&format!(
+        "{ESCAPE}2help\rhelp\rhelp\rhelp\r{ESCAPE}hpanic\r"
+    ))?;
+    session.expect("PANIC: ")?;
+    session.expect("an operator wanted it")?;
+    // Two frames of the panic itself, and those around the command.
+    for _ in 0..4 {
+        session.expect("  at 0x")?;
+    }
+    session.expect("\n")?;
+    let trace = session.backtrace()?;
+    ensure!(
+        trace.contains("shell"),
+        "no shell is in the backtrace:\n{trace}"
+    );
+    Ok(())
 }
 
 fn without_ept(lab: &Lab) -> Result<()> {

@@ -294,6 +294,15 @@ impl Session {
         self.machine.console.text()
     }
 
+    /// The backtrace of a panic that the console shows, with names.
+    ///
+    /// # Errors
+    ///
+    /// Where the hypervisor's file cannot be read.
+    pub(crate) fn backtrace(&self) -> Result<String> {
+        symbolize::backtrace(&self.text(), &self.hypervisor)
+    }
+
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -302,8 +311,7 @@ impl Session {
     fn with_place<T>(&mut self, work: impl FnOnce(&mut Machine) -> Result<T>) -> Result<T> {
         work(&mut self.machine).map_err(|error| {
             let folder = paths::shown(&self.folder);
-            let trace = symbolize::backtrace(&self.machine.console.text(), &self.hypervisor);
-            match trace {
+            match self.backtrace() {
                 Ok(trace) if !trace.is_empty() => {
                     anyhow!("{error:#}\nthe panic's backtrace:\n{trace}see {folder}")
                 }
