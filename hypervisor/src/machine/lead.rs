@@ -241,7 +241,11 @@ impl Lead {
                 if machine.is_quiet() {
                     self.halted(machine);
                 }
-                Step::Nothing
+                match self.stage {
+                    Stage::Halted(_) => Step::Nothing,
+                    // No vCPU is on its way out, which would have the processor look again.
+                    _ => Step::More,
+                }
             }
             Stage::Ending(next) => {
                 let next = *next;
