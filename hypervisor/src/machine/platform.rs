@@ -146,6 +146,16 @@ impl<'a> Platform<'a> {
         self.index == 0
     }
 
+    /// The board's TSC at which the next timer interrupts, or, of devices that are not locked, may have something to do.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        let Some(pc) = self.devices.as_ref().filter(|_| self.tends_devices()) else {
+            return self.next_deadline();
+        };
+        let local = self.local.next_deadline().unwrap_or(Ticks::NEVER);
+        let next = local.min(pc.next_tick());
+        (next != Ticks::NEVER).then(|| self.origin.tsc(next))
+    }
+
     /// The board's TSC at which the next timer is due.
     #[inline(always)]
     pub(super) fn next_deadline(&self) -> Option<u64> {
