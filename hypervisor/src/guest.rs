@@ -264,12 +264,6 @@ impl GuestHandle {
         is_around(self.timer.load(Ordering::SeqCst), now, near)
     }
 
-    /// When, in the board's TSC, the timer of an urgent guest was due that is just being seen to, if one is.
-    pub(crate) fn timer_at_hand(&self, now: u64) -> Option<u64> {
-        let at = self.timer.load(Ordering::SeqCst);
-        is_around(at, now, 0).then_some(at)
-    }
-
     /// For the owner of an urgent guest, which looks at the network once it has seen to a timer: when the next one is due, 0 if
     /// none is.
     pub(crate) fn set_timer(&self, at: u64) {

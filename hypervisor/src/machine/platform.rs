@@ -499,6 +499,14 @@ impl<'a> Platform<'a> {
         }
     }
 
+    /// When, in the board's TSC, the interrupt was delivered that an urgent guest is just seeing to, if there is one.
+    pub(super) fn seen_to(&self, now: u64) -> Option<u64> {
+        let left = self.local.look_at.checked_sub(now)?;
+        (1..=TIMER_QUIET)
+            .contains(&left)
+            .then(|| self.local.look_at - TIMER_QUIET)
+    }
+
     /// Tells those who have frames for an urgent guest when its next timer is due. Only the shared devices' timers are heeded.
     fn publish_tick(&mut self, guest: &GuestHandle) {
         if guest.urgent

@@ -171,16 +171,17 @@ impl<V: Vcpu> VirtualCpu<V> {
         }
     }
 
-    /// When, in the board's TSC, the next timer of an urgent guest is due here, or that was which is just being seen to.
+    /// When, in the board's TSC, the next timer of an urgent guest is due here; or the interrupt came that it is just seeing to.
     pub(crate) fn urgent_timer(&mut self, now: u64) -> Option<u64> {
         let runs = matches!(self.activity, Activity::Running | Activity::Halted(_));
         if !self.machine.handle.urgent || !runs || self.machine.is_parked(self.index) {
             return None;
         }
-        self.machine.handle.timer_at_hand(now).or_else(|| {
-            let platform = Platform::new(self.machine, self.index, &mut self.local);
-            platform.next_timer()
-        })
+        let platform = Platform::new(self.machine, self.index, &mut self.local);
+        if platform.event_pending() {
+            return Some(now);
+        }
+        platform.seen_to(now).or_else(|| platform.next_timer())
     }
 
     /// Whether it is halted, and [`VirtualCpu::next_event`] is what may end that: it can be run before, and waits then.
