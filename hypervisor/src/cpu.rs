@@ -322,7 +322,7 @@ fn no_guests(
         take_interrupts();
         shared.attention[number].store(false, Ordering::Release);
         let until = tended.map_or(u64::MAX, |network| {
-            network.tend(tsc::read());
+            network.tend(tsc::read(), core::iter::empty());
             network.next_look()
         });
         shared.power.off_if_idle();
@@ -434,7 +434,9 @@ impl<S: Shell> Cpu<S> {
             // Where the run of the chosen vCPU must end for the sake of one above it, or of the network.
             let mut until = u64::MAX;
             if let Some(network) = tended {
-                network.tend(tsc::read());
+                let now = tsc::read();
+                let vcpus = self.vcpus.iter_mut();
+                network.tend(now, vcpus.filter_map(|vcpu| vcpu.urgent_timer(now)));
                 until = network.next_look();
             }
             if self.number == network::TENDER {

@@ -14,6 +14,7 @@ pub(crate) mod report;
 mod setup;
 mod software;
 mod station;
+mod turns;
 mod uplink;
 
 pub(crate) use frame::{Frame, Rest};
@@ -24,7 +25,7 @@ pub(crate) use uplink::Uplink;
 use crate::cpu;
 use crate::guest::GuestHandle;
 use crate::mirror::{Mirror, Put};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use devices::nic::Sent;
 use devices::virtio::Receiver;
 use devices::{Effects, Pc, Ticks};
@@ -36,16 +37,10 @@ use pins::Pins;
 use port::{End, Given};
 use spin::{Mutex, Once};
 use station::Station;
+use turns::{Limits, Turns};
 
 /// The processor that tends cards and station.
 pub(crate) const TENDER: usize = 0;
-
-/// Microseconds for which received frames are taken in one go, before guests run again.
-const TURN_MICROSECONDS: u64 = 4;
-/// TSC ticks of such a go at least: as many as guests get before the next one.
-const TURN_TICKS: u64 = cpu::PROGRESS;
-/// Microseconds for which guests run between two such goes.
-const PAUSE_MICROSECONDS: u64 = 10;
 
 /// What came of a turn of somebody's.
 #[derive(Clone, Copy, Debug)]
@@ -76,13 +71,9 @@ pub(crate) struct Network {
     station: Option<Station>,
     mirror: Option<Mirror>,
     pins: Pins,
-    /// There is something for the tender.
-    waits: AtomicBool,
-    /// The last turn left something.
-    left: AtomicBool,
-    /// When, in the board's TSC, the tender looks although nobody asked it to.
-    next_look: AtomicU64,
-    ticks_per_microsecond: u64,
+    turns: Turns,
+    /// Which of [`Network::look_after`]'s parts the next turn begins with.
+    first: AtomicUsize,
     tsc_hz: u64,
     /// The board's TSC at its start, for the times of captured frames.
     start: u64,
@@ -212,7 +203,7 @@ impl Network {
 
     /// Makes the tender look soon.
     fn attend(&self) {
-        if !self.waits.swap(true, Ordering::AcqRel) {
+        if self.turns.want() {
             cpu::attend(TENDER);
         }
     }
@@ -228,7 +219,7 @@ impl Network {
         if let Some(mirror) = &self.mirror {
             claimed |= mirror.interrupt();
         }
-        self.waits.store(true, Ordering::Release);
+        self.turns.want();
         if self.pins.note(claimed) {
             self.give_pins_up();
         }
@@ -251,66 +242,77 @@ impl Network {
         }
     }
 
-    /// For the tender: does what is to be done now, for some microseconds at most.
+    /// For the tender: does what is to be done now, for some microseconds at most, and not when it would make one of these timers, in the
+    /// board's TSC, late.
     #[inline]
-    pub(crate) fn tend(&self, now: u64) {
-        if self.waits.load(Ordering::Acquire) || now >= self.next_look() {
-            cpu::before_look(TENDER, || self.take_turn(now));
+    pub(crate) fn tend(&self, now: u64, timers: impl Iterator<Item = u64>) {
+        if self.turns.are_due(now) {
+            self.take_turn(now, timers);
         }
     }
 
     /// For the tender: when, in the board's TSC, it must look at the latest.
     #[inline]
     pub(crate) fn next_look(&self) -> u64 {
-        self.next_look.load(Ordering::Relaxed)
+        self.turns.next_look()
     }
 
     /// For the tender, where no guest wants to run: whether it is to go on at once with what the last turn left.
     pub(crate) fn hurries(&self) -> bool {
-        let left = self.left.swap(false, Ordering::Relaxed);
-        if left {
-            self.waits.store(true, Ordering::Relaxed);
-        }
-        left
+        self.turns.hurry()
     }
 
     #[cold]
-    fn take_turn(&self, now: u64) {
-        self.waits.store(false, Ordering::Release);
-        let turn = TURN_MICROSECONDS * self.ticks_per_microsecond;
-        let until = now + turn.max(TURN_TICKS);
-        let mut next = u64::MAX;
-        let mut more = false;
-        for port in &self.ports {
-            if let End::Uplink(uplink) = &port.end {
-                if let Some(up) = uplink.watch(now) {
-                    self.switch.lock().set_carrier(port.id, up);
-                }
-                let turn = uplink.turn(now, until, |frame| {
-                    let taken = self.mirror.as_ref().is_some_and(|it| it.takes(frame, now));
-                    if !taken {
-                        self.forward(port, frame);
-                    }
-                });
-                more |= turn.more;
-                next = next.min(turn.next);
+    fn take_turn(&self, now: u64, timers: impl Iterator<Item = u64>) {
+        if let Some(limits) = self.turns.begin(now, timers) {
+            cpu::before_look(TENDER, || {
+                let turn = self.look_after_all(now, limits);
+                self.turns.end(turn);
+            });
+        }
+    }
+
+    /// Looks after one part of the network after the other. Where there is no time for all of them, the next turn begins with the first
+    /// that had none.
+    fn look_after_all(&self, now: u64, limits: Limits) -> Turn {
+        let parts = self.ports.len() + 2;
+        let first = self.first.swap(0, Ordering::Relaxed);
+        let mut all = Turn::default();
+        for part in (first..parts).chain(0..first) {
+            if tsc::read() >= limits.last {
+                self.first.store(part, Ordering::Relaxed);
+                all.more = true;
+                break;
             }
+            let turn = self.look_after(part, now, limits.until);
+            all.more |= turn.more;
+            all.next = all.next.min(turn.next);
         }
-        if let Some(mirror) = &self.mirror {
-            let turn = mirror.turn(self, now, until);
-            more |= turn.more;
-            next = next.min(turn.next);
+        all
+    }
+
+    /// Looks after a port by its number, or behind those the mirror and the station.
+    fn look_after(&self, part: usize, now: u64, until: u64) -> Turn {
+        let Some(port) = self.ports.get(part) else {
+            let turn = if part == self.ports.len() {
+                self.mirror.as_ref().map(|it| it.turn(self, now, until))
+            } else {
+                self.station.as_ref().map(|it| it.turn(self, now))
+            };
+            return turn.unwrap_or_default();
+        };
+        let End::Uplink(uplink) = &port.end else {
+            return Turn::default();
+        };
+        if let Some(up) = uplink.watch(now) {
+            self.switch.lock().set_carrier(port.id, up);
         }
-        if let Some(station) = &self.station {
-            let turn = station.turn(self, now);
-            more |= turn.more;
-            next = next.min(turn.next);
-        }
-        self.left.store(more, Ordering::Relaxed);
-        if more {
-            next = tsc::read() + PAUSE_MICROSECONDS * self.ticks_per_microsecond;
-        }
-        self.next_look.store(next, Ordering::Relaxed);
+        uplink.turn(now, until, |frame| {
+            let taken = self.mirror.as_ref().is_some_and(|it| it.takes(frame, now));
+            if !taken {
+                self.forward(port, frame);
+            }
+        })
     }
 }
 

@@ -272,8 +272,7 @@ impl Pc {
             if self.pit.sync(now) {
                 // The output may have fallen and risen again, or fallen since. A tick that is late because the guest
                 // did not run is not taken back, so the line stays high until the next one.
-                self.lines.set(IRQ_TIMER, false);
-                self.lines.set(IRQ_TIMER, true);
+                self.lines.strike_timer();
             }
             self.timer_next = self.pit.next_rise();
         }

@@ -107,6 +107,15 @@ impl Pic {
         }
     }
 
+    /// Lets the interrupt request line of the timer fall, if it is high, and rise.
+    #[inline]
+    pub fn strike_timer(&mut self) {
+        self.master.inputs.set(1, false);
+        self.master.inputs.set(1, true);
+        // Nothing has changed at the slave, nor could anybody have looked in between.
+        self.interrupt = self.master.interrupt();
+    }
+
     /// The level of the interrupt request line `irq`.
     #[must_use]
     pub fn line(&self, irq: u8) -> bool {

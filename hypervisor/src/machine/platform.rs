@@ -146,6 +146,16 @@ impl<'a> Platform<'a> {
         self.index == 0
     }
 
+    /// The board's TSC at which the next timer interrupts, or, of devices that are not locked, may have something to do.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        let Some(pc) = self.devices.as_ref().filter(|_| self.tends_devices()) else {
+            return self.next_deadline();
+        };
+        let local = self.local.next_deadline().unwrap_or(Ticks::NEVER);
+        let next = local.min(pc.next_tick());
+        (next != Ticks::NEVER).then(|| self.origin.tsc(next))
+    }
+
     /// The board's TSC at which the next timer is due.
     #[inline(always)]
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -487,6 +497,14 @@ impl<'a> Platform<'a> {
         if self.machine.handle.urgent {
             self.local.look_at = now + TIMER_QUIET;
         }
+    }
+
+    /// When, in the board's TSC, the interrupt was delivered that an urgent guest is just seeing to, if there is one.
+    pub(super) fn seen_to(&self, now: u64) -> Option<u64> {
+        let left = self.local.look_at.checked_sub(now)?;
+        (1..=TIMER_QUIET)
+            .contains(&left)
+            .then(|| self.local.look_at - TIMER_QUIET)
     }
 
     /// Tells those who have frames for an urgent guest when its next timer is due. Only the shared devices' timers are heeded.

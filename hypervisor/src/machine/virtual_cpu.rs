@@ -171,6 +171,19 @@ impl<V: Vcpu> VirtualCpu<V> {
         }
     }
 
+    /// When, in the board's TSC, the next timer of an urgent guest is due here; or the interrupt came that it is just seeing to.
+    pub(crate) fn urgent_timer(&mut self, now: u64) -> Option<u64> {
+        let runs = matches!(self.activity, Activity::Running | Activity::Halted(_));
+        if !self.machine.handle.urgent || !runs || self.machine.is_parked(self.index) {
+            return None;
+        }
+        let platform = Platform::new(self.machine, self.index, &mut self.local);
+        if platform.event_pending() {
+            return Some(now);
+        }
+        platform.seen_to(now).or_else(|| platform.next_timer())
+    }
+
     /// Whether it is halted, and [`VirtualCpu::next_event`] is what may end that: it can be run before, and waits then.
     pub(crate) fn waits_for_timer(&self) -> bool {
         let leads = self.lead.as_ref().and_then(Lead::next_event).is_some();

@@ -5,6 +5,7 @@ use super::inbox::Inbox;
 use super::pins::Pins;
 use super::port::{End, Port};
 use super::station::Station;
+use super::turns::Turns;
 use super::uplink::{Interrupting, Uplink};
 use super::{NETWORK, Network};
 use crate::cpu::{take_interrupts, vector};
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 use config::{Board, Card, GuestNic, Vlans};
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::AtomicUsize;
 use drivers::dma::Dma;
 use drivers::entropy::Generator;
 use drivers::local_apic::LocalApic;
@@ -164,10 +165,8 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
         mirror,
         uplinks,
         pins: Pins::new(parts.interrupts),
-        waits: AtomicBool::new(true),
-        left: AtomicBool::new(false),
-        next_look: AtomicU64::new(0),
-        ticks_per_microsecond: (parts.tsc_hz / 1_000_000).max(1),
+        turns: Turns::new((parts.tsc_hz / 1_000_000).max(1)),
+        first: AtomicUsize::new(0),
         tsc_hz: parts.tsc_hz,
         start: tsc::read(),
     });

@@ -81,6 +81,17 @@ impl Lines {
         }
     }
 
+    /// The timer's line falls, if it is high, and rises.
+    pub(super) fn strike_timer(&mut self) {
+        self.own |= line(IRQ_TIMER);
+        self.pic.strike_timer();
+        if let Some(io_apic) = &mut self.io_apic {
+            io_apic.set_line(input(IRQ_TIMER), false);
+            let message = io_apic.set_line(input(IRQ_TIMER), true);
+            self.messages.extend(message);
+        }
+    }
+
     /// Takes over what PCI devices assert.
     #[inline]
     pub(super) fn set_pci(&mut self, asserted: Asserted) {

@@ -295,6 +295,7 @@ fn a_hostile_state_is_refused() {
 #[derive(Clone, Debug)]
 enum Step {
     Line(u8, bool),
+    StrikeTimer,
     Write(bool, bool, u8),
     Read(bool, bool),
     Sense(bool, u8),
@@ -312,6 +313,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => (0u8..16, any::<bool>()).prop_map(|(irq, high)| Step::Line(irq, high)),
+        2 => Just(Step::StrikeTimer),
         4 => (any::<bool>(), command).prop_map(|(slave, v)| Step::Write(slave, false, v)),
         2 => (any::<bool>(), any::<u8>()).prop_map(|(slave, v)| Step::Write(slave, true, v)),
         3 => (any::<bool>(), any::<bool>()).prop_map(|(slave, data)| Step::Read(slave, data)),
@@ -335,6 +337,11 @@ proptest! {
                 Step::Line(irq, high) => {
                     pic.set_line(irq, high);
                     pair.drive(irq, high);
+                }
+                Step::StrikeTimer => {
+                    pic.strike_timer();
+                    pair.drive(0, false);
+                    pair.drive(0, true);
                 }
                 Step::Write(slave, data, value) => {
                     pic.write(which(slave), register(data), value);
