@@ -158,7 +158,7 @@ pub struct Node {
     following: Following,
     /// The last heartbeat that was made.
     heartbeat: Option<Heartbeat>,
-    /// When a frame of the session came over the link.
+    /// When a frame of the session came over the link that was no Confirm.
     link_heard: Option<Instant>,
     /// The link's card has a carrier.
     carrier: bool,
@@ -235,10 +235,11 @@ impl Node {
             Some(News::Refused(refusal)) => board.tell(Report::Refused(refusal)),
             None => {}
         }
-        if path == Path::Link && self.pairing.is_live(now) {
-            self.link_heard = Some(now);
-        }
         if let Some(frame) = opened.frame {
+            // A Hello would not do: it may have been recorded long ago.
+            if path == Path::Link {
+                self.link_heard = Some(now);
+            }
             self.frame(path, frame, now, board);
         }
         Ok(())

@@ -190,6 +190,19 @@ impl Drops {
     }
 }
 
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let causes = Dropped::NAMES.iter().zip(self.counts);
+        let mut some = false;
+        for (name, count) in causes.filter(|(_, count)| *count > 0) {
+            let comma = if some { ", " } else { "" };
+            write!(f, "{comma}{count} {name}")?;
+            some = true;
+        }
+        if some { Ok(()) } else { f.write_str("none") }
+    }
+}
+
 /// The fields of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {

@@ -79,11 +79,7 @@ fn show_state(side: Side, state: &State) {
         link.received_frames
     );
     for path in [Path::Link, Path::Lan] {
-        for (name, count) in mirror::Dropped::NAMES.iter().zip(node.drops(path).counts) {
-            if count > 0 {
-                say!("  {path}: {count} dropped: {name}\n");
-            }
-        }
+        say!("  {path}: dropped: {}\n", node.drops(path));
     }
 }
 

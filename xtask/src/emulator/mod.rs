@@ -9,15 +9,18 @@ pub(crate) mod console;
 pub(crate) mod process;
 mod qemu;
 mod setup;
+mod slow;
 
 pub(crate) use choice::{Choice, Emulator, Virtualization};
 pub(crate) use setup::{CardModel, Chipset, NetworkCard, Pace, Setup, Watch};
 
 use crate::paths;
 use crate::progress;
+use crate::wire::Share;
 use anyhow::{Context, Result, bail};
 use console::{Console, Echo, Wait};
 use process::Guarded;
+use slow::Slow;
 use std::fmt;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -60,6 +63,8 @@ impl fmt::Display for End {
 #[derive(Debug)]
 pub(crate) struct Machine {
     emulator: Emulator,
+    /// Before the child, which it must not outlive.
+    slow: Option<Slow>,
     child: Guarded,
     /// The serial port.
     pub console: Console,
@@ -107,6 +112,7 @@ impl Machine {
         let console = Console::start(serial, &folder.join("console.log"), echo)?;
         Ok(Self {
             emulator,
+            slow: None,
             child,
             console,
             folder: folder.to_path_buf(),
@@ -145,13 +151,27 @@ impl Machine {
         self.console.send(text.as_bytes())
     }
 
-    /// Stops the board where it stands, as if all of it were in the firmware's hands, or lets it go on.
+    /// Stops the board where it stands, as if all of it were in the firmware's hands, or lets it go on, at its full speed.
     ///
     /// # Errors
     ///
     /// Where the emulator has ended.
-    pub(crate) fn pause(&self, stopped: bool) -> Result<()> {
-        self.child.pause(stopped)
+    pub(crate) fn pause(&mut self, stopped: bool) -> Result<()> {
+        self.slow = None;
+        self.child.group().pause(stopped)
+    }
+
+    /// Lets the board go on for this share of the time only, in turns of 100 ms.
+    ///
+    /// # Errors
+    ///
+    /// Where the emulator has ended.
+    pub(crate) fn slow_down(&mut self, share: Share) -> Result<()> {
+        self.pause(false)?;
+        if share < Share::ALL {
+            self.slow = Some(Slow::down(self.child.group(), share)?);
+        }
+        Ok(())
     }
 
     /// Waits until the board is off.
@@ -202,6 +222,7 @@ impl Machine {
 
     /// Why the emulator ended; its serial port is closed already.
     fn end(&mut self) -> Result<End> {
+        self.slow = None;
         let Some(status) = self.child.wait(END_TIMEOUT) else {
             bail!("the emulator closed the serial port but does not end");
         };

@@ -22,6 +22,32 @@ pub(crate) struct Guarded {
     group: i32,
 }
 
+/// A child's processes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group(Pid);
+
+impl Group {
+    /// The number of the process that leads them.
+    #[cfg(test)]
+    pub(super) const fn leader(self) -> i32 {
+        self.0.as_raw()
+    }
+
+    /// Stops them where they stand, and lets them go on.
+    ///
+    /// # Errors
+    ///
+    /// Where they have ended.
+    pub(super) fn pause(self, stopped: bool) -> Result<()> {
+        let signal = if stopped {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        killpg(self.0, signal).context("the program has ended")
+    }
+}
+
 impl Guarded {
     /// Starts a program that [`command`] has begun.
     ///
@@ -69,18 +95,9 @@ impl Guarded {
         }
     }
 
-    /// Stops the child where it stands, and lets it go on.
-    ///
-    /// # Errors
-    ///
-    /// Where it has ended.
-    pub(crate) fn pause(&self, stopped: bool) -> Result<()> {
-        let signal = if stopped {
-            Signal::SIGSTOP
-        } else {
-            Signal::SIGCONT
-        };
-        killpg(Pid::from_raw(self.group), signal).context("the program has ended")
+    /// The child, to be stopped where it stands.
+    pub(super) const fn group(&self) -> Group {
+        Group(Pid::from_raw(self.group))
     }
 
     /// Ends the child at once. Bochs catches milder signals and hangs.
@@ -160,11 +177,11 @@ mod tests {
         sleeper.arg("600");
         let mut child = Guarded::spawn(sleeper).unwrap();
         for stopped in [true, false, true] {
-            child.pause(stopped).unwrap();
+            child.group().pause(stopped).unwrap();
             is(&child, stopped);
         }
         child.kill();
-        assert!(child.pause(false).is_err());
+        assert!(child.group().pause(false).is_err());
     }
 
     #[test]

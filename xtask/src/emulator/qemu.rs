@@ -72,14 +72,18 @@ impl Accelerator {
         }
     }
 
-    /// The processor: its model, and the support for hypervisors, which models leave out.
-    fn cpu(self, model: Option<&str>) -> String {
+    /// The processor: its model, the support for hypervisors, which models leave out, and what it lacks.
+    fn cpu(self, setup: &Setup) -> String {
         let (usual, more) = match self {
             Self::Kvm(Virtualization::VtX) => ("host", "+vmx"),
             Self::Kvm(Virtualization::AmdV) => ("host", "+svm"),
             Self::Tcg => (TCG_MODEL, "+svm,+npt"),
         };
-        format!("{},{more}", model.unwrap_or(usual))
+        let mut cpu = format!("{},{more}", setup.cpu_model.as_deref().unwrap_or(usual));
+        if let Some(feature) = setup.lacks {
+            cpu += &format!(",-{feature}");
+        }
+        cpu
     }
 }
 
@@ -105,7 +109,7 @@ fn arguments(accelerator: Accelerator, setup: &Setup, com1_port: u16) -> Vec<Str
     };
     option("-accel", accel.into());
     option("-machine", name_of(setup.chipset.unwrap_or(CHIPSET)).into());
-    option("-cpu", accelerator.cpu(setup.cpu_model.as_deref()));
+    option("-cpu", accelerator.cpu(setup));
     option("-smp", setup.cpus.to_string());
     option("-m", setup.megabytes.to_string());
     option("-display", "none".into());
@@ -222,7 +226,10 @@ mod tests {
         setup.cpu_model = Some("EPYC-Milan".into());
         let kvm = |kind| arguments(Accelerator::Kvm(kind), &setup, 1).join(" ");
         assert!(kvm(Virtualization::AmdV).contains("-accel kvm -machine pc -cpu EPYC-Milan,+svm "));
-        setup.cpu_model = None;
+        setup.lacks = Some("aes");
+        let text = arguments(Accelerator::Tcg, &setup, 1).join(" ");
+        assert!(text.contains("-cpu EPYC-Milan,+svm,+npt,-aes "), "{text}");
+        (setup.cpu_model, setup.lacks) = (None, None);
         let text = arguments(Accelerator::Kvm(Virtualization::VtX), &setup, 1).join(" ");
         assert!(text.contains("-cpu host,+vmx "), "{text}");
         assert!(!text.contains("icount"), "{text}");

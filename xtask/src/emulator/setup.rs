@@ -77,6 +77,8 @@ pub(crate) struct Setup {
     pub iso: PathBuf,
     /// The emulator's name of the processor model; none for the one that has all that the hypervisor can use.
     pub cpu_model: Option<String>,
+    /// A feature that QEMU's model has and the board lacks, by QEMU's name.
+    pub lacks: Option<&'static str>,
     /// The chipset; none for the emulator's usual one.
     pub chipset: Option<Chipset>,
     /// Processors.
@@ -99,6 +101,7 @@ impl Setup {
         Self {
             iso,
             cpu_model: None,
+            lacks: None,
             chipset: None,
             cpus,
             megabytes,

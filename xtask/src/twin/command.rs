@@ -1,9 +1,10 @@
 //! What can be done to a pair of boards: the words that are typed, that scripts hold, and that the table of failures
 //! is written in.
 
-use super::status::Role;
-use crate::wire::{Action, ScriptError, read_actions, read_time};
-use mirror::Side;
+use super::intruder::Trick;
+use super::status::{Reason, Role};
+use crate::wire::{Action, ScriptError, Share, read_actions, read_share, read_time};
+use mirror::{Path, Side};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,11 +16,17 @@ Commands, a line each, from the keyboard or a script; what follows # is a remark
     kill a                      pulls its plug
     freeze a                    stops it where it stands ...
     thaw a                      ... until here
+    slow a 30%                  it goes on for only a part of each 100 ms ...
+    slow a 100%                 ... until here
     link cut                    nothing goes through the dedicated link ...
     link restore                ... until here
     link from a cut             only what a sends; to a: only what comes to it
     lan end a cut               both directions of a's cable to the LAN
     lan loss 10% reorder 5%     anything that the scripts of --wire do to a wire
+    link record                 an intruder without the key notes the mirror's last frames ...
+    link replay                 ... and sends them again ...
+    link replay version 2       ... as if they were of that version
+    lan forge 100               it sends so many that it makes of the last ones, and of chance
     witness off                 the witness answers nobody ...
     witness on                  ... until here
     a: mirror                   types a line in a's hypervisor shell
@@ -28,6 +35,7 @@ Commands, a line each, from the keyboard or a script; what follows # is a remark
     until a says TEXT           waits until the text appears on a's console
     until a is primary          waits until its shell says that it is that ...
     until a is solo unprotected ... or that, and in which protection
+    until a drops 9 link replay waits until it has dropped so many of that wire's frames, and why
     status                      shows what both are
     quit                        ends, and judges
 
@@ -66,6 +74,16 @@ pub(crate) enum Way {
     End(Party),
 }
 
+impl Net {
+    /// What the mirror calls it.
+    pub(super) const fn path(self) -> Path {
+        match self {
+            Self::Lan => Path::Lan,
+            Self::Link => Path::Link,
+        }
+    }
+}
+
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -73,6 +91,8 @@ pub(crate) enum Until {
     Says(String),
     /// A role, and, where that is said, whether it is protected.
     Is(Role, Option<bool>),
+    /// So many frames of the mirror's, dropped for a reason.
+    Drops(u64, Net, Reason),
 }
 
 /// What is done.
@@ -84,8 +104,12 @@ pub(crate) enum Command {
     Kill(Side),
     /// It stands still, or goes on.
     Freeze(Side, bool),
+    /// It gets this share of the time.
+    Slow(Side, Share),
     /// Something befalls a wire.
     Wire(Net, Way, Vec<Action>),
+    /// An intruder on a wire does something.
+    Intrude(Net, Trick),
     /// The witness answers or does not.
     Witness(bool),
     /// A line for the hypervisor's shell.
@@ -119,7 +143,40 @@ fn party(net: Net, word: &str) -> Result<Party, String> {
     }
 }
 
+fn slow(text: &str) -> Result<Command, String> {
+    let (who, share) = cut(text);
+    let (side, share) = (side(who)?, read_share(share)?);
+    if share == Share::NONE {
+        return Err("who gets nothing is frozen: write freeze".into());
+    }
+    Ok(Command::Slow(side, share))
+}
+
+fn number<T: FromStr>(word: &str) -> Result<T, String> {
+    word.parse()
+        .map_err(|_| format!("\"{word}\" is no number, or too large"))
+}
+
+/// What an intruder does, if that is what the words say.
+fn trick(words: &[&str]) -> Result<Option<Trick>, String> {
+    let (trick, rest) = match words {
+        ["record", rest @ ..] => (Trick::Record, rest),
+        ["replay", "version", version, rest @ ..] => (Trick::Revise(number(version)?), rest),
+        ["replay", rest @ ..] => (Trick::Replay, rest),
+        ["forge", count, rest @ ..] => (Trick::Forge(number(count)?), rest),
+        ["forge"] => return Err("write how many: forge 100".into()),
+        _ => return Ok(None),
+    };
+    match rest {
+        [] => Ok(Some(trick)),
+        rest => Err(format!("\"{}\" is too much", rest.join(" "))),
+    }
+}
+
 fn wire(net: Net, words: &[&str]) -> Result<Command, String> {
+    if let Some(trick) = trick(words)? {
+        return Ok(Command::Intrude(net, trick));
+    }
     let way: Option<fn(Party) -> Way> = match words.first() {
         Some(&"from") => Some(Way::From),
         Some(&"to") => Some(Way::To),
@@ -146,7 +203,21 @@ fn until(side: Side, how: &str, what: &str) -> Result<Command, String> {
             Some((role, "unprotected")) => protection(role, Some(false)),
             _ => protection(what, None),
         },
-        _ => Err("write: until a says TEXT, or: until a is ROLE".into()),
+        "drops" => {
+            let [count, wire, reason] = what.split(' ').collect::<Vec<_>>()[..] else {
+                return Err("write: until a drops 9 link replay".into());
+            };
+            let net = match wire {
+                "lan" => Net::Lan,
+                "link" => Net::Link,
+                _ => return Err(format!("\"{wire}\" is no wire; lan and link are")),
+            };
+            let drops = Until::Drops(number(count)?, net, reason.parse()?);
+            Ok(Command::Until(side, drops))
+        }
+        _ => Err(
+            "write: until a says TEXT, or: until a is ROLE, or: until a drops 9 link replay".into(),
+        ),
     }
 }
 
@@ -171,6 +242,7 @@ impl FromStr for Command {
             "kill" => side(rest).map(Self::Kill),
             "freeze" => side(rest).map(|side| Self::Freeze(side, true)),
             "thaw" => side(rest).map(|side| Self::Freeze(side, false)),
+            "slow" => slow(rest),
             "lan" => wire(Net::Lan, &words),
             "link" => wire(Net::Link, &words),
             "witness" => match rest {
@@ -263,11 +335,17 @@ mod tests {
                 Command::Kill(a),
                 Command::Freeze(a, true),
                 Command::Freeze(a, false),
+                Command::Slow(a, Share::percent(30)),
+                Command::Slow(a, Share::ALL),
                 Command::Wire(Net::Link, Way::All, cut.clone()),
                 Command::Wire(Net::Link, Way::All, vec![Action::Restore]),
                 Command::Wire(Net::Link, Way::From(board), cut.clone()),
                 Command::Wire(Net::Lan, Way::End(board), cut),
                 Command::Wire(Net::Lan, Way::All, faults.to_vec()),
+                Command::Intrude(Net::Link, Trick::Record),
+                Command::Intrude(Net::Link, Trick::Replay),
+                Command::Intrude(Net::Link, Trick::Revise(2)),
+                Command::Intrude(Net::Lan, Trick::Forge(100)),
                 Command::Witness(false),
                 Command::Witness(true),
                 Command::Shell(a, "mirror".into()),
@@ -276,6 +354,7 @@ mod tests {
                 Command::Until(a, Until::Says("TEXT".into())),
                 Command::Until(a, Until::Is(Role::Primary, None)),
                 Command::Until(a, Until::Is(Role::Solo, Some(false))),
+                Command::Until(a, Until::Drops(9, Net::Link, "replay".parse().unwrap())),
                 Command::Status,
                 Command::Quit,
             ]
@@ -292,7 +371,24 @@ mod tests {
             ("lan from", "who is missing behind \"from\""),
             ("link", "what befalls the wire is missing"),
             ("wait 5", "\"5\" is no time; 20us, 1.5ms, 2s and 1m are"),
-            ("until a", "write: until a says TEXT, or: until a is ROLE"),
+            (
+                "until a",
+                "write: until a says TEXT, or: until a is ROLE, or: until a drops 9 link replay",
+            ),
+            ("until a drops 9 link", "write: until a drops 9 link replay"),
+            (
+                "until a drops 9 wire tag",
+                "\"wire\" is no wire; lan and link are",
+            ),
+            (
+                "until a drops 9 lan age",
+                "\"age\" is no reason; known are malformed, version, session, path, own, tag, replay, old_term",
+            ),
+            ("slow b", "\"\" is no share; 0.1% and 100% are"),
+            ("slow b 0%", "who gets nothing is frozen: write freeze"),
+            ("lan forge", "write how many: forge 100"),
+            ("lan forge x", "\"x\" is no number, or too large"),
+            ("link record a", "\"a\" is too much"),
             (
                 "until a is king",
                 "\"king\" is no role; known are waiting, primary, backup, solo, outdated, held, handing over",

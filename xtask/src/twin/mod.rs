@@ -3,6 +3,7 @@
 
 mod bystander;
 mod command;
+mod intruder;
 mod pair;
 mod status;
 

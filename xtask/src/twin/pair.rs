@@ -2,14 +2,15 @@
 
 use super::bystander::Bystander;
 use super::command::{Command, Net, Party, Until, Way};
-use super::status::{MARK, Status};
+use super::intruder::{Intruder, Trick};
+use super::status::{MARK, Reason, Status, drops, drops_mark};
 use crate::compile::Programs;
 use crate::emulator::console::{Echo, Wait};
 use crate::emulator::{CardModel, Emulator, Machine, NetworkCard, Pace, Setup};
 use crate::image::LoadedBoard;
 use crate::paths;
 use crate::wire::{Target, Wire};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use config::{Board, Card};
 use mirror::Side;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,8 @@ pub(crate) struct Pair {
     ends: Ends,
     /// None if the boards ask none.
     witness: Option<Bystander>,
+    /// On the LAN and on the link, once they are wanted.
+    intruders: [Option<Intruder>; 2],
     echo: bool,
 }
 
@@ -168,6 +171,7 @@ impl Pair {
             link,
             ends,
             witness,
+            intruders: [None, None],
             echo,
         })
     }
@@ -180,6 +184,11 @@ impl Pair {
     /// The boards' ends of the LAN.
     pub(crate) const fn lan_ends(&self) -> [usize; 2] {
         self.ends.lan
+    }
+
+    /// A board's processor lacks a feature from its next start on, which has QEMU's name.
+    pub(crate) fn without(&mut self, side: Side, feature: &'static str) {
+        self.blade(side).setup.lacks = Some(feature);
     }
 
     fn blade(&mut self, side: Side) -> &mut Blade {
@@ -260,6 +269,24 @@ impl Pair {
     ///
     /// Where it is off, frozen, or does not say it.
     pub(crate) fn status(&mut self, side: Side) -> Result<Status> {
+        let said = self.report(side, MARK)?;
+        let status: Result<Status, String> = format!("{MARK}{said}").parse();
+        match status {
+            Ok(status) if status.side == side => Ok(status),
+            Ok(_) => bail!("board {side} says that it is the other one"),
+            Err(error) => bail!(error),
+        }
+    }
+
+    /// How many frames that came by a wire it says that its mirror dropped for a reason.
+    fn drops(&mut self, side: Side, net: Net, reason: Reason) -> Result<u64> {
+        let mark = drops_mark(net.path());
+        let said = self.report(side, &mark)?;
+        drops(&said, reason).map_err(Error::msg)
+    }
+
+    /// What a board's `mirror` says behind `mark`, up to the end of that line.
+    fn report(&mut self, side: Side, mark: &str) -> Result<String> {
         if !self.runs(side) {
             bail!("board {side} is off or frozen");
         }
@@ -270,15 +297,8 @@ impl Pair {
             Wait::Found(said) => Some(said),
             Wait::TimedOut | Wait::Closed => None,
         };
-        let Some(rest) = said(MARK).and_then(|_| said("\n")) else {
-            bail!("board {side} does not say what it is");
-        };
-        let status: Result<Status, String> = format!("{MARK}{rest}").parse();
-        match status {
-            Ok(status) if status.side == side => Ok(status),
-            Ok(_) => bail!("board {side} says that it is the other one"),
-            Err(error) => bail!(error),
-        }
+        let rest = said(mark).and_then(|_| said("\n"));
+        rest.with_context(|| format!("board {side} does not say what it is"))
     }
 
     /// Waits until something is so.
@@ -288,26 +308,37 @@ impl Pair {
     /// Where it is not in time.
     pub(crate) fn until(&mut self, side: Side, until: &Until, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        let (role, protected) = match until {
-            Until::Says(text) => return self.machine(side)?.expect(text, patience).map(drop),
-            Until::Is(role, protected) => (*role, *protected),
-        };
         loop {
-            let status = self.status(side);
-            let as_wanted = |status: &Status| {
-                status.role == role && protected.is_none_or(|it| it == status.protected)
-            };
-            match status {
-                Ok(status) if as_wanted(&status) => return Ok(()),
-                other if Instant::now() >= deadline => {
-                    let other = match other {
+            // What was to be so, and what is.
+            let (wanted, other) = match until {
+                Until::Says(text) => return self.machine(side)?.expect(text, patience).map(drop),
+                Until::Is(role, protected) => {
+                    let other = match self.status(side) {
+                        Ok(status)
+                            if status.role == *role
+                                && protected.is_none_or(|it| it == status.protected) =>
+                        {
+                            return Ok(());
+                        }
                         Ok(status) => format!("{}, protected: {}", status.role, status.protected),
                         Err(error) => format!("{error:#}"),
                     };
-                    bail!("board {side} did not become {role}: {other}");
+                    (format!("did not become {role}"), other)
                 }
-                _ => thread::sleep(LOOK),
+                Until::Drops(least, net, reason) => {
+                    let other = match self.drops(side, *net, *reason) {
+                        Ok(count) if count >= *least => return Ok(()),
+                        Ok(count) => count.to_string(),
+                        Err(error) => format!("{error:#}"),
+                    };
+                    let path = net.path();
+                    (format!("did not drop {least} of {path}: {reason}"), other)
+                }
+            };
+            if Instant::now() >= deadline {
+                bail!("board {side} {wanted}: {other}");
             }
+            thread::sleep(LOOK);
         }
     }
 
@@ -321,12 +352,15 @@ impl Pair {
             Command::Start(side) => self.start(*side),
             Command::Kill(side) => self.kill(*side),
             Command::Freeze(side, frozen) => self.freeze(*side, *frozen),
+            Command::Slow(side, share) => {
+                self.machine(*side)?.slow_down(*share)?;
+                self.blade(*side).frozen = false;
+                Ok(())
+            }
+            Command::Intrude(net, trick) => self.intrude(*net, *trick),
             Command::Wire(net, way, actions) => {
                 let target = self.target(*net, *way)?;
-                let wire = match net {
-                    Net::Lan => &self.lan,
-                    Net::Link => &self.link,
-                };
+                let wire = self.wire(*net);
                 for action in actions {
                     wire.set(target, *action);
                 }
@@ -345,6 +379,23 @@ impl Pair {
             }
             Command::Status | Command::Quit => Ok(()),
         }
+    }
+
+    const fn wire(&self, net: Net) -> &Wire {
+        match net {
+            Net::Lan => &self.lan,
+            Net::Link => &self.link,
+        }
+    }
+
+    fn intrude(&mut self, net: Net, trick: Trick) -> Result<()> {
+        let [lan, link] = &mut self.intruders;
+        let (intruder, wire) = match net {
+            Net::Lan => (lan, &self.lan),
+            Net::Link => (link, &self.link),
+        };
+        let intruder = intruder.get_or_insert_with(|| Intruder::attach(wire));
+        intruder.play(wire, trick)
     }
 
     fn witness(&self) -> Result<&Bystander> {

@@ -1,6 +1,6 @@
 //! What a board says of its part in the pair: the line that `mirror` prints in its shell.
 
-use mirror::{Side, Term};
+use mirror::{Dropped, Path, Side, Term};
 use std::fmt;
 use std::str::FromStr;
 
@@ -57,6 +57,50 @@ impl FromStr for Role {
             format!("\"{text}\" is no role; known are {}", names.join(", "))
         })
     }
+}
+
+/// Why a board drops frames of the mirror's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reason(usize);
+
+impl FromStr for Reason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Dropped::NAMES.iter().position(|name| *name == text);
+        let wrong = || {
+            let names = Dropped::NAMES.join(", ");
+            format!("\"{text}\" is no reason; known are {names}")
+        };
+        found.map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Dropped::NAMES.get(self.0).unwrap_or(&""))
+    }
+}
+
+/// How many frames were dropped for a reason, where `causes` is what stands behind [`drops_mark`].
+///
+/// # Errors
+///
+/// Where it tells nothing of that kind.
+pub(crate) fn drops(causes: &str, reason: Reason) -> Result<u64, String> {
+    let name = format!(" {reason}");
+    let mut each = causes.trim_end().split(", ");
+    match each.find_map(|cause| cause.strip_suffix(&name)) {
+        Some(count) => count
+            .parse()
+            .map_err(|_| format!("\"{count}\" is no number of dropped frames")),
+        None => Ok(0),
+    }
+}
+
+/// How the line begins that tells what came by a path and was dropped.
+pub(crate) fn drops_mark(path: Path) -> String {
+    format!("  {path}: dropped: ")
 }
 
 /// A board's own words about its part.
@@ -143,6 +187,33 @@ mod tests {
             assert_eq!(name.parse(), Ok(role));
             assert_eq!(role.to_string(), name);
         }
+    }
+
+    #[test]
+    fn dropped_frames_are_read() {
+        for (causes, reason, count) in [
+            ("3 tag, 20 replay\r\n", "tag", Some(3)),
+            ("3 tag, 20 replay\r\n", "replay", Some(20)),
+            ("3 tag, 20 replay\r\n", "own", Some(0)),
+            ("none\n", "replay", Some(0)),
+            ("many replay\n", "replay", None),
+        ] {
+            let reason: Reason = reason.parse().unwrap();
+            assert_eq!(drops(causes, reason).ok(), count, "{causes}, {reason}");
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_said_as_it_is_read() {
+        let mut counts = mirror::Drops::default();
+        let tag: Reason = "tag".parse().unwrap();
+        assert_eq!(drops(&counts.to_string(), tag), Ok(0));
+        counts.count(Dropped::Own);
+        for _ in 0..12 {
+            counts.count(Dropped::Tag);
+        }
+        assert_eq!(counts.to_string(), "1 own, 12 tag");
+        assert_eq!(drops(&counts.to_string(), tag), Ok(12));
     }
 
     #[test]

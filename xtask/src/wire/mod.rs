@@ -15,8 +15,8 @@ mod spells;
 mod tap;
 
 pub(crate) use packets::read as read_capture;
-pub(crate) use random::Share;
-pub(crate) use script::{HELP, Script, ScriptError, read_actions, read_time};
+pub(crate) use random::{Random, Share};
+pub(crate) use script::{HELP, Script, ScriptError, read_actions, read_share, read_time};
 pub(crate) use segment::{Action, Counts, Target};
 pub(crate) use spells::Spells;
 pub(crate) use tap::Tap;
@@ -37,7 +37,7 @@ use tap::Inbox;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// The longest frame: a jumbo one with room to spare.
 const FRAME_MAX: usize = 16 << 10;
-/// Frames that are kept for [`Wire::wait_for`].
+/// Frames that are kept for [`Wire::wait_for`] and [`Wire::recent`].
 const KEPT: usize = 4096;
 /// The address of all stations.
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -329,6 +329,11 @@ impl Wire {
             let waited = self.shared.news.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The last frames that were sent, 4096 at most, whatever became of them.
+    pub(crate) fn recent(&self) -> Vec<Frame> {
+        self.shared.lock().frames.iter().cloned().collect()
     }
 
     /// What became of an end's frames so far.

@@ -1,11 +1,17 @@
 //! Numbers that look like chance and are the same for the same seed.
 
+use std::time::Duration;
+
 /// Parts per million.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Share(u32);
 
 impl Share {
     const WHOLE: u32 = 1_000_000;
+    /// Nothing.
+    pub(crate) const NONE: Self = Self(0);
+    /// All.
+    pub(crate) const ALL: Self = Self(Self::WHOLE);
 
     /// Whole percent, 100 at most.
     pub(crate) const fn percent(percent: u32) -> Self {
@@ -19,6 +25,11 @@ impl Share {
         } else {
             parts
         })
+    }
+
+    /// This share of a time.
+    pub(crate) fn of(self, time: Duration) -> Duration {
+        time * self.0 / Self::WHOLE
     }
 }
 

@@ -187,10 +187,10 @@ fn action(words: &mut Words<'_>) -> Result<Action, String> {
     Ok(match name {
         "delay" => Action::Delay(read_time(argument("a time")?)?),
         "jitter" => Action::Jitter(read_time(argument("a time")?)?),
-        "loss" => Action::Loss(share(argument("a share")?)?),
-        "duplicate" => Action::Duplicate(share(argument("a share")?)?),
-        "reorder" => Action::Reorder(share(argument("a share")?)?),
-        "corrupt" => Action::Corrupt(share(argument("a share")?)?),
+        "loss" => Action::Loss(read_share(argument("a share")?)?),
+        "duplicate" => Action::Duplicate(read_share(argument("a share")?)?),
+        "reorder" => Action::Reorder(read_share(argument("a share")?)?),
+        "corrupt" => Action::Corrupt(read_share(argument("a share")?)?),
         "rate" => Action::Rate(rate(argument("a rate, or off,")?)?),
         "flap" => Action::Flap(read_time(argument("a time")?)?),
         "cut" => Action::Cut,
@@ -227,7 +227,12 @@ pub(crate) fn read_time(word: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(nanoseconds.round() as u64))
 }
 
-fn share(word: &str) -> Result<Share, String> {
+/// A share, as scripts write it.
+///
+/// # Errors
+///
+/// Where it is none.
+pub(crate) fn read_share(word: &str) -> Result<Share, String> {
     amount(word, &[("%", 1e4)])
         .filter(|parts| *parts <= 1e6)
         .map(|parts| Share::ppm(parts.round() as u32))

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const STEADY: Duration = Duration::from_secs(3);
 /// How long the exchange may take to answer what was asked last.
 const END: Duration = Duration::from_secs(20);
+/// What another processor lacks, by QEMU's name: guests may use it, and need not.
+const FEATURE: &str = "aes";
 /// Answers that clients have got before the first step.
 const WARM: usize = 100;
 /// The first caller's identity and subscriber, and those of callers that begin anew.
@@ -160,7 +162,7 @@ pub(crate) fn with_address_of_cards(text: &str) -> String {
 /// The text of a board that does not fit its peer.
 fn misfit(text: &str, other: Other) -> String {
     match other {
-        Other::Nothing => text.to_owned(),
+        Other::Nothing | Other::Processor => text.to_owned(),
         Other::Key => {
             let key = "key = \"00000000000000000000000000000001\"\n";
             let line = |line: &str| match line.starts_with("key = ") {
@@ -180,6 +182,9 @@ fn befalls(lab: &Lab, failure: &Failure) -> Result<()> {
     }
     let boards = [text.clone(), misfit(&text, failure.other)];
     let (mut pair, guests) = lab.pair(&boards)?;
+    if failure.other == Other::Processor {
+        pair.without(Side::B, FEATURE);
+    }
     if lab.is_bochs() {
         guests.iter().for_each(|guest| pair.lan.suit_bochs(*guest));
     }
@@ -370,6 +375,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             assert_eq!(parse(&misfit(&text, Other::Nothing)), good);
+            assert_eq!(parse(&misfit(&text, Other::Processor)), good);
             let other = parse(&misfit(&text, Other::Key));
             assert!(other.mirror != good.mirror && other.guests == good.guests);
             let at_card = parse(&with_address_of_cards(&text));

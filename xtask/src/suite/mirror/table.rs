@@ -20,6 +20,8 @@ pub(super) enum Other {
     Key,
     /// Its guests have other memory.
     Guests,
+    /// Its processor lacks something that guests use.
+    Processor,
 }
 
 /// What a board is in the end.
@@ -186,7 +188,10 @@ fn failure(cells: &[&'static str]) -> Result<Failure, String> {
         "all" => Run::All,
         _ => return Err(format!("run is \"{run}\", not core or usual or all")),
     };
-    let freezes = |step: &Command| matches!(step, Command::Freeze(..));
+    if run == Run::Core && other == Other::Processor {
+        return Err("processors that lack something are QEMU's, so this is none of core".into());
+    }
+    let freezes = |step: &Command| matches!(step, Command::Freeze(..) | Command::Slow(..));
     if run == Run::Core && steps.iter().any(freezes) {
         return Err(
             "the clock of a board frozen in Bochs stands still, so this is none of core".into(),
@@ -222,6 +227,7 @@ fn read_pair(text: &str) -> Result<(Option<OnSilence>, Other), String> {
         "" => Other::Nothing,
         "other key" => Other::Key,
         "other guests" => Other::Guests,
+        "other processor" => Other::Processor,
         _ => return Err(format!("no board has \"{other}\"")),
     };
     Ok((arbiter, other))
@@ -346,6 +352,10 @@ mod tests {
             let error = read_rows(&GOOD.replacen(from, to, 1)).unwrap_err();
             assert_eq!(error, reason);
         }
+        let other = GOOD.replacen("other key", "other processor", 1);
+        let error = read_rows(&other.replacen("usual", "core", 1)).unwrap_err();
+        assert!(error.contains("are QEMU's"), "{error}");
+        assert!(read_rows(&other).is_ok());
         let frozen = GOOD.replacen("kill a", "freeze a", 1);
         let error = read_rows(&frozen.replacen("usual", "core", 1)).unwrap_err();
         assert!(error.contains("stands still"), "{error}");
