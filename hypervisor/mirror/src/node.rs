@@ -30,6 +30,8 @@ use primary::Leading;
 const ALL: u8 = u8::MAX;
 /// Frames that are sent in one turn at most.
 const BATCH: usize = 16;
+/// A backup that is heard, but has not acknowledged an epoch after so many times T_dead, is given up: outputs are held meanwhile.
+const EPOCH_PATIENCE: u32 = 10;
 /// Bytes of a frame for the witness.
 const WITNESS_BYTES: usize = OVERHEAD + ANSWER_BYTES;
 
@@ -364,6 +366,10 @@ impl Node {
             self.event(Event::Link(up), now, board);
         }
         self.event(Event::Tick, now, board);
+        let patience = self.silence.saturating_mul(EPOCH_PATIENCE);
+        if self.leading.has_waited(now, patience) {
+            self.failed(now, board);
+        }
         let mut events = Events::default();
         let more = self.following.flip(board)
             || self.following.inspect(

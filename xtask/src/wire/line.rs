@@ -28,6 +28,8 @@ pub(crate) struct Faults {
     pub corrupt: Share,
     /// Bits per second; none for no limit. Frames wait for up to 100 ms.
     pub rate: Option<u64>,
+    /// Frames with more bytes than this are lost; none for no limit.
+    pub longest: Option<usize>,
 }
 
 /// Why a frame was lost.
@@ -39,6 +41,8 @@ pub(crate) enum Loss {
     Chance,
     /// Too many waited already.
     Full,
+    /// It was too long.
+    Long,
 }
 
 /// What became of a frame.
@@ -65,6 +69,7 @@ impl fmt::Display for Fate {
             Self::Lost(Loss::Cut) => f.write_str("lost: cut"),
             Self::Lost(Loss::Chance) => f.write_str("lost"),
             Self::Lost(Loss::Full) => f.write_str("lost: queue full"),
+            Self::Lost(Loss::Long) => f.write_str("lost: too long"),
             Self::Carried {
                 again,
                 late,
@@ -136,7 +141,11 @@ impl Line {
             reorder,
             corrupt,
             rate,
+            longest,
         } = self.faults;
+        if longest.is_some_and(|longest| frame.len() > longest) {
+            return Fate::Lost(Loss::Long);
+        }
         if self.random.hits(loss) {
             return Fate::Lost(Loss::Chance);
         }
@@ -232,6 +241,16 @@ mod tests {
         assert_eq!(due(fates[9]), 11 * MS);
         let lost = fates.iter().filter(|fate| **fate == Fate::Lost(Loss::Full));
         assert_eq!(lost.count(), 99);
+    }
+
+    #[test]
+    fn long_frames_are_lost_and_short_ones_are_not() {
+        let mut line = line(Faults {
+            longest: Some(100),
+            ..Faults::default()
+        });
+        assert_eq!(due(line.send(&mut [0; 100], MS)), MS);
+        assert_eq!(line.send(&mut [0; 101], MS), Fate::Lost(Loss::Long));
     }
 
     #[test]

@@ -15,6 +15,7 @@ Scripts say what befalls the wire, a line each:
     at 5s from 0 delay 20ms jitter 5ms  what end 0 sends
     at 6s to 1 corrupt 0.1%             what end 1 gets: one bit inverted
     at 7s end 1 rate 10mbit             both directions of end 1's cable
+    at 8s longest 500                   longer frames are lost, as where somebody has another MTU
     at 8s reorder 2%                    those that others overtake
     at 20s cut                          nothing goes through ...
     at 25s restore                      ... until here
@@ -192,13 +193,14 @@ fn action(words: &mut Words<'_>) -> Result<Action, String> {
         "reorder" => Action::Reorder(read_share(argument("a share")?)?),
         "corrupt" => Action::Corrupt(read_share(argument("a share")?)?),
         "rate" => Action::Rate(rate(argument("a rate, or off,")?)?),
+        "longest" => Action::Longest(longest(argument("a number of bytes, or off,")?)?),
         "flap" => Action::Flap(read_time(argument("a time")?)?),
         "cut" => Action::Cut,
         "restore" => Action::Restore,
         "clear" => Action::Clear,
         _ => {
             return Err(format!(
-                "\"{name}\" is unknown; known are delay, jitter, loss, duplicate, reorder, corrupt, rate, cut, restore, \
+                "\"{name}\" is unknown; known are delay, jitter, loss, duplicate, reorder, corrupt, rate, longest, cut, restore, \
                  flap and clear"
             ));
         }
@@ -247,6 +249,14 @@ fn rate(word: &str) -> Result<Option<u64>, String> {
         .filter(|bits| *bits >= 1.0)
         .map(|bits| Some(bits.round() as u64))
         .ok_or_else(|| format!("\"{word}\" is no rate; 100kbit, 10mbit, 1gbit and off are"))
+}
+
+fn longest(word: &str) -> Result<Option<usize>, String> {
+    match word.parse() {
+        _ if word == "off" => Ok(None),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(_) => Err(format!("\"{word}\" is no number of bytes; 500 and off are")),
+    }
 }
 
 /// A script that is being played.
@@ -333,6 +343,7 @@ mod tests {
                 ),
                 step(at(6), Target::To(1), &[Action::Corrupt(Share::ppm(1000))]),
                 step(at(7), Target::End(1), &[Action::Rate(Some(10_000_000))]),
+                step(at(8), Target::All, &[Action::Longest(Some(500))]),
                 step(at(8), Target::All, &[Action::Reorder(Share::percent(2))]),
                 step(at(20), Target::All, &[Action::Cut]),
                 step(at(25), Target::All, &[Action::Restore]),
@@ -375,6 +386,10 @@ mod tests {
             (
                 "at 5s rate 10",
                 "line 1: \"10\" is no rate; 100kbit, 10mbit, 1gbit and off are",
+            ),
+            (
+                "at 5s longest 9k",
+                "line 1: \"9k\" is no number of bytes; 500 and off are",
             ),
             ("seed 1 2", "line 1: \"2\" is too much"),
             ("seed x", "line 1: \"x\" is no whole number"),

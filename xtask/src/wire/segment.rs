@@ -42,6 +42,8 @@ pub(crate) enum Action {
     Corrupt(Share),
     /// See [`Faults::rate`].
     Rate(Option<u64>),
+    /// See [`Faults::longest`].
+    Longest(Option<usize>),
     /// Nothing is carried any more.
     Cut,
     /// What was cut carries again, with the faults it had.
@@ -63,6 +65,7 @@ impl Action {
             Self::Reorder(share) => faults.reorder = share,
             Self::Corrupt(share) => faults.corrupt = share,
             Self::Rate(rate) => faults.rate = rate,
+            Self::Longest(longest) => faults.longest = longest,
             Self::Cut => line.cut = true,
             Self::Restore => line.cut = false,
             Self::Flap(length) => line.flap(now, length),
@@ -78,7 +81,7 @@ pub(crate) struct Counts {
     pub sent: u64,
     /// It got these.
     pub delivered: u64,
-    /// Lost on its cable, in either direction, by chance or for want of room.
+    /// Lost on its cable, in either direction, by chance, for their length or for want of room.
     pub lost: u64,
     /// Lost because its cable was cut.
     pub cut: u64,

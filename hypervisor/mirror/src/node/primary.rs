@@ -7,6 +7,7 @@ use crate::record::{Record, Records};
 use crate::role::{Bond, Event};
 use crate::time::{Epoch, Instant};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// A pass that handed over no more pages than this is followed by a freeze.
 const FEW_PAGES: u32 = 256;
@@ -163,6 +164,14 @@ impl Leading {
         }
         self.end(board);
         Some(bond)
+    }
+
+    /// Whether the backup has been to acknowledge an epoch for so long.
+    pub(super) fn has_waited(&self, now: Instant, patience: Duration) -> bool {
+        let late = |group: &Group| {
+            group.acknowledged != group.sealed && now.since(group.frozen_at) >= patience
+        };
+        self.bond.is_some() && !self.broken && self.groups.iter().any(late)
     }
 
     /// The next checkpoint is to be the last.
