@@ -27,6 +27,8 @@ use table::{Failure, Other, Outcome, Run};
 const TABLE: &str = include_str!("../../../../docs/failures.md");
 /// How long a test may take.
 const SECONDS: u64 = 600;
+/// The one that goes through all steps.
+const STEPS_SECONDS: u64 = 1800;
 
 const STATION: Station = Station::new([10, 0, 0, 9]);
 const RTOS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -67,7 +69,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(
         Case::new(
             "mirror-linux",
-            "a download from Linux, its disk, and what it shows of the legacy system's calls survive the board of both",
+            "a download from Linux, its disk's file system, and what it shows of the legacy system's calls survive the board of both",
             SECONDS,
             linux::survives,
         )
@@ -81,6 +83,16 @@ pub(super) fn cases() -> Vec<Case> {
             linux::group_survives,
         )
         .on_qemu(),
+    );
+    cases.push(
+        Case::new(
+            "mirror-linux-steps",
+            "the same where one board after the other dies at each step of the mirror's work, and returns",
+            STEPS_SECONDS,
+            linux::survives_each_step,
+        )
+        .on_qemu()
+        .only_with_all(),
     );
     cases.push(
         Case::new(
