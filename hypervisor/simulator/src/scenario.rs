@@ -69,6 +69,8 @@ pub enum Fault {
     Cut(Path, Side, bool),
     /// The link's cards see each other.
     Carrier(bool),
+    /// The link carries heartbeats and other short frames only, or all again.
+    Short(bool),
     /// A path between the boards is bad in this way, of 0 to 3, or good again.
     Bad(Path, Option<u8>),
     /// A board's uplink.

@@ -227,6 +227,8 @@ struct World {
     slow_orders: bool,
     /// The link's cards see each other.
     carrier: bool,
+    /// The link carries short frames only.
+    short: bool,
     witness: Witness,
     clients: Vec<Client>,
     judge: Judge,
@@ -312,6 +314,7 @@ impl World {
             blades: [Blade::new(), Blade::new()],
             wires: [Wires::new(link), Wires::new(link)],
             carrier: true,
+            short: false,
             witness: Witness::new(scenario.mutation),
             clients: clients.collect(),
             judge: Judge::default(),
@@ -497,7 +500,7 @@ impl World {
             .blades
             .iter()
             .any(|blade| blade.life.is_none() || blade.frozen || !blade.uplink);
-        cut || boards || !self.carrier || !self.witness.reachable
+        cut || boards || !self.carrier || self.short || !self.witness.reachable
     }
 
     const fn wire(&mut self, path: Path, from: Side) -> &mut Wire {

@@ -135,3 +135,16 @@ fn nobody_transmits_after_he_handed_over() {
     let faults: Vec<_> = (1..40).map(order).collect();
     always_passes(12_000, &faults);
 }
+
+/// Guests once put out nothing any more, and were said to be protected, while heartbeats came and nothing was acknowledged.
+#[test]
+fn a_backup_that_is_heard_and_acknowledges_nothing_is_given_up() {
+    for arbiter in ARBITERS {
+        let mut scenario = Scenario::calm(1, arbiter, at(5000));
+        scenario.faults.push((at(1000), Fault::Short(true)));
+        let figures = passes(&scenario);
+        // They were unprotected meanwhile, and are protected again when all is well.
+        let seen = (figures.protections, figures.takeovers);
+        assert_eq!(seen, (2, 0), "{figures:?}");
+    }
+}

@@ -51,6 +51,7 @@ impl World {
             Fault::Thaw(side) => self.thaw(side)?,
             Fault::Cut(path, from, cut) => self.wire(path, from).cut = cut,
             Fault::Carrier(carrier) => self.set_carrier(carrier)?,
+            Fault::Short(short) => self.short = short,
             Fault::Bad(path, way) => self.set_quality(path, way),
             Fault::Uplink(side, up) => self.set_uplink(side, up)?,
             Fault::Witness(reachable) => self.witness.reachable = reachable,
@@ -168,6 +169,7 @@ impl World {
         for wires in &mut self.wires {
             (wires.link.cut, wires.lan.cut) = (false, false);
         }
+        self.short = false;
         for path in [Path::Link, Path::Lan] {
             self.set_quality(path, None);
         }
