@@ -456,3 +456,55 @@ impl Lent {
         (if taken { Put::Done } else { refused }, events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues() -> Queues {
+        Queues {
+            receiver: None,
+            keeps: Keeps::Stands,
+            waiting: FrameQueue::new(1000),
+        }
+    }
+
+    fn put(queues: &mut Queues, value: u8) {
+        assert!(queues.waiting.push(60, |into| into.fill(value)));
+    }
+
+    fn shown(queues: &mut Queues) -> Vec<u8> {
+        let mut all = Vec::new();
+        while queues.pass(|frame| all.push(frame[0])) {}
+        all
+    }
+
+    #[test]
+    fn what_was_shown_stays_for_a_guest_that_may_go_on() {
+        let mut queues = queues();
+        put(&mut queues, 1);
+        put(&mut queues, 2);
+        assert_eq!(shown(&mut queues), [1, 2]);
+        assert_eq!(queues.waiting.len(), 2);
+        put(&mut queues, 3);
+        assert_eq!(shown(&mut queues), [3]);
+        queues.close();
+        assert!(queues.waiting.is_empty() && queues.keeps == Keeps::Nothing);
+    }
+
+    #[test]
+    fn what_was_not_shown_follows_a_guest_that_went() {
+        let mut queues = queues();
+        put(&mut queues, 1);
+        assert_eq!(shown(&mut queues), [1]);
+        put(&mut queues, 2);
+        queues.follow(true);
+        queues.close();
+        put(&mut queues, 3);
+        assert_eq!(shown(&mut queues), [2, 3]);
+        assert!(queues.waiting.is_empty() && queues.keeps == Keeps::Follows);
+        put(&mut queues, 4);
+        queues.follow(false);
+        assert!(shown(&mut queues).is_empty() && queues.keeps == Keeps::Nothing);
+    }
+}

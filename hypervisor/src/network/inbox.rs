@@ -76,3 +76,67 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use net::Offload;
+
+    fn put(inbox: &Inbox, value: u8) -> bool {
+        inbox.put(&Frame::of_bytes(&[value; 60], Offload::default()))
+    }
+
+    fn shown(inbox: &Inbox) -> Vec<u8> {
+        let mut all = Vec::new();
+        while inbox.pass(|frame| all.push(frame[0])) {}
+        all
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<u8> {
+        let mut all = Vec::new();
+        while inbox.take(|frame| {
+            all.push(frame[0]);
+            true
+        }) {}
+        all
+    }
+
+    #[test]
+    fn who_goes_on_gets_what_was_shown() {
+        let inbox = Inbox::new(1000);
+        assert!(!put(&inbox, 0));
+        inbox.open(true);
+        assert!(put(&inbox, 1) && put(&inbox, 2));
+        assert_eq!(shown(&inbox), [1, 2]);
+        assert!(put(&inbox, 3));
+        assert_eq!(shown(&inbox), [3]);
+        assert_eq!(taken(&inbox), [1, 2, 3]);
+    }
+
+    #[test]
+    fn frames_follow_who_has_gone() {
+        let inbox = Inbox::new(1000);
+        inbox.open(true);
+        assert!(put(&inbox, 1));
+        assert_eq!(shown(&inbox), [1]);
+        assert!(put(&inbox, 2));
+        inbox.follow(true);
+        inbox.open(false);
+        assert!(put(&inbox, 3) && taken(&inbox).is_empty());
+        assert_eq!(shown(&inbox), [2, 3]);
+        // There is always room for more.
+        for value in 0..100 {
+            assert!(put(&inbox, value));
+            assert_eq!(shown(&inbox), [value]);
+        }
+        assert!(put(&inbox, 4));
+        inbox.follow(false);
+        assert!(!put(&inbox, 5) && shown(&inbox).is_empty());
+        inbox.follow(true);
+        assert!(put(&inbox, 6));
+        inbox.open(true);
+        assert!(put(&inbox, 7));
+        assert_eq!(taken(&inbox), [7]);
+    }
+}
