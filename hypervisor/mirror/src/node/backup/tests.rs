@@ -136,7 +136,7 @@ fn an_image_stays_as_it_is_while_it_is_looked_at() {
 #[test]
 fn the_first_image_of_a_bond_is_looked_at_as_such() {
     let mut following = following();
-    let mut look = |following: &mut Following, seen: Inspection| {
+    let look = |following: &mut Following, seen: Inspection| {
         let (mut events, mut first) = (Events::default(), Vec::new());
         while following.flip(&mut Nothing) {}
         following.inspect(
