@@ -463,6 +463,40 @@ impl GuestNetwork {
         }
     }
 
+    /// The guest, whose cards are [held](Self::hold), stands still for longer than a moment.
+    pub(crate) fn stand(self) {
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.stand();
+            }
+        }
+    }
+
+    /// Puts the next frame that came for one of the cards since the guest stands still, or went to the other board, into `frame`; for which card. It stays
+    /// for a guest that may go on.
+    pub(crate) fn pass(self, frame: &mut alloc::vec::Vec<u8>) -> Option<u8> {
+        let mut numbers = (0..).zip(self.ports);
+        numbers.find_map(|(nic, port)| match &port.end {
+            End::Guest(end) if end.pass(|bytes| frame.extend_from_slice(bytes)) => Some(nic),
+            _ => None,
+        })
+    }
+
+    /// From here on what comes for the cards of a guest that stands still is kept for the other board; or it is no longer.
+    pub(crate) fn follow(self, follow: bool) {
+        for port in self.ports {
+            if let End::Guest(end) = &port.end {
+                end.follow(follow);
+            }
+        }
+    }
+
+    /// Gives a card a whole frame that came for it on the other board; whether that is done with, or it has no room yet.
+    pub(crate) fn bring(self, nic: u8, frame: &[u8]) -> bool {
+        let frame = Frame::of_bytes(frame, net::Offload::default());
+        self.end(nic).is_none_or(|end| end.bring(&frame))
+    }
+
     fn set_open(self, open: bool) {
         let Some(network) = network() else { return };
         let mut switch = network.switch.lock();

@@ -1,10 +1,14 @@
 //! Bodies of the mirror's frames, and a witness's file: any bytes are one thing or none, and what they are is written as the same
-//! bytes; an understudy takes any records, and stays within the guest.
+//! bytes; an understudy takes any records, and stays within the guest; so does what is kept of frames for guests.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use mirror::witness::{ANSWER_BYTES, ASK_BYTES, Answer, Ask, Ledger};
-use mirror::{Extent, HEARTBEAT_BYTES, Heartbeat, Memory, Place, Records, Understudy};
+use mirror::{
+    Epoch, Extent, HEARTBEAT_BYTES, Heartbeat, INPUT_MAX, INPUT_MIN, InputPiece, Inputs, Instant,
+    Memory, Place, Record, Records, Understudy,
+};
+use std::time::Duration;
 
 /// Pages of the guest's only area.
 const PAGES: u32 = 16;
@@ -61,11 +65,42 @@ fuzz_target!(|data: &[u8]| {
         guest: 0,
         areas: vec![PAGES],
     }]);
+    let mut inputs = Inputs::new();
+    let served = data.first().map(|byte| Epoch(u64::from(byte % 4)));
+    if data.len() % 2 == 0 {
+        inputs.take_over(served);
+    }
     for record in Records::new(data) {
         let Ok(record) = record else { break };
+        if let Record::Input {
+            guest,
+            card,
+            offset,
+            last,
+            epoch,
+            bytes,
+        } = record
+        {
+            // What does not follow is named, and nothing of it is kept.
+            let _ = inputs.receive(&InputPiece {
+                guest,
+                card,
+                epoch,
+                offset,
+                last,
+                bytes,
+            });
+            continue;
+        }
         if understudy.receive(&record, &mut Guest).is_err() {
             break;
         }
         while understudy.flip(&mut Guest, PAGES as usize) {}
     }
+    inputs.take_over(served);
+    let more = inputs.deliver(Instant(0), Duration::ZERO, |_, _, frame| {
+        assert!((INPUT_MIN..=INPUT_MAX).contains(&frame.len()));
+        frame.len() % 3 != 0
+    });
+    assert!(!more);
 });

@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod bytes;
 mod epoch;
+mod inputs;
 mod key;
 mod lease;
 mod link;
@@ -24,6 +25,7 @@ mod wire;
 pub mod witness;
 
 pub use epoch::{Checkpoint, OutputGate, Teller};
+pub use inputs::{INPUT_MAX, INPUT_MIN, InputCounters, InputPiece, Inputs};
 pub use key::{Nonce, Offer, PairKey};
 pub use lease::Gate;
 pub use link::{Full, Lane, Link, LinkConfig, LinkCounters, LinkError, segment_bytes};

@@ -4,9 +4,11 @@
 //! calls [`Node::turn`] after whatever it told the node, and when the time that the turn named has come.
 
 mod backup;
+mod inputs;
 mod primary;
 
 use crate::epoch::Checkpoint;
+use crate::inputs::InputCounters;
 use crate::key::Nonce;
 use crate::lease::Gate;
 use crate::link::{Lane, Link, LinkConfig, segment_bytes};
@@ -32,6 +34,8 @@ const ALL: u8 = u8::MAX;
 const BATCH: usize = 16;
 /// A backup that is heard, but has not acknowledged an epoch after so many times T_dead, is given up: outputs are held meanwhile.
 const EPOCH_PATIENCE: u32 = 10;
+/// When to offer a guest again what it did not take.
+const OFFER: Duration = Duration::from_micros(500);
 /// Bytes of a frame for the witness.
 const WITNESS_BYTES: usize = OVERHEAD + ANSWER_BYTES;
 
@@ -71,7 +75,8 @@ pub enum Order {
     /// Freeze, hand over the pages that were written and the state, and go on. What leaves from here on belongs to the next epoch and is
     /// held. Then [`Node::frozen`].
     Freeze,
-    /// The same, and the guests need not go on: they will be stopped, or told to go on.
+    /// The same, but the guests do not go on: they stand still, and what comes for them is kept, until they are told to go on, or are stopped
+    /// or untracked. Then [`Node::frozen`].
     FreezeForGood,
     /// Note nothing more: what is held belongs to no epoch.
     Untrack,
@@ -137,12 +142,23 @@ pub trait Board: Memory {
     fn resume(&mut self, guest: u8, state: &[u8], time: u64);
     /// Starts the mirrored guests of which nothing but their image is kept.
     fn start_cold(&mut self);
-    /// Lets guests go on that were suspended, stopped or frozen for good. A freeze for good that is ordered and not done is a freeze.
+    /// Lets guests go on that were suspended, stopped or frozen for good: these get what was kept for them. A freeze for good that is ordered
+    /// and not done is a freeze.
     fn go_on(&mut self);
     /// Suspends the guests; what they put out stays held.
     fn suspend(&mut self);
-    /// Stops the guests, and drops what is held.
+    /// Stops the guests, and drops what is held. What comes for those that were frozen for good is still kept, until
+    /// [`Self::end_inputs`].
     fn stop(&mut self);
+    /// Whether something that is held for an epoch's sake no longer has not left yet.
+    fn releases(&mut self, group: u8) -> bool;
+    /// Puts the next frame that was kept for a guest of a group frozen for good into `frame`, with all checksums: whose it is, and for which card. The guest
+    /// gets it even so, if it goes on.
+    fn input(&mut self, group: u8, frame: &mut Vec<u8>) -> Option<(u8, u8)>;
+    /// Nothing that comes for a group's guests, which were stopped, is to be kept any more.
+    fn end_inputs(&mut self, group: u8);
+    /// Gives a frame to a card of a guest that was resumed. Whether that is done with; if not, it comes again.
+    fn deliver(&mut self, guest: u8, card: u8, frame: &[u8]) -> bool;
     /// Tells the operator.
     fn tell(&mut self, report: Report);
 }
@@ -219,6 +235,15 @@ impl Node {
         self.following.committed()
     }
 
+    /// What became of frames for guests that were handed over.
+    #[must_use]
+    pub fn inputs(&self) -> InputCounters {
+        InputCounters {
+            told: self.leading.inputs.count,
+            ..self.following.input_counters()
+        }
+    }
+
     /// A frame came by a path, without its Ethernet header.
     ///
     /// # Errors
@@ -251,6 +276,7 @@ impl Node {
     fn paired(&mut self, now: Instant, board: &mut impl Board) {
         self.link.reset();
         self.following.session();
+        self.leading.inputs.session();
         self.failed(now, board);
         if let Some(peer) = self.pairing.session().map(|session| session.peer()) {
             let peer = Boot(peer.0.get());
@@ -390,6 +416,11 @@ impl Node {
             });
             self.raise(events, now, board);
         }
+        let waits = self
+            .following
+            .deliver(now, self.silence, |guest, card, frame| {
+                board.deliver(guest, card, frame)
+            });
         self.hello(now, board);
         let events = self.leading.turn(&mut self.link, now, board);
         self.following.answer(&mut self.link);
@@ -406,7 +437,8 @@ impl Node {
             Some(self.role.next_deadline()),
             Some(self.pairing.next_deadline()),
             link,
-            self.leading.next_deadline(),
+            self.leading.next_deadline(now),
+            waits.then(|| now + OFFER),
         ]
         .into_iter()
         .flatten()
@@ -463,19 +495,19 @@ impl Node {
                 self.beat(&heartbeat, board);
             }
             Action::Gate(gate) => board.gate(gate),
-            Action::Serve { source, .. } => match source {
-                Source::Cold => board.start(),
-                Source::Understudy => self.following.take_over(now, board),
-                Source::Own => {
-                    self.leading.go_on();
-                    board.go_on();
+            Action::Serve { source, .. } => {
+                self.leading.inputs.end(board);
+                match source {
+                    Source::Cold => board.start(),
+                    Source::Understudy => self.following.take_over(now, board),
+                    Source::Own => {
+                        self.leading.go_on();
+                        board.go_on();
+                    }
                 }
-            },
-            Action::Suspend => board.suspend(),
-            Action::Stop => {
-                self.leading.stop(board);
-                board.stop();
             }
+            Action::Suspend => board.suspend(),
+            Action::Stop => self.leading.stop(now, board),
             Action::Finish => self.leading.finish(),
             Action::Resync(bond) => self.leading.begin(bond, board),
             Action::Abandon(bond) => self.leading.abandon(bond, board),
@@ -545,8 +577,12 @@ fn take(
             following.control(segment, events);
             true
         }
-        // Nobody sends inputs yet.
-        Lane::Inputs => true,
+        Lane::Inputs => {
+            if let Err(violation) = following.inputs(segment) {
+                board.tell(Report::Nonsense(violation));
+            }
+            true
+        }
         Lane::UrgentPages | Lane::Pages => following.take(segment, now, board, events),
     }
 }

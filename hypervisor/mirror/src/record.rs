@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! offset  size  what (numbers are little-endian)
-//!      0     1  kind: 1 page, 2 state, 3 commit, 4 acknowledgement, 5 begin
-//!      1     1  guest (page, state), or group
-//!      2     1  area of a guest's pages: 0 its memory, 1 and up its disks
-//!      3     1  flags of a page: bit 0 its first piece, bit 1 its last, bit 2 laid over the version that the backup has
-//!      4     4  number of the page; offset of a state's bytes; pages of the epoch (commit); number of the bond (acknowledgement,
-//!               begin)
+//!      0     1  kind: 1 page, 2 state, 3 commit, 4 acknowledgement, 5 begin, 6 input
+//!      1     1  guest (page, state, input), or group
+//!      2     1  area of a guest's pages: 0 its memory, 1 and up its disks; card that an input is for
+//!      3     1  flags of a page: bit 0 its first piece, bit 1 its last, bit 2 laid over the version that the backup has;
+//!               of an input: bit 1 its last piece
+//!      4     4  number of the page; offset of a state's or an input's bytes; pages of the epoch (commit); number of the bond
+//!               (acknowledgement, begin)
 //!      8     2  bytes that follow
 //!     10     -  page: runs of words; state: bytes of it; commit: epoch u64, time u64,
-//!               bytes of the states u32; acknowledgement: epoch u64; begin: nothing
+//!               bytes of the states u32; acknowledgement: epoch u64; begin: nothing; input: epoch u64, bytes of the frame
 //! ```
 
 use crate::page::Base;
@@ -24,12 +25,17 @@ pub(crate) const RECORD_HEADER: usize = 10;
 pub(crate) const COMMIT_LEN: usize = RECORD_HEADER + 20;
 /// Bytes of an acknowledgement.
 pub(crate) const ACKNOWLEDGED_LEN: usize = RECORD_HEADER + 8;
+/// Bytes of an input before the frame's.
+pub(crate) const INPUT_HEADER: usize = RECORD_HEADER + EPOCH;
+/// Bytes of an epoch's number.
+const EPOCH: usize = 8;
 
 const PAGE: u8 = 1;
 const STATE: u8 = 2;
 const COMMIT: u8 = 3;
 const ACKNOWLEDGED: u8 = 4;
 const BEGIN: u8 = 5;
+const INPUT: u8 = 6;
 
 const FIRST: u8 = 1 << 0;
 const LAST: u8 = 1 << 1;
@@ -95,6 +101,21 @@ pub enum Record<'a> {
         /// Which group.
         group: u8,
     },
+    /// A piece of a frame that came for a guest after the end of an epoch, and that the guest has not seen in it.
+    Input {
+        /// Which guest.
+        guest: u8,
+        /// Which of its cards.
+        card: u8,
+        /// Where the bytes belong in the frame.
+        offset: u32,
+        /// Whether this is the frame's last piece.
+        last: bool,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Bytes of the frame.
+        bytes: &'a [u8],
+    },
 }
 
 /// A segment holds something that is no record.
@@ -137,6 +158,7 @@ impl Record<'_> {
             Self::Commit { .. } => COMMIT_LEN - RECORD_HEADER,
             Self::Acknowledged { .. } => ACKNOWLEDGED_LEN - RECORD_HEADER,
             Self::Begin { .. } => 0,
+            Self::Input { bytes, .. } => EPOCH + bytes.len(),
         };
         let out = out.get_mut(..RECORD_HEADER + length)?;
         let (head, body) = out.split_at_mut(RECORD_HEADER);
@@ -155,6 +177,11 @@ impl Record<'_> {
             }
             Self::Acknowledged { epoch, .. } => body.copy_from_slice(&epoch.0.to_le_bytes()),
             Self::Begin { .. } => {}
+            Self::Input { epoch, bytes, .. } => {
+                let (head, rest) = body.split_at_mut(EPOCH);
+                head.copy_from_slice(&epoch.0.to_le_bytes());
+                rest.copy_from_slice(bytes);
+            }
         }
         self.write_head(head, length)?;
         Some(RECORD_HEADER + length)
@@ -184,6 +211,13 @@ impl Record<'_> {
             Self::Commit { group, pages, .. } => (COMMIT, group, 0, 0, pages),
             Self::Acknowledged { bond, group, .. } => (ACKNOWLEDGED, group, 0, 0, bond.0),
             Self::Begin { bond, group } => (BEGIN, group, 0, 0, bond.0),
+            Self::Input {
+                guest,
+                card,
+                offset,
+                last,
+                ..
+            } => (INPUT, guest, card, if last { LAST } else { 0 }, offset),
         };
         let length = u16::try_from(length).ok()?;
         head[..4].copy_from_slice(&[kind, of, area, flags]);
@@ -265,6 +299,14 @@ impl<'a> Records<'a> {
                     group: of,
                 }
             }
+            INPUT => Record::Input {
+                guest: of,
+                card: area,
+                offset: number,
+                last: flags & LAST != 0,
+                epoch: Epoch(word(0)?),
+                bytes: body.get(EPOCH..).ok_or(bad)?,
+            },
             _ => return Err(BadRecord::Kind(kind)),
         })
     }
@@ -332,8 +374,16 @@ mod tests {
                 group: 3,
                 epoch: Epoch(5),
             },
+            Record::Input {
+                guest: 7,
+                card: 1,
+                offset: 1400,
+                last: true,
+                epoch: Epoch(5),
+                bytes: &[8; 60],
+            },
         ];
-        let mut segment = [0; 400];
+        let mut segment = [0; 500];
         let mut length = 0;
         for record in &records {
             length += record.write(&mut segment[length..]).unwrap();
@@ -357,6 +407,9 @@ mod tests {
         assert_eq!(Records::new(&segment).next(), Some(Err(BadRecord::Kind(0))));
         segment[0] = 3;
         let bad = BadRecord::Length { kind: 3, length: 0 };
+        assert_eq!(Records::new(&segment).next(), Some(Err(bad)));
+        (segment[0], segment[8]) = (INPUT, 7);
+        let bad = BadRecord::Length { kind: 6, length: 7 };
         assert_eq!(Records::new(&segment).next(), Some(Err(bad)));
     }
 

@@ -323,10 +323,11 @@ impl RoleMachine {
 
     /// Stops for good: somebody else serves, or may.
     fn stop(&mut self, now: Instant) {
+        // Guests that stand still for the bond's sake do not go on.
+        self.act(Action::Stop);
         self.cut_bond();
         (self.doubt, self.conflict) = (false, false);
         self.become_role(Role::Outdated, now);
-        self.act(Action::Stop);
     }
 
     /// The peer goes on in a later term.

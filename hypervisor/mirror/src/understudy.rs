@@ -110,6 +110,17 @@ pub enum Violation {
     NoGroup,
     /// A record that is the backup's to send.
     Direction,
+    /// A record on a lane that is not its.
+    Lane,
+    /// A piece of a frame for a guest that does not follow the one before it, or makes it too long.
+    Input {
+        /// The guest.
+        guest: u8,
+        /// Where the bytes were to go.
+        offset: u32,
+        /// Bytes that are there.
+        length: usize,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -136,6 +147,15 @@ impl fmt::Display for Violation {
             ),
             Self::NoGroup => f.write_str("a record of nobody who is mirrored"),
             Self::Direction => f.write_str("an acknowledgement of something that was never sent"),
+            Self::Lane => f.write_str("a record on a lane that is not its"),
+            Self::Input {
+                guest,
+                offset,
+                length,
+            } => write!(
+                f,
+                "bytes at {offset} of a frame for guest {guest}, of which {length} are there"
+            ),
         }
     }
 }
@@ -384,6 +404,7 @@ impl Understudy {
                 ..
             } => self.commit(Committed { epoch, time }, pages, states),
             Record::Acknowledged { .. } => Err(Violation::Direction),
+            Record::Input { .. } => Err(Violation::Lane),
         }
     }
 

@@ -17,6 +17,9 @@ pub struct FrameQueue {
     end: usize,
     /// How many there are.
     count: usize,
+    /// How many of them were [passed](FrameQueue::pass), and where the next one is.
+    passed: usize,
+    next: usize,
 }
 
 const fn padded(length: usize) -> usize {
@@ -32,6 +35,8 @@ impl FrameQueue {
             first: 0,
             end: 0,
             count: 0,
+            passed: 0,
+            next: 0,
         }
     }
 
@@ -50,6 +55,7 @@ impl FrameQueue {
     /// Forgets all frames.
     pub const fn clear(&mut self) {
         (self.first, self.end, self.count) = (0, 0, 0);
+        (self.passed, self.next) = (0, 0);
     }
 
     /// Puts a frame of `length` bytes in, which `fill` writes; whether there is room. If not, `fill` is not called.
@@ -94,18 +100,43 @@ impl FrameQueue {
         Some(u32::from_le_bytes(*bytes))
     }
 
+    /// The frame whose length is here, or at the start of the memory, and where the next one's is.
+    fn frame(&self, at: usize) -> (&[u8], usize) {
+        let at = match self.length(at) {
+            None | Some(WRAP) => 0,
+            Some(_) => at,
+        };
+        let length = self.length(at).unwrap_or(0) as usize;
+        let start = at + WORD;
+        let frame = self.memory.get(start..start + length).unwrap_or(&[]);
+        (frame, start + padded(length))
+    }
+
     /// Shows all frames in their order.
     pub fn visit(&self, mut show: impl FnMut(&[u8])) {
         let mut at = self.first;
         for _ in 0..self.count {
-            if matches!(self.length(at), None | Some(WRAP)) {
-                at = 0;
-            }
-            let length = self.length(at).unwrap_or(0) as usize;
-            let start = at + WORD;
-            show(self.memory.get(start..start + length).unwrap_or(&[]));
-            at = start + padded(length);
+            let (frame, next) = self.frame(at);
+            show(frame);
+            at = next;
         }
+    }
+
+    /// Passes over the first frame that was not passed yet, which stays where it is, and shows it to `look`; none if all were passed.
+    pub fn pass<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if self.passed == self.count {
+            return None;
+        }
+        let (frame, next) = self.frame(self.next);
+        let shown = look(frame);
+        (self.passed, self.next) = (self.passed + 1, next);
+        Some(shown)
+    }
+
+    /// Forgets the frames that were passed.
+    pub fn drop_passed(&mut self) {
+        self.count -= self.passed;
+        (self.first, self.passed) = (self.next, 0);
     }
 
     /// Shows the first frame to `take`, if there is one; it is gone if that says so. Returns whether one is gone.
@@ -113,17 +144,15 @@ impl FrameQueue {
         if self.count == 0 {
             return false;
         }
-        if matches!(self.length(self.first), None | Some(WRAP)) {
-            self.first = 0;
-        }
-        let length = self.length(self.first).unwrap_or(0) as usize;
-        let start = self.first + WORD;
-        let frame = self.memory.get(start..start + length).unwrap_or(&[]);
+        let (frame, next) = self.frame(self.first);
         if !take(frame) {
             return false;
         }
-        self.first = start + padded(length);
-        self.count -= 1;
+        (self.first, self.count) = (next, self.count - 1);
+        match self.passed.checked_sub(1) {
+            Some(passed) => self.passed = passed,
+            None => self.next = next,
+        }
         true
     }
 }
@@ -134,20 +163,31 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Vec<u8>),
+        Pop,
+        Pass,
+        DropPassed,
+    }
+
     proptest! {
         #[test]
         fn frames_come_out_as_they_went_in(
             size in 0usize..300,
             steps in prop::collection::vec(prop_oneof![
-                prop::collection::vec(any::<u8>(), 0..80).prop_map(Some),
-                Just(None),
+                3 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Step::Push),
+                2 => Just(Step::Pop),
+                2 => Just(Step::Pass),
+                1 => Just(Step::DropPassed),
             ], 0..200),
         ) {
             let mut queue = FrameQueue::new(size);
             let mut model = VecDeque::<Vec<u8>>::new();
+            let mut passed = 0;
             for step in steps {
                 match step {
-                    Some(frame) => {
+                    Step::Push(frame) => {
                         let room = queue.push(frame.len(), |into| into.copy_from_slice(&frame));
                         let held: usize = model.iter().map(|it| 4 + it.len().div_ceil(4) * 4).sum();
                         let needed = 4 + frame.len().div_ceil(4) * 4;
@@ -159,7 +199,17 @@ mod tests {
                             prop_assert!(held + needed + 84 > size.div_ceil(4) * 4);
                         }
                     }
-                    None => {
+                    Step::Pass => {
+                        let seen = queue.pass(<[u8]>::to_vec);
+                        prop_assert_eq!(seen.as_ref(), model.get(passed));
+                        passed += usize::from(seen.is_some());
+                    }
+                    Step::DropPassed => {
+                        queue.drop_passed();
+                        model.drain(..passed);
+                        passed = 0;
+                    }
+                    Step::Pop => {
                         let mut seen = None;
                         let popped = queue.pop_if(|frame| {
                             seen = Some(frame.to_vec());
@@ -169,6 +219,7 @@ mod tests {
                         prop_assert_eq!(seen.as_ref(), model.front());
                         let popped = queue.pop_if(|_| true);
                         prop_assert_eq!(popped, model.pop_front().is_some());
+                        passed = passed.saturating_sub(1);
                     }
                 }
                 let mut all = VecDeque::new();

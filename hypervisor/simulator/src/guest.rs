@@ -30,6 +30,30 @@ pub(crate) struct Request {
     pub(crate) number: u32,
 }
 
+impl Request {
+    /// Writes it as a frame, which is long now and then.
+    pub(crate) fn write(self, frame: &mut Vec<u8>) {
+        let length = if self.number % 4 == 3 { 4000 } else { 60 };
+        frame.extend([self.guest, self.client]);
+        frame.extend(self.number.to_le_bytes());
+        frame.resize(length, self.client);
+    }
+
+    /// The one that a frame is.
+    pub(crate) fn read(frame: &[u8]) -> Option<Self> {
+        let (head, rest) = frame.split_first_chunk()?;
+        let [guest, client, n0, n1, n2, n3] = *head;
+        let request = Self {
+            guest,
+            client,
+            number: u32::from_le_bytes([n0, n1, n2, n3]),
+        };
+        let mut whole = Vec::new();
+        request.write(&mut whole);
+        (whole.get(head.len()..) == Some(rest)).then_some(request)
+    }
+}
+
 /// What a guest replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {

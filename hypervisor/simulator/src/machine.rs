@@ -7,6 +7,14 @@ use mirror::{
     Page, Path, Place, Report,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// How long it takes until a guest that is resumed runs.
+const READY: Duration = Duration::from_millis(2);
+/// Most requests that are kept for a group.
+const KEPT: usize = 100;
+/// The guests' only card.
+const CARD: u8 = 0;
 
 /// A group that has written more pages than these ends its epoch early.
 const PRESSING: usize = 6;
@@ -70,6 +78,11 @@ struct Group {
     holding: bool,
     /// They are frozen for good.
     frozen: bool,
+    /// They went to the other board, and what still comes for them is kept.
+    gone: bool,
+    /// What was kept for them, and how many of these were told.
+    inputs: VecDeque<Request>,
+    told: usize,
     /// Epochs that ended.
     sealed: Epoch,
     gate: OutputGate,
@@ -155,6 +168,8 @@ pub(crate) struct Machine {
     names: u64,
     groups: Vec<Group>,
     pub(crate) run: Run,
+    /// From when on resumed guests run and take frames.
+    ready: Instant,
     pub(crate) gate: Gate,
     pub(crate) wishes: Wishes,
 }
@@ -170,6 +185,9 @@ impl Machine {
                 .collect(),
             holding: false,
             frozen: false,
+            gone: false,
+            inputs: VecDeque::new(),
+            told: 0,
             sealed: Epoch::default(),
             gate: OutputGate::new(),
             outputs: VecDeque::new(),
@@ -182,6 +200,7 @@ impl Machine {
             names,
             groups: groups.collect(),
             run: Run::Stopped,
+            ready: now,
             gate: Gate::Closed,
             wishes: Wishes::default(),
         }
@@ -205,21 +224,27 @@ impl Machine {
 
     /// A request comes by the network.
     pub(crate) fn request(&mut self, request: Request) {
-        let runs = self.run == Run::Running;
-        for group in self.groups.iter_mut().filter(|group| runs && !group.frozen) {
-            let guest = group
-                .guests
-                .iter_mut()
-                .find(|guest| guest.number == request.guest);
-            if let Some(guest) = guest {
-                guest.receive(request);
+        let keeps = self.mutation != Some(Mutation::LostInputs);
+        let (run, ready) = (self.run, self.now >= self.ready);
+        let Some(group) = self
+            .groups
+            .iter_mut()
+            .find(|group| group.has(request.guest))
+        else {
+            return;
+        };
+        if group.gone || group.frozen && run != Run::Stopped {
+            if keeps && group.inputs.len() < KEPT {
+                group.inputs.push_back(request);
             }
+        } else if run == Run::Running && ready {
+            group.receive(request);
         }
     }
 
     /// Lets the guests run for a little.
     pub(crate) fn run(&mut self) {
-        if self.run != Run::Running {
+        if self.run != Run::Running || self.now < self.ready {
             return;
         }
         let early = self.mutation == Some(Mutation::EarlyRelease);
@@ -306,6 +331,35 @@ impl Machine {
     }
 }
 
+impl Group {
+    fn has(&self, guest: u8) -> bool {
+        self.guests.iter().any(|it| it.number == guest)
+    }
+
+    fn receive(&mut self, request: Request) {
+        let mut guests = self.guests.iter_mut();
+        if let Some(guest) = guests.find(|guest| guest.number == request.guest) {
+            guest.receive(request);
+        }
+    }
+
+    /// They go on from where they stood still, with what was kept for them.
+    fn thaw(&mut self) {
+        if core::mem::take(&mut self.frozen) {
+            for request in core::mem::take(&mut self.inputs) {
+                self.receive(request);
+            }
+        }
+        self.forget();
+    }
+
+    /// Nothing is kept any more.
+    fn forget(&mut self) {
+        (self.gone, self.told) = (false, 0);
+        self.inputs.clear();
+    }
+}
+
 impl Memory for Machine {
     fn clear(&mut self, place: Place) {
         let unstaged = self.mutation == Some(Mutation::Unstaged);
@@ -364,6 +418,9 @@ impl Board for Machine {
             Order::Track | Order::Untrack => {
                 group.orders.clear();
                 group.captured = Captured::default();
+                if !group.gone {
+                    group.thaw();
+                }
                 group.holding = false;
                 group.gate.release();
                 group.guests.iter_mut().for_each(Guest::mark_all);
@@ -398,6 +455,7 @@ impl Board for Machine {
         let now = self.now.0;
         for group in &mut self.groups {
             group.frozen = false;
+            group.forget();
             for guest in &mut group.guests {
                 self.names = self.names.wrapping_add(1);
                 guest.start(crate::chance::mix(self.names), now);
@@ -409,12 +467,10 @@ impl Board for Machine {
 
     fn resume(&mut self, number: u8, state: &[u8], time: u64) {
         let now = self.now.0;
-        if let Some(group) = self
-            .groups
-            .iter_mut()
-            .find(|group| group.guests.iter().any(|guest| guest.number == number))
-        {
+        self.ready = self.now + READY;
+        if let Some(group) = self.groups.iter_mut().find(|group| group.has(number)) {
             group.frozen = false;
+            group.forget();
         }
         if let Some(guest) = self.guest(number) {
             guest.load(state, time, now);
@@ -434,7 +490,7 @@ impl Board for Machine {
 
     fn go_on(&mut self) {
         for group in &mut self.groups {
-            group.frozen = false;
+            group.thaw();
             for order in &mut group.orders {
                 if *order == Order::FreezeForGood {
                     *order = Order::Freeze;
@@ -454,7 +510,53 @@ impl Board for Machine {
         for group in &mut self.groups {
             group.outputs.clear();
             group.gate.forget();
+            if core::mem::take(&mut group.frozen) {
+                group.inputs.drain(..group.told);
+                (group.told, group.gone) = (0, true);
+            }
         }
+    }
+
+    fn releases(&mut self, number: u8) -> bool {
+        self.group(number)
+            .is_some_and(|group| group.gate.free() > 0)
+    }
+
+    fn input(&mut self, number: u8, frame: &mut Vec<u8>) -> Option<(u8, u8)> {
+        let group = self.group(number)?;
+        let request = *group.inputs.get(group.told)?;
+        if group.gone {
+            group.inputs.pop_front();
+        } else {
+            group.told += 1;
+        }
+        request.write(frame);
+        Some((request.guest, CARD))
+    }
+
+    fn end_inputs(&mut self, number: u8) {
+        if let Some(group) = self.group(number) {
+            group.forget();
+        }
+    }
+
+    fn deliver(&mut self, guest: u8, card: u8, frame: &[u8]) -> bool {
+        let request = Request::read(frame).filter(|request| request.guest == guest);
+        let known = request.filter(|_| card == CARD);
+        if self.run != Run::Running || self.now < self.ready {
+            return false;
+        }
+        // The judge hears of what was not asked.
+        let nobody = Request {
+            guest,
+            client: u8::MAX,
+            number: 0,
+        };
+        let request = known.unwrap_or(nobody);
+        if let Some(group) = self.groups.iter_mut().find(|group| group.has(guest)) {
+            group.receive(request);
+        }
+        true
     }
 
     fn tell(&mut self, report: Report) {

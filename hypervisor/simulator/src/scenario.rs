@@ -50,6 +50,8 @@ pub enum Mutation {
     NoLease,
     /// The witness grants everything.
     GrantsTwice,
+    /// What comes for guests that are handed over is lost.
+    LostInputs,
 }
 
 /// What goes wrong, and right again.
@@ -100,6 +102,10 @@ pub struct Scenario {
     pub faults: Vec<(Duration, Fault)>,
     /// How long it goes on; then everything is made right.
     pub length: Duration,
+    /// Clients have patience, and once the guests are protected nobody may have to ask again.
+    pub lossless: bool,
+    /// On the LAN, each frame only goes where its taker was heard last, not to both boards.
+    pub switched: bool,
 }
 
 /// All who may decide.
@@ -120,6 +126,8 @@ impl Scenario {
             mutation: None,
             faults: Vec::new(),
             length,
+            lossless: false,
+            switched: false,
         }
     }
 

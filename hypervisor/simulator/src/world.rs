@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How long a client waits for an answer, in nanoseconds.
 const CLIENT_PATIENCE: u64 = 30_000_000;
+/// How long one waits that has patience: longer than any switchover takes.
+const LONG_PATIENCE: u64 = 1_000_000_000;
 /// How long it thinks at most.
 const CLIENT_PAUSE: u64 = 40_000_000;
 /// Turns in a row in which nothing else happens, at most.
@@ -141,6 +143,8 @@ enum Event {
     Reply(Reply),
     /// A client has its turn.
     Client(usize),
+    /// A board tells the LAN that the guests are there.
+    Announce { side: Side, life: u64 },
     /// The next thing goes wrong, or right again.
     Fault(Fault),
     /// The operator looks at the boards.
@@ -179,6 +183,9 @@ struct Client {
     request: Request,
     /// When it has its turn; none other counts.
     due: u64,
+    /// The request is not asked for the first time, and was asked once the guests were protected.
+    asked: bool,
+    safe: bool,
     /// Answers that it got.
     answers: u64,
 }
@@ -242,6 +249,8 @@ struct World {
     ended: bool,
     /// When a board served last.
     served: u64,
+    /// Behind which board a switched LAN heard the guests last.
+    heard: Option<Side>,
     /// The operator had a board go on, from whatever state.
     forced: Option<Side>,
     figures: Figures,
@@ -298,6 +307,8 @@ impl World {
         let clients = requests.map(|request| Client {
             request,
             due: 0,
+            asked: false,
+            safe: false,
             answers: 0,
         });
         let mut chance = Chance::new(scenario.seed);
@@ -324,6 +335,7 @@ impl World {
             lull: 0,
             ended: false,
             served: 0,
+            heard: None,
             forced: None,
             figures: Figures::default(),
             log: VecDeque::new(),
@@ -399,8 +411,11 @@ impl World {
             Event::Arrive { side, what } => self.arrive(side, what),
             Event::Ask { side, datagram } => self.ask(side, &datagram),
             Event::Reply(reply) => self.reply(&reply),
-            Event::Client(client) => {
-                self.client(client);
+            Event::Client(client) => self.client(client),
+            Event::Announce { side, life } => {
+                if self.boot(side) == Some(life) {
+                    self.heard = Some(side);
+                }
                 Ok(())
             }
             Event::Fault(fault) => self.fault(fault),
@@ -449,20 +464,36 @@ impl World {
     }
 
     /// A client asks, or asks again.
-    fn client(&mut self, client: usize) {
+    fn client(&mut self, client: usize) -> Result<(), String> {
+        let protected = self.figures.first_protection.is_some();
         let Some(of) = self
             .clients
-            .get(client)
+            .get_mut(client)
             .filter(|client| client.due == self.now)
         else {
-            return;
+            return Ok(());
         };
         let request = of.request;
-        for side in SIDES {
-            self.send_in(side, Inbound::Request(request));
+        if !core::mem::replace(&mut of.asked, true) {
+            of.safe = protected;
+        } else if of.safe && self.scenario.lossless {
+            return Err(format!("{request:?} must be asked again"));
         }
-        let patience = self.chance.between(CLIENT_PATIENCE / 2, CLIENT_PATIENCE);
+        let switched = self.scenario.switched;
+        let heard = self.heard.filter(|_| switched);
+        for side in SIDES {
+            if heard.is_none_or(|heard| heard == side) {
+                self.send_in(side, Inbound::Request(request));
+            }
+        }
+        let longest = if self.scenario.lossless {
+            LONG_PATIENCE
+        } else {
+            CLIENT_PATIENCE
+        };
+        let patience = self.chance.between(longest / 2, longest);
         self.client_at(client, self.now + patience);
+        Ok(())
     }
 
     /// A client sees a reply.
@@ -482,6 +513,7 @@ impl World {
         if let Some(client) = position {
             let of = &mut self.clients[client];
             of.request.number += 1;
+            of.asked = false;
             of.answers += 1;
             let pause = self.chance.between(100_000, CLIENT_PAUSE);
             self.client_at(client, self.now + pause);

@@ -3,7 +3,7 @@
 //! `SIMULATOR_SEEDS` says how many wild runs there are of each arbiter, and `SIMULATOR_FIRST` with which seed they begin.
 
 use mirror::{Arbiter, Command, OnSilence, Path, Side};
-use simulator::{ARBITERS, Fault, Figures, Scenario, run};
+use simulator::{ARBITERS, Fault, Figures, Mutation, Scenario, run};
 use std::time::{Duration, Instant};
 
 /// Wild runs of each arbiter, where nobody says otherwise.
@@ -123,6 +123,42 @@ fn epochs_go_on_when_a_switchover_is_called_off() {
             (1300, Fault::Cut(Path::Link, Side::A, false)),
         ],
     );
+}
+
+/// Switchovers there and back, on good wires, with clients of whom none may have to ask again.
+fn lossless(seed: u64, arbiter: Arbiter, switched: bool) -> Scenario {
+    let order = |turn: u64| {
+        let side = if turn % 2 == 1 { Side::A } else { Side::B };
+        let command = Fault::Command(side, Command::Switchover);
+        (at(1000 + turn * 400), command)
+    };
+    let mut scenario = Scenario::calm(seed, arbiter, at(6000));
+    scenario.faults = (1..12).map(order).collect();
+    (scenario.lossless, scenario.switched) = (true, switched);
+    scenario
+}
+
+/// Whatever came while the guests stood still, or came to the board on which they are no longer, was once lost.
+#[test]
+fn no_request_is_lost_in_a_switchover() {
+    for arbiter in ARBITERS {
+        for switched in [false, true] {
+            for seed in 0..6 {
+                let figures = passes(&lossless(seed, arbiter, switched));
+                assert!(figures.takeovers >= 8, "{figures:?}");
+                assert!(figures.replies > 1000, "{figures:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_lost_is_found() {
+    for switched in [false, true] {
+        let scenario = lossless(0, Arbiter::Witness, switched).with(Mutation::LostInputs);
+        let failure = run(&scenario).expect_err("it is found");
+        assert!(failure.what.contains("must be asked again"), "{failure}");
+    }
 }
 
 /// A board once told the peer to go on before its own last frames were on the wire.

@@ -6,6 +6,8 @@
 //! more pages than frames, the guest stands still until frames come back. A *survey* only finds what was written, and
 //! the guest runs on at once: who takes the pages finds them as they are then, and those that change afterwards are found
 //! by the next one. So a guest is copied a first time while it runs.
+//!
+//! A guest that is to be handed over to another board *stands still* behind its last checkpoint, until it is stopped, or goes on after all.
 
 mod pages;
 mod rendezvous;
@@ -129,6 +131,8 @@ pub(crate) struct Captures {
     /// Where it meets those that are checkpointed with it, if there are any, and whether they wait for it.
     rendezvous: Once<&'static Rendezvous>,
     due: AtomicBool,
+    /// The guest is to stand still behind a checkpoint.
+    stands: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -195,6 +199,12 @@ impl Captures {
     /// For the lead: whether there are frames, or it has not asked for any.
     pub(super) fn has_frames(&self) -> bool {
         !self.waits.load(Ordering::Acquire)
+    }
+
+    /// For the lead: whether the guest is to stand still behind a checkpoint. What else is wanted of it lets it go on, but not what it wants itself.
+    pub(super) fn keep_standing(&self) -> bool {
+        let halts = || self.wanted.load(Ordering::Relaxed) == Wanted::Halt as u8;
+        self.stands.load(Ordering::Acquire) && (!self.is_wanted() || halts())
     }
 
     fn keep_from_taking(&self) {
@@ -382,6 +392,19 @@ impl Machine {
     /// Whether checkpoints from the next one on have digests of all memory and disks, for which the guest stands still for long.
     pub(crate) fn digest_captures(&self, wanted: bool) {
         self.captures.digests.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Whether the guest is to stand still behind checkpoints from the next one on; what comes for its cards is kept meanwhile. If it stands
+    /// still already and is not to, it goes on.
+    pub(crate) fn stand(&self, wanted: bool) {
+        if self.captures.stands.swap(wanted, Ordering::AcqRel) && !wanted {
+            cpu::attend(self.vcpus[0].cpu);
+        }
+    }
+
+    /// Whether the guest is to stand still behind checkpoints.
+    pub(crate) fn stands(&self) -> bool {
+        self.captures.stands.load(Ordering::Relaxed)
     }
 
     /// Whether the guest's lead has not come yet to what was asked for last.

@@ -58,6 +58,8 @@ enum Stage {
     Halted(u64),
     /// A capture is taken, while the run is interrupted.
     Capturing(Taking),
+    /// The guest stands still behind its last checkpoint, with the run interrupted.
+    Standing,
 }
 
 /// What comes after the end of a run.
@@ -118,7 +120,7 @@ impl Lead {
     /// Keeps the guest's whole state aside.
     fn freeze(&mut self, machine: &Machine, frames: &spin::Mutex<PhysicalMemory>) {
         let name = &machine.handle.name;
-        if let Stage::Capturing(_) = self.stage {
+        if let Stage::Capturing(_) | Stage::Standing = self.stage {
             return info!("{name}: is being captured");
         }
         if !matches!(self.stage, Stage::Running) || machine.handle.state() != GuestState::Running {
@@ -235,6 +237,10 @@ impl Lead {
                         self.go_on(machine);
                         Step::Nothing
                     }
+                    Progress::Stands => {
+                        self.stage = Stage::Standing;
+                        Step::Nothing
+                    }
                 }
             }
             Stage::Halted(_) => {
@@ -246,6 +252,15 @@ impl Lead {
                     // No vCPU is on its way out, which would have the processor look again.
                     _ => Step::More,
                 }
+            }
+            Stage::Standing => {
+                if !machine.captures.keep_standing() {
+                    let now = machine.time();
+                    machine.devices.lock().excuse_absence(now);
+                    machine.go_on();
+                    self.go_on(machine);
+                }
+                Step::Nothing
             }
             Stage::Ending(next) => {
                 let next = *next;

@@ -7,7 +7,7 @@ use mirror::{Facts, Software};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// The version of saved states, and of what tells of them.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// The board's facts. `images` is a digest of all files that the boot loader brought, but the board's own.
 pub(super) fn facts<'m>(

@@ -1,8 +1,10 @@
 //! Guests that have their checkpoints in common: a group of the node's. Most are alone in theirs.
 
 use super::kept::{Came, Kept, Task};
+use super::outputs::Outputs;
 use crate::machine::Rendezvous;
 use crate::memory::PhysicalMemory;
+use crate::network::GuestNetwork;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -102,7 +104,12 @@ impl Group {
                 self.tracked = true;
                 self.tasks.push_back(Task::Begin);
             }
-            Order::Freeze | Order::FreezeForGood => self.tasks.push_back(Task::Freeze),
+            Order::Freeze | Order::FreezeForGood => {
+                for member in &self.members {
+                    member.machine.stand(order == Order::FreezeForGood);
+                }
+                self.tasks.push_back(Task::Freeze);
+            }
             Order::Untrack => {
                 // Nobody wants to know what comes of the rest.
                 self.tasks.clear();
@@ -115,6 +122,38 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Its guests go on, if they stand still.
+    pub(super) fn go_on(&mut self) {
+        self.members.iter_mut().for_each(Kept::go_on);
+    }
+
+    /// The next frame that was kept for a guest that stands still, or went: whose, and for which card.
+    pub(super) fn input(&self, frame: &mut Vec<u8>) -> Option<(u8, u8)> {
+        let mut keeping = self.members.iter().filter(|member| member.keeps_inputs);
+        keeping.find_map(|member| {
+            let card = GuestNetwork::of(member.guest).pass(frame)?;
+            Some((member.number(), card))
+        })
+    }
+
+    /// Nothing is kept for its guests any more.
+    pub(super) fn end_inputs(&mut self) {
+        for member in &mut self.members {
+            if core::mem::take(&mut member.keeps_inputs) {
+                GuestNetwork::of(member.guest).follow(false);
+            }
+        }
+    }
+
+    /// Whether something is still held for no epoch's sake.
+    pub(super) fn releases(&self) -> bool {
+        let outputs = self
+            .members
+            .iter()
+            .filter_map(|it| it.guest.outputs.as_ref());
+        outputs.into_iter().any(Outputs::waits)
     }
 
     /// Whether its epochs say what may leave it.

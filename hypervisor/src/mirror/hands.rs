@@ -313,6 +313,7 @@ impl Board for Hands {
     }
 
     fn go_on(&mut self) {
+        self.groups.iter_mut().for_each(Group::go_on);
         let free = self.groups.iter().filter(|group| !group.is_tracked());
         for kept in free.flat_map(Group::members) {
             if let Some(outputs) = &kept.guest.outputs {
@@ -340,6 +341,9 @@ impl Board for Hands {
         self.stopped = true;
         for kept in self.groups.iter().flat_map(Group::members) {
             self.arrivals.leave(kept.guest);
+            if kept.keeps_inputs {
+                GuestNetwork::of(kept.guest).follow(true);
+            }
             kept.machine.fence();
             if let Some(outputs) = &kept.guest.outputs {
                 outputs.drop_all();
@@ -350,6 +354,28 @@ impl Board for Hands {
             guest.command(Command::Stop);
         }
         cpu::attend(crate::network::TENDER);
+    }
+
+    fn releases(&mut self, group: u8) -> bool {
+        self.group(group).is_some_and(|group| group.releases())
+    }
+
+    fn input(&mut self, group: u8, frame: &mut Vec<u8>) -> Option<(u8, u8)> {
+        self.group(group)?.input(frame)
+    }
+
+    fn end_inputs(&mut self, group: u8) {
+        if let Some(group) = self.group(group) {
+            group.end_inputs();
+        }
+    }
+
+    fn deliver(&mut self, guest: u8, card: u8, frame: &[u8]) -> bool {
+        // One that does not run yet will.
+        self.kept_mut(guest).is_some_and(|kept| {
+            kept.guest.state() == GuestState::Running
+                && GuestNetwork::of(kept.guest).bring(card, frame)
+        })
     }
 
     fn tell(&mut self, report: Report) {

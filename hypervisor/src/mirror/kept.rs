@@ -59,6 +59,8 @@ pub(super) struct Kept {
     pub(super) machine: &'static Machine,
     /// On the backup, what is staged; on the primary, what the backup has.
     pub(super) understudy: Understudy,
+    /// It stands still for good, or went to the other board from there, and what comes for it is kept.
+    pub(super) keeps_inputs: bool,
     pages: Pages,
     /// What is to be told of it beside its pages, and its time then, in nanoseconds.
     last: Last,
@@ -104,6 +106,7 @@ impl Kept {
             guest,
             machine,
             understudy: Understudy::new(machine, frames)?,
+            keeps_inputs: false,
             pages: Pages {
                 front: None,
                 page: page(),
@@ -162,6 +165,12 @@ impl Kept {
         if let Some(outputs) = &self.guest.outputs {
             outputs.set_inside(false);
         }
+    }
+
+    /// It goes on, if it stands still.
+    pub(super) fn go_on(&mut self) {
+        self.machine.stand(false);
+        self.keeps_inputs = false;
     }
 
     /// The backup has an epoch.
@@ -274,6 +283,7 @@ impl Kept {
     }
 
     fn froze(&mut self, capture: Capture) {
+        self.keeps_inputs = self.machine.stands();
         self.time = self.machine.nanoseconds(capture.guest_time);
         self.last = Last::Ran(Box::new(capture));
     }

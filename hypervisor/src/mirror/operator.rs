@@ -6,7 +6,7 @@ use super::{Mirror, Stage, State};
 use crate::console;
 use crate::network::network;
 use drivers::tsc;
-use mirror::{Command, Path, Side};
+use mirror::{Command, InputCounters, Path, Side};
 
 macro_rules! say {
     ($($arguments:tt)*) => { console::write(format_args!($($arguments)*)) };
@@ -78,6 +78,15 @@ fn show_state(side: Side, state: &State) {
         link.retransmissions,
         link.received_frames
     );
+    let inputs = node.inputs();
+    if inputs != InputCounters::default() {
+        say!(
+            "  handed over: {} frames for guests sent after them, {} given to guests here, {} dropped\n",
+            inputs.told,
+            inputs.delivered,
+            inputs.dropped
+        );
+    }
     for path in [Path::Link, Path::Lan] {
         say!("  {path}: dropped: {}\n", node.drops(path));
     }

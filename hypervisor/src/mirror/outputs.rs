@@ -69,6 +69,8 @@ struct Queue {
     taken: usize,
     /// Epochs end here; else what is left in the queue only has to leave.
     mirrored: bool,
+    /// The epoch under way ends no more.
+    let_go: bool,
 }
 
 impl Queue {
@@ -107,6 +109,7 @@ impl Outputs {
                 gate: OutputGate::new(),
                 taken: 0,
                 mirrored: false,
+                let_go: false,
             }),
         }
     }
@@ -182,17 +185,21 @@ impl Outputs {
     }
 
     /// The guest is frozen: what left it up to now belongs to the epoch that this returns, and what leaves it from now on to the
-    /// next one, and is held.
+    /// next one, and is held, unless the guest was let go since it was to be frozen.
     pub(crate) fn seal(&self) -> Epoch {
         let mut queue = self.queue.lock();
-        queue.mirrored = true;
-        self.holds.store(true, Ordering::Release);
+        if !queue.let_go {
+            queue.mirrored = true;
+            self.holds.store(true, Ordering::Release);
+        }
         queue.gate.seal()
     }
 
     /// The epoch that is sealed next is this one.
     pub(super) fn begin(&self, epoch: Epoch) {
-        self.queue.lock().gate.begin(epoch);
+        let mut queue = self.queue.lock();
+        queue.let_go = false;
+        queue.gate.begin(epoch);
     }
 
     /// The backup has an epoch.
@@ -203,7 +210,7 @@ impl Outputs {
     /// The guest is mirrored no longer: what is held belongs to no epoch.
     pub(crate) fn let_go(&self) {
         let mut queue = self.queue.lock();
-        queue.mirrored = false;
+        (queue.mirrored, queue.let_go) = (false, true);
         queue.gate.release();
         self.holds.store(!queue.bytes.is_empty(), Ordering::Release);
     }
@@ -215,7 +222,7 @@ impl Outputs {
         queue.kinds.clear();
         queue.taken = 0;
         queue.gate.forget();
-        queue.mirrored = false;
+        (queue.mirrored, queue.let_go) = (false, true);
         self.holds.store(false, Ordering::Release);
     }
 
@@ -347,8 +354,24 @@ mod tests {
         outputs.seal();
         outputs.put_console(b"one");
         outputs.drop_all();
-        let epoch = outputs.seal();
-        outputs.acknowledge(epoch);
+        outputs.begin(Epoch(9));
+        assert_eq!(outputs.seal(), Epoch(9));
+        outputs.acknowledge(Epoch(9));
         assert!(released(&outputs).is_empty());
+    }
+
+    #[test]
+    fn a_guest_that_is_frozen_after_it_was_let_go_puts_out_what_it_likes() {
+        let outputs = Outputs::new();
+        outputs.begin(Epoch(1));
+        outputs.seal();
+        outputs.begin(Epoch(2));
+        outputs.let_go();
+        outputs.seal();
+        assert_eq!(outputs.put_console(b"one"), Put::Passes);
+        // What is held for another reason stays.
+        outputs.hold();
+        outputs.seal();
+        assert_eq!(outputs.put_console(b"two"), Put::Held);
     }
 }

@@ -93,7 +93,7 @@ impl Mirror {
     }
 
     fn link(&self, state: &State, to: &mut impl Write) -> fmt::Result {
-        let link = state.node.link().counters();
+        let (link, inputs) = (state.node.link().counters(), state.node.inputs());
         for (name, help, value) in [
             (
                 "mirror_sent_frames_total",
@@ -110,6 +110,21 @@ impl Mirror {
                 "mirror_received_frames_total",
                 "Frames of data that came by the link.",
                 link.received_frames,
+            ),
+            (
+                "mirror_forwarded_frames_total",
+                "Frames for guests that were handed over, told to the other board.",
+                inputs.told,
+            ),
+            (
+                "mirror_delivered_frames_total",
+                "Frames that came for guests on the other board, and that these got here.",
+                inputs.delivered,
+            ),
+            (
+                "mirror_refused_frames_total",
+                "Such frames that found no room or no taker here.",
+                inputs.dropped,
             ),
         ] {
             metric(to, "counter", name, help)?;

@@ -18,6 +18,10 @@ use spin::Mutex;
 const BROKEN: u32 = 1 << 31;
 /// Bytes that may wait while a card takes its queues for a moment: a quarter of a millisecond's at a gigabit.
 const WAITING: usize = 32 << 10;
+/// The same of a guest that may be handed over to the other board, which takes longer.
+const WAITING_MIRRORED: usize = 256 << 10;
+/// Frames that may wait for a moment: as many as are put into the queues in one go.
+const WAITING_FRAMES: usize = 512;
 /// Frames that are put into a card's memory in one go.
 const BATCH: usize = 4;
 
@@ -53,9 +57,20 @@ struct Lent {
 struct Queues {
     /// They themselves, while they are lent.
     receiver: Option<Receiver>,
-    /// They are lent again soon, and what comes is kept till then.
-    held: bool,
+    keeps: Keeps,
     waiting: FrameQueue,
+}
+
+/// Whether what comes is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    Nothing,
+    /// For the moment until the queues are lent again.
+    Waits,
+    /// Until the guest, which stands still, goes on or follows its state to the other board.
+    Stands,
+    /// For the other board, where the guest is now.
+    Follows,
 }
 
 impl GuestEnd {
@@ -65,10 +80,15 @@ impl GuestEnd {
         nic: u8,
         config: &config::GuestNic,
     ) -> Self {
+        let waiting = if guest.outputs.is_some() {
+            WAITING_MIRRORED
+        } else {
+            WAITING
+        };
         let card = match config.model {
-            config::NicModel::Virtio => Card::Lending(Box::new(Lent::new())),
+            config::NicModel::Virtio => Card::Lending(Box::new(Lent::new(waiting))),
             config::NicModel::Rtl8029 | config::NicModel::Ne2000 { .. } => {
-                Card::Buffered(Inbox::new())
+                Card::Buffered(Inbox::new(waiting))
             }
         };
         Self {
@@ -88,11 +108,11 @@ impl GuestEnd {
         match &self.card {
             Card::Lending(lent) => {
                 let machine = self.guest.machine.get().copied().flatten();
-                let (taken, events) = machine.map_or((false, 0), |machine| {
+                let (put, events) = machine.map_or((Put::Refused, 0), |machine| {
                     lent.deliver(frame, machine, workbench)
                 });
                 self.note(lent, events);
-                taken
+                put == Put::Done
             }
             Card::Buffered(inbox) => {
                 let mut tell = false;
@@ -151,7 +171,10 @@ impl GuestEnd {
     /// The card takes its queues for a moment: what comes is kept. Frames for a card with memory of its own wait anyway.
     pub(super) fn hold(&self) {
         if let Card::Lending(lent) = &self.card {
-            lent.queues.lock().held = true;
+            let mut queues = lent.queues.lock();
+            if queues.keeps == Keeps::Nothing {
+                queues.keeps = Keeps::Waits;
+            }
         }
     }
 
@@ -206,8 +229,9 @@ impl GuestEnd {
 
     /// A run of the guest begins. The owner is to look: the cable may be out, and there may be something from before.
     pub(super) fn open(&self) {
-        if let Card::Buffered(inbox) = &self.card {
-            inbox.open(true);
+        match &self.card {
+            Card::Lending(lent) => lent.queues.lock().follow(false),
+            Card::Buffered(inbox) => inbox.open(true),
         }
         if !self.link.load(Ordering::Relaxed) {
             self.link_changed.store(true, Ordering::Release);
@@ -215,7 +239,7 @@ impl GuestEnd {
         self.guest.note_network();
     }
 
-    /// The guest's run is over: nothing reaches it any more. Frames that wait are lost; interrupts that are to come are kept for a
+    /// The guest's run is over: nothing reaches it any more. Frames that wait are lost, unless they follow it; interrupts that are to come are kept for a
     /// guest that `goes_on`, whose rings say that they were asked for.
     pub(super) fn close(&self, goes_on: bool) {
         match &self.card {
@@ -231,39 +255,129 @@ impl GuestEnd {
     }
 }
 
-impl Queues {
-    /// Nobody lends them, nor will.
-    fn close(&mut self) {
-        self.receiver = None;
-        self.held = false;
-        self.waiting.clear();
+/// For guests that are handed over from one board to the other.
+impl GuestEnd {
+    /// The guest stands still for longer than a moment.
+    pub(super) fn stand(&self) {
+        if let Card::Lending(lent) = &self.card {
+            lent.queues.lock().keeps = Keeps::Stands;
+        }
+    }
+
+    /// Shows the next frame that came since the guest stands still, or went, to `look`; whether there was one. It stays for a guest that may go on.
+    pub(super) fn pass(&self, look: impl FnOnce(&[u8])) -> bool {
+        match &self.card {
+            Card::Lending(lent) => lent.queues.lock().pass(look),
+            Card::Buffered(inbox) => inbox.pass(look),
+        }
+    }
+
+    /// From here on what comes for the guest, which stands still, is for the other board, also when its run is over. Or it is no longer.
+    pub(super) fn follow(&self, follow: bool) {
+        match &self.card {
+            Card::Lending(lent) => lent.queues.lock().follow(follow),
+            Card::Buffered(inbox) => inbox.follow(follow),
+        }
+    }
+
+    /// Gives the guest a frame that came for it on the other board; whether that is done with. If not, the card has no room yet.
+    pub(super) fn bring(&self, frame: &Frame<'_>) -> bool {
+        match &self.card {
+            Card::Lending(lent) => {
+                let Some(machine) = self.guest.machine.get().copied().flatten() else {
+                    return false;
+                };
+                let mut queues = lent.queues.lock();
+                let keeps = queues.keeps != Keeps::Nothing;
+                let Some(receiver) = queues.receiver.as_mut().filter(|_| !keeps) else {
+                    return false;
+                };
+                // Nothing is left to be done to it.
+                let workbench = Mutex::new(Vec::new());
+                let (put, events) = lent.put(frame, receiver, machine, &workbench);
+                drop(queues);
+                self.note(lent, events);
+                put != Put::Full
+            }
+            Card::Buffered(inbox) => {
+                let put = inbox.put(frame);
+                if put {
+                    self.tell();
+                }
+                put
+            }
+        }
     }
 }
 
+impl Queues {
+    /// Nobody lends them, nor will. What follows the guest stays.
+    fn close(&mut self) {
+        self.receiver = None;
+        if self.keeps != Keeps::Follows {
+            self.follow(false);
+        }
+    }
+
+    /// From here on what is kept follows the guest; or nothing is kept.
+    fn follow(&mut self, follow: bool) {
+        if follow {
+            self.keeps = Keeps::Follows;
+            self.waiting.drop_passed();
+        } else {
+            self.keeps = Keeps::Nothing;
+            self.waiting.clear();
+        }
+    }
+
+    /// See [`GuestEnd::pass`].
+    fn pass(&mut self, look: impl FnOnce(&[u8])) -> bool {
+        let shown = self.waiting.pass(look).is_some();
+        if self.keeps == Keeps::Follows {
+            self.waiting.drop_passed();
+        }
+        shown
+    }
+}
+
+/// What came of putting a frame into a card's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    /// It is there, or kept, or the card has no use for it.
+    Done,
+    /// There is no room now.
+    Full,
+    /// The card does not take such a frame, or none.
+    Refused,
+}
+
 impl Lent {
-    fn new() -> Self {
+    fn new(waiting: usize) -> Self {
         Self {
             queues: Mutex::new(Queues {
                 receiver: None,
-                held: false,
-                waiting: FrameQueue::new(WAITING),
+                keeps: Keeps::Nothing,
+                waiting: FrameQueue::new(waiting),
             }),
             events: AtomicU32::new(0),
             fault: Mutex::new(None),
         }
     }
 
-    /// Gives the guest a frame; whether that is done, and what its owner must see to.
+    /// Gives the guest a frame; what came of it, and what its owner must see to.
     fn deliver(
         &self,
         frame: &Frame<'_>,
         machine: &'static Machine,
         workbench: &Mutex<Vec<u8>>,
-    ) -> (bool, u32) {
+    ) -> (Put, u32) {
         let mut queues = self.queues.lock();
         let queues = &mut *queues;
-        if queues.held {
+        if queues.keeps != Keeps::Nothing {
             let waiting = &mut queues.waiting;
+            if queues.keeps == Keeps::Waits && waiting.len() >= WAITING_FRAMES {
+                return (Put::Full, 0);
+            }
             let kept = software::give(frame, Takes::empty(), workbench, |frame| {
                 let mut read = true;
                 let put = waiting.push(frame.length(), |into| {
@@ -271,11 +385,11 @@ impl Lent {
                 });
                 put && read
             });
-            return (kept, 0);
+            return (if kept { Put::Done } else { Put::Full }, 0);
         }
         match &mut queues.receiver {
             Some(receiver) => self.put(frame, receiver, machine, workbench),
-            None => (false, 0),
+            None => (Put::Refused, 0),
         }
     }
 
@@ -284,10 +398,13 @@ impl Lent {
         let mut queues = self.queues.lock();
         let Queues {
             receiver,
-            held,
+            keeps,
             waiting,
         } = &mut *queues;
-        *held = false;
+        if *keeps == Keeps::Follows {
+            return 0;
+        }
+        *keeps = Keeps::Nothing;
         let mut events = 0;
         // Nothing is left to be done to these frames.
         let workbench = Mutex::new(Vec::new());
@@ -302,20 +419,20 @@ impl Lent {
         events
     }
 
-    /// Puts a frame into the queues; whether that is done, and what the owner must see to.
+    /// Puts a frame into the queues; what came of it, and what the owner must see to.
     fn put(
         &self,
         frame: &Frame<'_>,
         receiver: &mut Receiver,
         machine: &'static Machine,
         workbench: &Mutex<Vec<u8>>,
-    ) -> (bool, u32) {
+    ) -> (Put, u32) {
         if !receiver.wants(frame.head()) {
-            return (true, 0);
+            return (Put::Done, 0);
         }
         let hash = flow_hash(frame.head());
         let mut memory = machine.memory();
-        let mut events = 0;
+        let (mut events, mut refused) = (0, Put::Refused);
         let takes = receiver.takes();
         let taken = software::give(frame, takes, workbench, |frame| {
             let payload = ForGuest::new(*frame, machine.memory());
@@ -329,9 +446,65 @@ impl Lent {
                     events |= BROKEN;
                     false
                 }
-                Err(Refusal::NoBuffers | Refusal::TooLong | Refusal::Offload) => false,
+                Err(Refusal::NoBuffers) => {
+                    refused = Put::Full;
+                    false
+                }
+                Err(Refusal::TooLong | Refusal::Offload) => false,
             }
         });
-        (taken, events)
+        (if taken { Put::Done } else { refused }, events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues() -> Queues {
+        Queues {
+            receiver: None,
+            keeps: Keeps::Stands,
+            waiting: FrameQueue::new(1000),
+        }
+    }
+
+    fn put(queues: &mut Queues, value: u8) {
+        assert!(queues.waiting.push(60, |into| into.fill(value)));
+    }
+
+    fn shown(queues: &mut Queues) -> Vec<u8> {
+        let mut all = Vec::new();
+        while queues.pass(|frame| all.push(frame[0])) {}
+        all
+    }
+
+    #[test]
+    fn what_was_shown_stays_for_a_guest_that_may_go_on() {
+        let mut queues = queues();
+        put(&mut queues, 1);
+        put(&mut queues, 2);
+        assert_eq!(shown(&mut queues), [1, 2]);
+        assert_eq!(queues.waiting.len(), 2);
+        put(&mut queues, 3);
+        assert_eq!(shown(&mut queues), [3]);
+        queues.close();
+        assert!(queues.waiting.is_empty() && queues.keeps == Keeps::Nothing);
+    }
+
+    #[test]
+    fn what_was_not_shown_follows_a_guest_that_went() {
+        let mut queues = queues();
+        put(&mut queues, 1);
+        assert_eq!(shown(&mut queues), [1]);
+        put(&mut queues, 2);
+        queues.follow(true);
+        queues.close();
+        put(&mut queues, 3);
+        assert_eq!(shown(&mut queues), [2, 3]);
+        assert!(queues.waiting.is_empty() && queues.keeps == Keeps::Follows);
+        put(&mut queues, 4);
+        queues.follow(false);
+        assert!(shown(&mut queues).is_empty() && queues.keeps == Keeps::Nothing);
     }
 }

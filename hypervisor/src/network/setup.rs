@@ -38,6 +38,8 @@ const AGEING_SECONDS: u64 = 300;
 const BURST_PART: u64 = 100;
 /// Bytes of the longest frame: with a tag, and as long as IPv4 allows.
 const FRAME_MAX: u64 = 18 + 0xFFFF;
+/// Bytes that may wait for the hypervisor's own station.
+const STATION_WAITING: usize = 32 << 10;
 /// The priority of frames from urgent ports where they leave with a tag: that of voice (IEEE 802.1Q, table I-2).
 const URGENT_PRIORITY: u8 = 5;
 /// Stations that are learnt behind a guest's card at most, as behind a bridge in it; an uplink has the rest of the world.
@@ -149,7 +151,7 @@ pub(crate) fn set_up(mut parts: Parts<'_>) {
                 seed(),
                 datagrams,
             ));
-            let inbox = Inbox::new();
+            let inbox = Inbox::new(STATION_WAITING);
             inbox.open(true);
             End::Station(inbox)
         });

@@ -1,6 +1,7 @@
 //! The backup's part: keeping the understudy, and going on from it.
 
 use super::{ALL, Board, Events, GroupConfig, Inspection, Report};
+use crate::inputs::{InputCounters, InputPiece, Inputs};
 use crate::link::{Lane, Link};
 use crate::record::{Record, Records};
 use crate::role::{Bond, Event};
@@ -29,6 +30,8 @@ struct Group {
     /// Nobody has looked yet at what came of it, or at any one of its bond.
     unseen: bool,
     unproven: bool,
+    /// What came for its guests on the other board.
+    inputs: Inputs,
 }
 
 /// What a backup does for its primary.
@@ -55,6 +58,7 @@ impl Following {
             committed_at: Instant::default(),
             unseen: false,
             unproven: true,
+            inputs: Inputs::new(),
         });
         Self {
             groups: groups.collect(),
@@ -76,6 +80,7 @@ impl Following {
         for group in &mut self.groups {
             group.understudy.forget_staged();
             (group.bond, group.taken, group.answer) = (None, 0, None);
+            group.inputs.interrupt();
         }
         (self.announced, self.bond) = (None, None);
         (self.complete, self.answer) = (false, None);
@@ -149,6 +154,65 @@ impl Following {
         true
     }
 
+    /// A segment of frames for guests.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`], of which the understudies are none the worse. What follows it in the segment is not heeded.
+    pub(super) fn inputs(&mut self, segment: &[u8]) -> Result<(), Violation> {
+        for record in Records::new(segment) {
+            let Record::Input {
+                guest,
+                card,
+                offset,
+                last,
+                epoch,
+                bytes,
+            } = record.map_err(Violation::Record)?
+            else {
+                return Err(Violation::Lane);
+            };
+            let mut groups = self.groups.iter_mut();
+            let group = groups.find(|group| group.understudy.has(guest));
+            group
+                .ok_or(Violation::NoGroup)?
+                .inputs
+                .receive(&InputPiece {
+                    guest,
+                    card,
+                    epoch,
+                    offset,
+                    last,
+                    bytes,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Gives guests that went on here what came for them on the other board. Whether there is more.
+    pub(super) fn deliver(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        mut take: impl FnMut(u8, u8, &[u8]) -> bool,
+    ) -> bool {
+        let mut more = false;
+        for group in &mut self.groups {
+            more |= group.inputs.deliver(now, patience, &mut take);
+        }
+        more
+    }
+
+    /// What became of such frames.
+    pub(super) fn input_counters(&self) -> InputCounters {
+        let mut all = InputCounters::default();
+        for counters in self.groups.iter().map(|group| group.inputs.counters()) {
+            all.delivered += counters.delivered;
+            all.dropped += counters.dropped;
+        }
+        all
+    }
+
     /// A record of a group's, at this place of its segment. Whether it is taken.
     fn record(
         &mut self,
@@ -164,7 +228,7 @@ impl Following {
             Record::Commit { group: number, .. } | Record::Begin { group: number, .. } => {
                 group.number == number
             }
-            Record::Acknowledged { .. } => false,
+            Record::Acknowledged { .. } | Record::Input { .. } => false,
         };
         let found = self.groups.iter().position(is_its);
         let index = found.filter(|index| of.is_none_or(|of| of == *index));
@@ -187,12 +251,14 @@ impl Following {
             (Progress::Committed(epoch), _) => {
                 (group.answer, group.complete) = (Some(epoch), true);
                 (group.committed_at, group.unseen) = (now, true);
+                group.inputs.committed(epoch);
                 self.check(events);
             }
             (Progress::Taken, Record::Begin { bond, .. }) => {
                 // What came up to here was by the bond before, although this one may have been announced.
                 (group.bond, group.answer) = (Some(*bond), None);
                 (group.complete, group.unproven) = (false, true);
+                group.inputs.forget();
                 self.begin(*bond, events);
             }
             (Progress::Taken, _) => {}
@@ -270,7 +336,9 @@ impl Following {
             while understudy.flip(board, FLIPS) {}
             group.unseen = false;
             let passed = now.since(group.committed_at);
-            let Some(commit) = understudy.committed() else {
+            let committed = understudy.committed();
+            group.inputs.take_over(committed.map(|it| it.epoch));
+            let Some(commit) = committed else {
                 continue;
             };
             let time = (Duration::from_nanos(commit.time) + passed).as_nanos();

@@ -1,5 +1,6 @@
 //! The primary's part: bringing an understudy about, and forward.
 
+use super::inputs::Departing;
 use super::{ALL, Board, Events, GroupConfig, Order};
 use crate::epoch::Teller;
 use crate::link::{Lane, Link};
@@ -15,6 +16,8 @@ const FEW_PAGES: u32 = 256;
 const PASSES_MAX: u32 = 8;
 /// Epochs of a group that may have ended while the backup does not have them: one is told while the one before it is on its way.
 const UNDER_WAY_MAX: u64 = 2;
+/// When to look again whether all has left that may.
+const RELEASE: Duration = Duration::from_micros(50);
 
 /// Where a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +77,15 @@ pub(super) struct Leading {
     finishing: bool,
     /// It was said that it is acknowledged.
     finished: bool,
+    /// It is acknowledged, and not all has left yet that may.
+    releasing: bool,
+    /// What comes for guests that are handed over.
+    pub(super) inputs: Departing,
 }
 
 impl Leading {
     pub(super) fn new(groups: Vec<GroupConfig>) -> Self {
+        let inputs = Departing::new(groups.iter().map(|config| config.number));
         let groups = groups.into_iter().map(|config| Group {
             phase: Phase::Idle,
             teller: Teller::new(config.number, Bond(0)),
@@ -95,6 +103,8 @@ impl Leading {
             broken: false,
             finishing: false,
             finished: false,
+            releasing: false,
+            inputs,
         }
     }
 
@@ -137,8 +147,14 @@ impl Leading {
         }
     }
 
-    /// The guests are stopped.
-    pub(super) fn stop(&mut self, board: &mut impl Board) {
+    /// The guests are stopped. What still comes for those that stood still for good follows them.
+    pub(super) fn stop(&mut self, now: Instant, board: &mut impl Board) {
+        for group in &self.groups {
+            if group.phase == Phase::Final {
+                self.inputs.leave(group.config.number, group.sealed, now);
+            }
+        }
+        board.stop();
         self.end(board);
     }
 
@@ -153,6 +169,7 @@ impl Leading {
         self.announce = false;
         (self.bonded, self.broken) = (false, false);
         (self.finishing, self.finished) = (false, false);
+        self.releasing = false;
     }
 
     /// The understudy cannot be brought forward any more. Returns the bond, if nothing counts by it yet.
@@ -182,6 +199,7 @@ impl Leading {
     /// The guests go on: the last checkpoint, if there is one, was not the last.
     pub(super) fn go_on(&mut self) {
         (self.finishing, self.finished) = (false, false);
+        self.releasing = false;
         for group in &mut self.groups {
             group.frozen_for_good = false;
             if group.phase == Phase::Final {
@@ -243,6 +261,7 @@ impl Leading {
     /// Fills the link, and orders what comes next. Returns what the machine of roles is to be told.
     pub(super) fn turn(&mut self, link: &mut Link, now: Instant, board: &mut impl Board) -> Events {
         let mut events = Events::default();
+        self.inputs.turn(link, now, board);
         let Some(bond) = self.bond.filter(|_| !self.broken) else {
             return events;
         };
@@ -255,24 +274,36 @@ impl Leading {
         for group in &mut self.groups {
             group.tell(link, board);
             group.order(now, finishing, board);
+            if group.phase == Phase::Final {
+                let number = group.config.number;
+                self.inputs.tell(number, group.sealed, link, board);
+            }
         }
         let done =
             |group: &Group| group.phase == Phase::Final && group.acknowledged == group.sealed;
         if finishing && !self.finished && self.groups.iter().all(done) {
-            self.finished = true;
-            events.0.push(Event::FinalAcked);
+            // The gate closes by that.
+            let mut groups = self.groups.iter();
+            self.releasing = groups.any(|group| board.releases(group.config.number));
+            if !self.releasing {
+                self.finished = true;
+                events.0.push(Event::FinalAcked);
+            }
         }
         events
     }
 
     /// When there is something to do though nothing happens.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let releasing = self.releasing.then(|| now + RELEASE);
         let resting = self
             .groups
             .iter()
             .filter(|group| group.phase == Phase::Resting && group.may_end());
         resting
             .map(|group| group.frozen_at + group.config.epoch)
+            .chain(releasing)
+            .chain(self.inputs.next_deadline())
             .min()
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long a frame may take from the look at the gate to the wire, in nanoseconds.
 const TRANSMIT: u64 = 1_900_000;
+/// When a board announces guests that it has got.
+const ANNOUNCED: u64 = 3_000_000;
 /// How far clocks go wrong, in millionths: two of them by less than a thousandth.
 const DRIFT: u64 = 450;
 /// Where a frame has its term (wire.rs of the mirror).
@@ -284,6 +286,12 @@ impl World {
 
     /// A board's guests go on.
     fn serves(&mut self, side: Side, wishes: &Wishes) -> Result<(), String> {
+        let comes = |served: &Served| *served != Served::WentOn;
+        if let Some(life) = self.boot(side)
+            && wishes.served.iter().any(comes)
+        {
+            self.after(ANNOUNCED, Event::Announce { side, life });
+        }
         let Some(life) = &self.blades[index(side)].life else {
             return Ok(());
         };
@@ -457,6 +465,7 @@ impl World {
             }
         }
         self.judge.transmits(side, term)?;
+        self.heard = Some(side);
         if blade.uplink {
             self.send_reply(side, output.reply);
         }

@@ -24,6 +24,8 @@ pub(in crate::machine) enum Progress {
     Stalled,
     /// The guest can run on.
     Done,
+    /// The guest is to stand still from here on.
+    Stands,
 }
 
 /// A survey or a checkpoint that is being taken.
@@ -187,16 +189,26 @@ impl Taking {
         self.end(machine, Some(capture))
     }
 
-    /// What was taken back from the world is lent to it again.
+    /// What was taken back from the world is lent to it again, unless the guest is to stand still.
     fn end(&self, machine: &'static Machine, capture: Option<Capture>) -> Progress {
-        if self.wanted == Wanted::Checkpoint {
+        let checkpoint = self.wanted == Wanted::Checkpoint;
+        let stands = checkpoint && capture.is_some() && machine.captures.keep_standing();
+        if stands {
+            machine.network.stand();
+        } else if checkpoint {
             machine.go_on();
+        }
+        if checkpoint {
             machine.captures.let_take();
         }
         if let Some(mut capture) = capture {
             capture.pause = tsc::read() - self.since;
             machine.captures.shared.lock().outcome = Some(Ok(capture));
         }
-        Progress::Done
+        if stands {
+            Progress::Stands
+        } else {
+            Progress::Done
+        }
     }
 }

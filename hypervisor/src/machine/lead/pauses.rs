@@ -38,7 +38,9 @@ impl Lead {
                     };
                 }
             }
-            Stage::Capturing(_) => info!("{}: is being captured", machine.handle.name),
+            Stage::Capturing(_) | Stage::Standing => {
+                info!("{}: is being captured", machine.handle.name);
+            }
             _ => info!("{}: is being made ready", machine.handle.name),
         }
     }

@@ -1,6 +1,7 @@
 //! Pairs of boards that fail: each row of `docs/failures.md` is a test.
 
 mod audit;
+mod handover;
 mod linux;
 mod rest;
 mod table;
@@ -109,6 +110,15 @@ pub(super) fn cases() -> Vec<Case> {
             "a mirrored guest's reset and stop leave the pair one, and a stopped guest does not run on the other board",
             SECONDS,
             rest::counts,
+        )
+        .on_qemu(),
+    );
+    cases.push(
+        Case::new(
+            "mirror-switchover-load",
+            "under load the guests change boards again and again, and nobody has to ask twice",
+            SECONDS,
+            handover::loses_nothing,
         )
         .on_qemu(),
     );

@@ -157,3 +157,76 @@ fn the_first_image_of_a_bond_is_looked_at_as_such() {
         assert_eq!(look(&mut following, Inspection::Good), [(1, false)]);
     }
 }
+
+/// A segment with a frame for a guest that came behind an epoch.
+fn input(guest: u8, epoch: u64) -> Vec<u8> {
+    let record = Record::Input {
+        guest,
+        card: 0,
+        offset: 0,
+        last: true,
+        epoch: Epoch(epoch),
+        bytes: &[guest; 60],
+    };
+    let mut segment = vec![0; 100];
+    let length = record.write(&mut segment).unwrap();
+    segment.truncate(length);
+    segment
+}
+
+/// Whose frames are delivered.
+fn delivered(following: &mut Following) -> Vec<u8> {
+    let mut guests = Vec::new();
+    let take = |guest, _, frame: &[u8]| {
+        assert_eq!(frame, [guest; 60]);
+        guests.push(guest);
+        true
+    };
+    assert!(!following.deliver(Instant(0), Duration::ZERO, take));
+    guests
+}
+
+#[test]
+fn frames_go_to_their_groups_and_wait_for_the_takeover() {
+    let mut following = following();
+    nearly_all(&mut following, 1);
+    for segment in [input(2, 7), input(1, 7), input(1, 8)] {
+        assert_eq!(following.inputs(&segment), Ok(()));
+    }
+    assert_eq!(
+        hear(&mut following, commit(2, 7)),
+        [Event::Complete(Bond(1))]
+    );
+    assert_eq!(delivered(&mut following), []);
+    for group in &mut following.groups {
+        let committed = group.understudy.committed();
+        group.inputs.take_over(committed.map(|it| it.epoch));
+    }
+    assert_eq!(delivered(&mut following), [1, 2]);
+    assert_eq!(following.input_counters().delivered, 2);
+    // The peer has the guests again, and tells of them anew.
+    assert_eq!(
+        hear(&mut following, begin(2, 1)),
+        [Event::ResyncBegun(Bond(2))]
+    );
+    assert_eq!(following.inputs(&input(1, 7)), Ok(()));
+    assert_eq!(delivered(&mut following), []);
+}
+
+#[test]
+fn what_is_no_frame_for_a_guest_here_is_named() {
+    let mut following = following();
+    assert_eq!(following.inputs(&input(3, 7)), Err(Violation::NoGroup));
+    let mut segment = [0; 40];
+    let length = commit(1, 7).write(&mut segment).unwrap();
+    assert_eq!(following.inputs(&segment[..length]), Err(Violation::Lane));
+    let short = Err(Violation::Record(crate::record::BadRecord::Short));
+    assert_eq!(following.inputs(&input(1, 7)[..50]), short);
+    // On a lane of pages it is nothing either.
+    let (now, memory) = (Instant::default(), &mut Nothing);
+    let piece = input(1, 7);
+    let record = Records::new(&piece).next().unwrap().unwrap();
+    let mut events = Events::default();
+    let taken = following.record(0, &record, &mut None, now, memory, &mut events);
+    assert_eq!(taken, Err(Violation::NoGroup));
+}
