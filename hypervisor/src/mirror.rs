@@ -85,6 +85,15 @@ struct State {
     uplink: bool,
 }
 
+impl State {
+    /// The node and the board as it sees it, to be called at this time of the board's TSC.
+    fn call(&mut self, mirror: &Mirror, tsc: u64) -> (&mut Node, &mut Hands, Instant) {
+        let instant = mirror.instant(tsc);
+        self.hands.be_called(tsc, instant);
+        (&mut self.node, &mut self.hands, instant)
+    }
+}
+
 /// A guest has failed: the guests are handed over, if the peer can take them.
 pub(crate) fn give_way() {
     if let Some(mirror) = network().and_then(Network::mirror) {
@@ -191,9 +200,8 @@ impl Mirror {
             return false;
         };
         if let Stage::Running(state) = &mut *self.stage.lock() {
-            let instant = self.instant(now);
-            state.hands.be_called(now, instant);
-            receive(&mut state.node, &mut state.hands, Path::Lan, bytes, instant);
+            let (node, hands, instant) = state.call(self, now);
+            receive(node, hands, Path::Lan, bytes, instant);
         }
         true
     }
@@ -201,9 +209,8 @@ impl Mirror {
     /// An answer of the witness's came.
     pub(crate) fn answer(&self, bytes: &[u8], now: u64) {
         if let Stage::Running(state) = &mut *self.stage.lock() {
-            let instant = self.instant(now);
-            state.hands.be_called(now, instant);
-            let _ = state.node.answer(bytes, instant, &mut state.hands);
+            let (node, hands, instant) = state.call(self, now);
+            let _ = node.answer(bytes, instant, hands);
         }
     }
 
@@ -242,13 +249,9 @@ impl Mirror {
     }
 
     fn run(&self, state: &mut State, network: &Network, now: u64, until: u64) -> Turn {
-        let instant = self.instant(now);
-        let State {
-            node,
-            hands,
-            uplink,
-        } = state;
-        hands.be_called(now, instant);
+        let up = network.uplink_is_up(usize::from(self.config.lan));
+        let uplink_changed = core::mem::replace(&mut state.uplink, up) != up;
+        let (node, hands, instant) = state.call(self, now);
         let mut turn = Turn::default();
         if let Some(card) = &self.card {
             if let Some(up) = card.watch(now) {
@@ -263,9 +266,7 @@ impl Mirror {
         if self.gives_way.swap(false, Ordering::Relaxed) {
             node.command(Command::Switchover, instant, hands);
         }
-        let up = network.uplink_is_up(usize::from(self.config.lan));
-        if up != *uplink {
-            *uplink = up;
+        if uplink_changed {
             node.set_uplink(up, instant, hands);
         }
         let mut next = instant;

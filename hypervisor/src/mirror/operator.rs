@@ -109,10 +109,8 @@ pub(crate) fn command(name: &str, more: Option<&str>) {
         }
     };
     with_state(|mirror, state| {
-        let tsc = tsc::read();
-        let now = mirror.instant(tsc);
-        state.hands.be_called(tsc, now);
-        state.node.command(command, now, &mut state.hands);
+        let (node, hands, now) = state.call(mirror, tsc::read());
+        node.command(command, now, hands);
     });
 }
 
