@@ -56,6 +56,13 @@ impl Serial {
         }
     }
 
+    /// Takes the interrupt request back, and makes it again if there is a cause: a new edge, where interrupts come by those.
+    pub fn renew_interrupts(&mut self) {
+        let wanted = self.uart.ier();
+        self.uart.disable_interrupts(wanted);
+        self.uart.enable_interrupts(wanted);
+    }
+
     /// Whether everything sent has left the transmitter.
     pub fn is_idle(&mut self) -> bool {
         self.uart.lsr().contains(LSR::TRANSMITTER_EMPTY)

@@ -62,6 +62,8 @@ struct Line {
     focus: Focus,
     escape: bool,
     at_line_start: bool,
+    /// How often the UART was told to interrupt again, since it last had no cause.
+    renewals: u32,
 }
 
 static LINE: Mutex<Line> = Mutex::new(Line {
@@ -73,6 +75,7 @@ static LINE: Mutex<Line> = Mutex::new(Line {
     focus: Focus::Shell,
     escape: false,
     at_line_start: true,
+    renewals: 0,
 });
 
 impl Line {
@@ -284,15 +287,20 @@ pub(crate) fn set_focus(focus: Focus) {
 }
 
 /// Handles the line's interrupt: sends what waits, and passes on what was typed. Goes on until the
-/// UART has no cause left, since its interrupt is an edge that comes only then.
+/// UART has no cause left, since its interrupt is an edge that comes only then; or for so long that the processor must do something
+/// else, and then has the UART make a new edge.
 pub(crate) fn service(mut typed: impl FnMut(Typed)) {
-    /// A UART that always has a cause is broken and must not keep the processor.
     const ROUNDS: usize = 64;
+    /// A UART that has had a cause for so many times that long always has one: it is broken.
+    const RENEWALS_MAX: u32 = 10_000;
     for _ in 0..ROUNDS {
         let more = {
             let mut line = LINE.lock();
             let more = line.serial.as_mut().is_some_and(Serial::acknowledge);
             line.drain();
+            if !more {
+                line.renewals = 0;
+            }
             more
         };
         // One byte at a time with the line unlocked: its consumer may write.
@@ -302,6 +310,13 @@ pub(crate) fn service(mut typed: impl FnMut(Typed)) {
         if !more {
             return;
         }
+    }
+    let mut line = LINE.lock();
+    line.renewals = line.renewals.saturating_add(1);
+    if line.renewals < RENEWALS_MAX
+        && let Some(serial) = &mut line.serial
+    {
+        serial.renew_interrupts();
     }
 }
 
