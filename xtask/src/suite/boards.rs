@@ -6,6 +6,8 @@ use super::lab::{Lab, Session};
 use super::rtos;
 use crate::emulator::Chipset;
 use anyhow::{Context, Result, ensure};
+use std::thread;
+use std::time::Duration;
 
 /// Ctrl-O, the console's escape key.
 const ESCAPE: &str = "\x0f";
@@ -75,6 +77,13 @@ pub(super) fn cases() -> Vec<Case> {
             stop_and_start,
         ),
         Case::new(
+            "console-flood",
+            "a console that is asked for more than its line carries goes on when that is over",
+            60,
+            console_flood,
+        )
+        .on_both(),
+        Case::new(
             "panic",
             "a hypervisor that panics says why and where, whoever is just writing to the console",
             240,
@@ -82,6 +91,21 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .on_both(),
     ]
+}
+
+fn console_flood(lab: &Lab) -> Result<()> {
+    let mut session = lab.boot(&pair(2, "", ""))?;
+    to_guest(&mut session, 2)?;
+    for _ in 0..3 {
+        shell(&mut session)?;
+        session.send(&"help\r".repeat(60))?;
+        // Its line may lose what comes while it has no room.
+        thread::sleep(Duration::from_secs(2));
+        session.send("\rguests\r")?;
+        session.expect("running")?;
+        session.expect(PROMPT)?;
+    }
+    Ok(())
 }
 
 fn last_words(lab: &Lab) -> Result<()> {
