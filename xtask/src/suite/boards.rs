@@ -81,8 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
             "a console that is asked for more than its line carries goes on when that is over",
             60,
             console_flood,
-        )
-        .on_both(),
+        ),
         Case::new(
             "panic",
             "a hypervisor that panics says why and where, whoever is just writing to the console",
