@@ -27,7 +27,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use devices::Ticks;
 use pages::Pages;
 use spin::{Mutex, Once};
@@ -124,6 +124,8 @@ pub(crate) struct Captures {
     waits: AtomicBool,
     /// Checkpoints are to have digests.
     digests: AtomicBool,
+    /// The board's TSC from which on the next may have one: the guest runs as long as it stood still for the last.
+    next_digest: AtomicU64,
     /// The guest may write so many pages from one checkpoint to the next; 0 if that is not bounded.
     bound: AtomicUsize,
     /// Half of them are written, and who captures the guest was told.
@@ -389,7 +391,8 @@ impl Machine {
         written * part >= self.captures.bound.load(Ordering::Relaxed) as u64
     }
 
-    /// Whether checkpoints from the next one on have digests of all memory and disks, for which the guest stands still for long.
+    /// Whether checkpoints from the next one on have digests of all memory and disks, for which the guest stands still for long: half of
+    /// the time at most.
     pub(crate) fn digest_captures(&self, wanted: bool) {
         self.captures.digests.store(wanted, Ordering::Relaxed);
     }

@@ -92,7 +92,8 @@ impl Taking {
             let state = frozen::collect(machine).ok_or(Missed::Unreadable)?;
             self.state = Some(CapturedState(Box::new(state)));
             let digests = machine.captures.digests.load(Ordering::Relaxed);
-            self.digest = digests.then(Digest::new);
+            let next = machine.captures.next_digest.load(Ordering::Relaxed);
+            self.digest = (digests && self.since >= next).then(Digest::new);
             if let Some(seal) = machine.captures.shared.lock().seal {
                 seal(machine.handle);
             }
@@ -202,7 +203,12 @@ impl Taking {
             machine.captures.let_take();
         }
         if let Some(mut capture) = capture {
-            capture.pause = tsc::read() - self.since;
+            let now = tsc::read();
+            capture.pause = now - self.since;
+            if capture.digest.is_some() {
+                let next = now + capture.pause;
+                machine.captures.next_digest.store(next, Ordering::Relaxed);
+            }
             machine.captures.shared.lock().outcome = Some(Ok(capture));
         }
         if stands {

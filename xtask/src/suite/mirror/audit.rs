@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use mirror::Side;
 
 /// Epochs of a guest that are compared at least.
-const EPOCHS: f64 = 20.0;
+const EPOCHS: f64 = 5.0;
 
 pub(super) fn finds(lab: &Lab) -> Result<()> {
     let text = with_linux(&pair_text(None)?);
