@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use mirror::witness::{ANSWER_BYTES, ASK_BYTES, Answer, Ask, Ledger};
 use mirror::{
-    Epoch, Extent, HEARTBEAT_BYTES, Heartbeat, INPUT_MAX, INPUT_MIN, InputPiece, Inputs, Instant,
-    Memory, Place, Record, Records, Understudy,
+    Epoch, Extent, HEARTBEAT_BYTES, Heartbeat, INPUT_MAX, INPUT_MIN, Inputs, Instant, Memory,
+    Place, Record, Records, Understudy,
 };
 use std::time::Duration;
 
@@ -72,24 +72,9 @@ fuzz_target!(|data: &[u8]| {
     }
     for record in Records::new(data) {
         let Ok(record) = record else { break };
-        if let Record::Input {
-            guest,
-            card,
-            offset,
-            last,
-            epoch,
-            bytes,
-        } = record
-        {
+        if let Record::Input(piece) = record {
             // What does not follow is named, and nothing of it is kept.
-            let _ = inputs.receive(&InputPiece {
-                guest,
-                card,
-                epoch,
-                offset,
-                last,
-                bytes,
-            });
+            let _ = inputs.receive(&piece);
             continue;
         }
         if understudy.receive(&record, &mut Guest).is_err() {

@@ -36,7 +36,7 @@ impl Input {
 }
 
 /// A piece of a frame, as [`Record::Input`](crate::Record::Input) tells it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputPiece<'a> {
     /// For which guest.
     pub guest: u8,

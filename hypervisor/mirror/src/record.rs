@@ -14,6 +14,7 @@
 //!               bytes of the states u32; acknowledgement: epoch u64; begin: nothing; input: epoch u64, bytes of the frame
 //! ```
 
+use crate::inputs::InputPiece;
 use crate::page::Base;
 use crate::role::Bond;
 use crate::time::Epoch;
@@ -102,20 +103,7 @@ pub enum Record<'a> {
         group: u8,
     },
     /// A piece of a frame that came for a guest after the end of an epoch, and that the guest has not seen in it.
-    Input {
-        /// Which guest.
-        guest: u8,
-        /// Which of its cards.
-        card: u8,
-        /// Where the bytes belong in the frame.
-        offset: u32,
-        /// Whether this is the frame's last piece.
-        last: bool,
-        /// Which epoch.
-        epoch: Epoch,
-        /// Bytes of the frame.
-        bytes: &'a [u8],
-    },
+    Input(InputPiece<'a>),
 }
 
 /// A segment holds something that is no record.
@@ -158,7 +146,7 @@ impl Record<'_> {
             Self::Commit { .. } => COMMIT_LEN - RECORD_HEADER,
             Self::Acknowledged { .. } => ACKNOWLEDGED_LEN - RECORD_HEADER,
             Self::Begin { .. } => 0,
-            Self::Input { bytes, .. } => EPOCH + bytes.len(),
+            Self::Input(piece) => EPOCH + piece.bytes.len(),
         };
         let out = out.get_mut(..RECORD_HEADER + length)?;
         let (head, body) = out.split_at_mut(RECORD_HEADER);
@@ -177,7 +165,7 @@ impl Record<'_> {
             }
             Self::Acknowledged { epoch, .. } => body.copy_from_slice(&epoch.0.to_le_bytes()),
             Self::Begin { .. } => {}
-            Self::Input { epoch, bytes, .. } => {
+            Self::Input(InputPiece { epoch, bytes, .. }) => {
                 let (head, rest) = body.split_at_mut(EPOCH);
                 head.copy_from_slice(&epoch.0.to_le_bytes());
                 rest.copy_from_slice(bytes);
@@ -211,13 +199,13 @@ impl Record<'_> {
             Self::Commit { group, pages, .. } => (COMMIT, group, 0, 0, pages),
             Self::Acknowledged { bond, group, .. } => (ACKNOWLEDGED, group, 0, 0, bond.0),
             Self::Begin { bond, group } => (BEGIN, group, 0, 0, bond.0),
-            Self::Input {
+            Self::Input(InputPiece {
                 guest,
                 card,
                 offset,
                 last,
                 ..
-            } => (INPUT, guest, card, if last { LAST } else { 0 }, offset),
+            }) => (INPUT, guest, card, if last { LAST } else { 0 }, offset),
         };
         let length = u16::try_from(length).ok()?;
         head[..4].copy_from_slice(&[kind, of, area, flags]);
@@ -299,14 +287,14 @@ impl<'a> Records<'a> {
                     group: of,
                 }
             }
-            INPUT => Record::Input {
+            INPUT => Record::Input(InputPiece {
                 guest: of,
                 card: area,
                 offset: number,
                 last: flags & LAST != 0,
                 epoch: Epoch(word(0)?),
                 bytes: body.get(EPOCH..).ok_or(bad)?,
-            },
+            }),
             _ => return Err(BadRecord::Kind(kind)),
         })
     }
@@ -374,14 +362,14 @@ mod tests {
                 group: 3,
                 epoch: Epoch(5),
             },
-            Record::Input {
+            Record::Input(InputPiece {
                 guest: 7,
                 card: 1,
                 offset: 1400,
                 last: true,
                 epoch: Epoch(5),
                 bytes: &[8; 60],
-            },
+            }),
         ];
         let mut segment = [0; 500];
         let mut length = 0;

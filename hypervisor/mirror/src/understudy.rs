@@ -404,7 +404,7 @@ impl Understudy {
                 ..
             } => self.commit(Committed { epoch, time }, pages, states),
             Record::Acknowledged { .. } => Err(Violation::Direction),
-            Record::Input { .. } => Err(Violation::Lane),
+            Record::Input(_) => Err(Violation::Lane),
         }
     }
 

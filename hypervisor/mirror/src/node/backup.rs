@@ -1,7 +1,7 @@
 //! The backup's part: keeping the understudy, and going on from it.
 
 use super::{ALL, Board, Events, GroupConfig, Inspection, Report};
-use crate::inputs::{InputCounters, InputPiece, Inputs};
+use crate::inputs::{InputCounters, Inputs};
 use crate::link::{Lane, Link};
 use crate::record::{Record, Records};
 use crate::role::{Bond, Event};
@@ -161,30 +161,12 @@ impl Following {
     /// [`Violation`], of which the understudies are none the worse. What follows it in the segment is not heeded.
     pub(super) fn inputs(&mut self, segment: &[u8]) -> Result<(), Violation> {
         for record in Records::new(segment) {
-            let Record::Input {
-                guest,
-                card,
-                offset,
-                last,
-                epoch,
-                bytes,
-            } = record.map_err(Violation::Record)?
-            else {
+            let Record::Input(piece) = record.map_err(Violation::Record)? else {
                 return Err(Violation::Lane);
             };
             let mut groups = self.groups.iter_mut();
-            let group = groups.find(|group| group.understudy.has(guest));
-            group
-                .ok_or(Violation::NoGroup)?
-                .inputs
-                .receive(&InputPiece {
-                    guest,
-                    card,
-                    epoch,
-                    offset,
-                    last,
-                    bytes,
-                })?;
+            let group = groups.find(|group| group.understudy.has(piece.guest));
+            group.ok_or(Violation::NoGroup)?.inputs.receive(&piece)?;
         }
         Ok(())
     }
@@ -228,7 +210,7 @@ impl Following {
             Record::Commit { group: number, .. } | Record::Begin { group: number, .. } => {
                 group.number == number
             }
-            Record::Acknowledged { .. } | Record::Input { .. } => false,
+            Record::Acknowledged { .. } | Record::Input(_) => false,
         };
         let found = self.groups.iter().position(is_its);
         let index = found.filter(|index| of.is_none_or(|of| of == *index));

@@ -2,7 +2,7 @@
 //! the guests went.
 
 use super::Board;
-use crate::inputs::{INPUT_MAX, INPUT_MIN};
+use crate::inputs::{INPUT_MAX, INPUT_MIN, InputPiece};
 use crate::link::{Lane, Link};
 use crate::record::{INPUT_HEADER, Record};
 use crate::time::{Epoch, Instant};
@@ -152,14 +152,14 @@ impl Group {
                 .get(..room.min(usize::from(u16::MAX) / 2))
                 .unwrap_or(left);
             let last = bytes.len() == left.len();
-            let record = Record::Input {
+            let record = Record::Input(InputPiece {
                 guest,
                 card,
                 offset: self.told as u32,
                 last,
                 epoch,
                 bytes,
-            };
+            });
             let Some(written) = record.write(out).filter(|_| room > 0) else {
                 break;
             };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::inputs::InputPiece;
 use crate::understudy::{Extent, Place};
 use alloc::vec;
 
@@ -160,14 +161,14 @@ fn the_first_image_of_a_bond_is_looked_at_as_such() {
 
 /// A segment with a frame for a guest that came behind an epoch.
 fn input(guest: u8, epoch: u64) -> Vec<u8> {
-    let record = Record::Input {
+    let record = Record::Input(InputPiece {
         guest,
         card: 0,
         offset: 0,
         last: true,
         epoch: Epoch(epoch),
         bytes: &[guest; 60],
-    };
+    });
     let mut segment = vec![0; 100];
     let length = record.write(&mut segment).unwrap();
     segment.truncate(length);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::inputs::{InputPiece, Inputs};
+use crate::inputs::Inputs;
 use crate::lease::Gate;
 use crate::link::LinkConfig;
 use crate::node::{Inspection, Order, Report};
@@ -103,24 +103,8 @@ fn carried(from: &mut Link, to: &mut Link, inputs: &mut Inputs) {
         let take = |lane, segment: &[u8]| {
             assert_eq!(lane, Lane::Inputs);
             for record in Records::new(segment) {
-                let Ok(Record::Input {
-                    guest,
-                    card,
-                    offset,
-                    last,
-                    epoch,
-                    bytes,
-                }) = record
-                else {
+                let Ok(Record::Input(piece)) = record else {
                     panic!("{record:?}");
-                };
-                let piece = InputPiece {
-                    guest,
-                    card,
-                    epoch,
-                    offset,
-                    last,
-                    bytes,
                 };
                 inputs.receive(&piece).unwrap();
             }
