@@ -103,6 +103,7 @@ fuzz_target!(|bytes: &[u8]| {
             prefix: 24,
             gateway: Some([192, 0, 2, 254]),
             seed: 7,
+            datagram_port: 49_152,
         }),
         now: 0,
         own: [0; PORTS],
